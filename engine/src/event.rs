@@ -1,0 +1,161 @@
+//! Everything a run says: a closed set of events. The run emits them; only a display prints, and
+//! only the run record keeps them.
+//!
+//! The JSON form of an event (`--progress json`, `events.jsonl`) is stable: one object a line, with
+//! `event` naming the kind.
+
+use serde::{Deserialize, Serialize};
+
+/// One thing that happened in a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run began.
+    RunStarted {
+        /// The run's id.
+        run: String,
+        /// The pipeline's name.
+        pipeline: String,
+        /// Instances that were asked for, with all they need.
+        total: u64,
+        /// How many may run at once.
+        jobs: u64,
+    },
+    /// An instance's result was found.
+    NodeCached {
+        /// The instance.
+        node: String,
+        /// Its action digest.
+        action: String,
+        /// How long the work took when it was done, milliseconds.
+        saved_ms: u64,
+    },
+    /// Many instances' results were found at once, before anything ran.
+    Cached {
+        /// How many.
+        count: u64,
+    },
+    /// Another run is executing the same action; this one waits for its result.
+    NodeWaiting {
+        /// The instance.
+        node: String,
+        /// Who: process, host, since when.
+        holder: String,
+    },
+    /// An instance began to run.
+    NodeStarted {
+        /// The instance.
+        node: String,
+        /// Its action digest.
+        action: String,
+        /// Why there was no result.
+        reason: String,
+        /// 1 for the first try.
+        attempt: u32,
+    },
+    /// An instance says how far it is.
+    NodeProgress {
+        /// The instance.
+        node: String,
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: Option<u64>,
+        /// What is counted.
+        unit: String,
+    },
+    /// An instance failed and will be tried again.
+    NodeRetrying {
+        /// The instance.
+        node: String,
+        /// The try that failed.
+        attempt: u32,
+        /// Why.
+        message: String,
+        /// The wait before the next try, milliseconds.
+        wait_ms: u64,
+    },
+    /// An instance finished and its result is in the store.
+    NodeFinished {
+        /// The instance.
+        node: String,
+        /// Its action digest.
+        action: String,
+        /// How long it ran, milliseconds.
+        duration_ms: u64,
+        /// Bytes of its outputs.
+        output_bytes: u64,
+        /// Whether every output is what it was before the run: what depends on it alone is spared.
+        unchanged: bool,
+    },
+    /// An instance failed for good.
+    NodeFailed {
+        /// The instance.
+        node: String,
+        /// Why.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+        /// The last lines of its stderr.
+        stderr_tail: Vec<String>,
+        /// Its whole log.
+        log: Option<String>,
+        /// A command line that runs it by hand.
+        by_hand: Option<String>,
+    },
+    /// An instance will not run because one it needs failed.
+    NodeSkipped {
+        /// The instance.
+        node: String,
+        /// The failed instance that it needs.
+        because_of: String,
+    },
+    /// An artifact was placed in the work tree.
+    Published {
+        /// Where, from the project's root.
+        path: String,
+        /// Which instance made it.
+        node: String,
+        /// Where an edited file that lay there was kept.
+        kept: Option<String>,
+    },
+    /// Something worth a look that stops nothing.
+    Warning {
+        /// What.
+        message: String,
+    },
+    /// The user asked to stop; running instances get time to end.
+    Interrupted {
+        /// How many are still running.
+        running: u64,
+    },
+    /// The run ended.
+    RunFinished {
+        /// How it ended.
+        outcome: Outcome,
+        /// Instances that ran.
+        ran: u64,
+        /// Instances whose results were found.
+        cached: u64,
+        /// Instances that failed.
+        failed: u64,
+        /// Instances not run because one they need failed, or because the run was stopped.
+        skipped: u64,
+        /// How long the run took, milliseconds.
+        duration_ms: u64,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Everything asked for has a result.
+    Succeeded,
+    /// At least one instance failed.
+    Failed,
+    /// The user stopped it.
+    Interrupted,
+    /// The store could not be written.
+    StoreTrouble,
+}

@@ -1,0 +1,242 @@
+//! What a stage is: the descriptor that checking, the schema and the documentation are made from,
+//! and the one function that does the work.
+
+use std::collections::BTreeMap;
+
+use crate::port::{Accepts, PortKind};
+use crate::stage_context::{StageContext, StageError, StageSuccess};
+
+/// One kind of work a node can do.
+pub trait Stage: Send + Sync {
+    /// Name, version, ports and params.
+    fn descriptor(&self) -> &'static StageDescriptor;
+
+    /// Does the work of one instance, in the calling thread. Outputs are written where the context
+    /// says; nothing is visible to other nodes before this returns.
+    ///
+    /// # Errors
+    /// Whatever kept the outputs from being made. Nothing of a failed run is cached.
+    fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError>;
+}
+
+/// All that is known of a stage without running it.
+#[derive(Debug)]
+pub struct StageDescriptor {
+    /// The name written in pipeline files.
+    pub name: &'static str,
+    /// Raised whenever the same inputs and params would give other bytes.
+    pub version: u32,
+    /// One line.
+    pub summary: &'static str,
+    /// The whole documentation, Markdown.
+    pub documentation: &'static str,
+    /// Input ports.
+    pub inputs: Inputs,
+    /// Output ports.
+    pub outputs: Outputs,
+    /// Params, in the order of the documentation.
+    pub params: &'static [Param],
+    /// The node fields beyond the common ones that this stage takes.
+    pub fields: &'static [NodeField],
+    /// How repeatable the outputs are.
+    pub determinism: Determinism,
+}
+
+/// The input ports of a stage.
+#[derive(Debug, Clone, Copy)]
+pub enum Inputs {
+    /// These ports and no others.
+    Fixed(&'static [InputPort]),
+    /// Whatever ports the node names, of any kind, single or gathered.
+    Any,
+}
+
+/// A declared input port.
+#[derive(Debug, Clone, Copy)]
+pub struct InputPort {
+    /// The name written in pipeline files.
+    pub name: &'static str,
+    /// What it takes.
+    pub accepts: Accepts,
+    /// Whether a node may leave it out.
+    pub required: bool,
+    /// Whether it takes the artifacts of several instances at once.
+    pub gathers: bool,
+    /// One line.
+    pub help: &'static str,
+}
+
+/// The output ports of a stage.
+#[derive(Debug, Clone, Copy)]
+pub enum Outputs {
+    /// These ports and no others.
+    Fixed(&'static [OutputPort]),
+    /// The node declares them, by `outputs: {port: kind}`.
+    Declared,
+}
+
+/// A declared output port.
+#[derive(Debug, Clone, Copy)]
+pub struct OutputPort {
+    /// The name written in pipeline files.
+    pub name: &'static str,
+    /// What is made.
+    pub kind: OutputKind,
+    /// One line.
+    pub help: &'static str,
+}
+
+/// The kind of an output port.
+#[derive(Debug, Clone, Copy)]
+pub enum OutputKind {
+    /// Always this kind.
+    Fixed(PortKind),
+    /// The kind that this param names (its type is [`ParamType::PortKind`]).
+    Param(&'static str),
+}
+
+/// A typed parameter of a stage.
+#[derive(Debug, Clone, Copy)]
+pub struct Param {
+    /// The name written in pipeline files.
+    pub name: &'static str,
+    /// What values it takes.
+    pub ty: ParamType,
+    /// What holds when a node leaves it out.
+    pub default: ParamDefault,
+    /// Whether the value is part of the action. False only for what changes how the work runs and
+    /// never what comes out.
+    pub identity: bool,
+    /// What it does, with its unit.
+    pub help: &'static str,
+}
+
+/// What values a param takes.
+#[derive(Debug, Clone, Copy)]
+pub enum ParamType {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number within bounds, both included.
+    Int {
+        /// The smallest value.
+        min: i64,
+        /// The largest value.
+        max: i64,
+    },
+    /// A finite number within bounds, both included. Whole numbers are taken too.
+    Float {
+        /// The smallest value.
+        min: f64,
+        /// The largest value.
+        max: f64,
+    },
+    /// Text.
+    String,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// The name of a port kind.
+    PortKind,
+    /// A file or folder of the project, tracked by content. It enters the action under `files`, by
+    /// digest; the param itself enters with the path as written.
+    Source,
+    /// A list of values of one type.
+    List(&'static ParamType),
+    /// Names with values of one type.
+    Map(&'static ParamType),
+    /// Any value.
+    Any,
+}
+
+/// What holds when a node leaves a param out.
+#[derive(Debug, Clone, Copy)]
+pub enum ParamDefault {
+    /// It must be given.
+    Required,
+    /// It is absent.
+    Absent,
+    /// This value, as JSON text.
+    Value(&'static str),
+}
+
+/// A node field beyond the common ones (`stage`, `for_each`, `inputs`, `params`, `resources`,
+/// `timeout`, `retries`, `epoch`, `doc`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeField {
+    /// `run:` a shell script.
+    Run,
+    /// `env:` variables with values.
+    Env,
+    /// `pass_env:` names of variables taken from the caller's environment, values in the identity.
+    PassEnv,
+    /// `files:` tracked files and folders of the project.
+    Files,
+    /// `prompts:` tracked prompt templates by name.
+    Prompts,
+    /// `outputs:` declared output ports.
+    Outputs,
+    /// `seed:` a whole number.
+    Seed,
+    /// `teacher:` the name of a teacher.
+    Teacher,
+}
+
+/// How repeatable a stage's outputs are, for an audit's verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Determinism {
+    /// The same action gives the same bytes.
+    Bytes,
+    /// The same action gives the same bytes within one numeric class (device, dtype).
+    NumericClass,
+    /// Nothing is promised (a program of the user's, a paid service).
+    Unknown,
+}
+
+impl Determinism {
+    /// The word kept in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Determinism::Bytes => "bytes",
+            Determinism::NumericClass => "numeric_class",
+            Determinism::Unknown => "unknown",
+        }
+    }
+}
+
+/// The stages a binary knows, by name.
+#[derive(Default)]
+pub struct StageRegistry {
+    stages: BTreeMap<&'static str, Box<dyn Stage>>,
+}
+
+impl StageRegistry {
+    /// A registry that knows the engine's own stage, `command`.
+    pub fn with_builtin() -> StageRegistry {
+        let mut registry = StageRegistry::default();
+        registry.add(Box::new(crate::command_stage::CommandStage));
+        registry
+    }
+
+    /// Adds a stage.
+    ///
+    /// # Panics
+    /// When the name is taken: two stages of one name are a mistake in the program.
+    pub fn add(&mut self, stage: Box<dyn Stage>) {
+        let name = stage.descriptor().name;
+        assert!(self.stages.insert(name, stage).is_none(), "two stages are named {name}");
+    }
+
+    /// The stage of that name.
+    pub fn get(&self, name: &str) -> Option<&dyn Stage> {
+        self.stages.get(name).map(|stage| &**stage)
+    }
+
+    /// All stages, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = &dyn Stage> {
+        self.stages.values().map(|stage| &**stage)
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.stages.keys().copied()
+    }
+}

@@ -1,0 +1,178 @@
+//! What a running stage may touch: its inputs, its params, the places for its outputs, and the
+//! words it has for progress and for failure.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What is handed to [`crate::stage::Stage::run`].
+pub struct StageContext<'a> {
+    /// The instance's name, for messages.
+    pub instance: &'a str,
+    /// The resolved `declared` object of the action (`params`, `run`, `env`, ...).
+    pub declared: &'a serde_json::Value,
+    /// Params that are no part of the identity.
+    pub settings: &'a serde_json::Value,
+    /// Values of the variables named by `pass_env`, those that are set.
+    pub passed_env: &'a BTreeMap<String, String>,
+    /// Where each input lies, by port.
+    pub inputs: &'a BTreeMap<String, InputPath>,
+    /// Where each tracked file lies, by project path.
+    pub files: &'a BTreeMap<String, PathBuf>,
+    /// Where each prompt lies, by name.
+    pub prompts: &'a BTreeMap<String, PathBuf>,
+    /// Where each output must be written, by port. The folders above exist, the paths do not.
+    pub outputs: &'a BTreeMap<String, PathBuf>,
+    /// The working folder: private to this instance, gone after success.
+    pub work: &'a WorkFolder,
+    /// A folder kept between tries of the same action, for checkpoints.
+    pub scratch: &'a Path,
+    /// GPU ids handed to this instance, as `CUDA_VISIBLE_DEVICES` spells them.
+    pub gpus: &'a [String],
+    /// The most threads the work should keep busy.
+    pub threads: usize,
+    /// Where progress and log lines go.
+    pub reporter: &'a Reporter,
+    /// Raised when the run is being stopped or the time is up.
+    pub cancel: &'a Cancellation,
+}
+
+/// Where an input lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InputPath {
+    /// One artifact.
+    Single(PathBuf),
+    /// A folder, and in it each artifact by its key.
+    Gathered {
+        /// The folder.
+        folder: PathBuf,
+        /// Key and path of each artifact, sorted by key.
+        items: Vec<(String, PathBuf)>,
+    },
+}
+
+/// The private folder of a running instance.
+#[derive(Debug, Clone)]
+pub struct WorkFolder {
+    /// The folder itself; everything below lies in it.
+    pub root: PathBuf,
+    /// Where a command starts: tracked files lie here at their project paths.
+    pub current_dir: PathBuf,
+    /// What the instance wrote to stdout and stderr, and what okapi has to say of it.
+    pub log: PathBuf,
+    /// The project's root, which a command must not read.
+    pub project: PathBuf,
+    /// The store's root.
+    pub store: PathBuf,
+}
+
+/// What a stage reports on success, beside its outputs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StageSuccess {
+    /// Numbers worth keeping with the result, by name.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Why a stage failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The work itself failed; the message is for the user.
+    #[error("{message}")]
+    Failed {
+        /// What went wrong.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+        /// Whether trying again may help.
+        transient: bool,
+    },
+    /// A command ended with a failure.
+    #[error("the command {how}")]
+    Command {
+        /// "exited with status 3" or "was killed by signal 9".
+        how: String,
+        /// The last lines of its stderr.
+        stderr_tail: Vec<String>,
+    },
+    /// The time was up.
+    #[error("timed out after {} s", *.after_ms as f64 / 1000.0)]
+    TimedOut {
+        /// The node's timeout, milliseconds.
+        after_ms: u64,
+    },
+    /// The run is being stopped.
+    #[error("stopped because the run is being interrupted")]
+    Cancelled,
+    /// The file system refused.
+    #[error("{path}: {source}", path = .path.display())]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl StageError {
+    /// A failure with a message, not worth another try.
+    pub fn failed(message: impl Into<String>) -> StageError {
+        StageError::Failed { message: message.into(), hint: None, transient: false }
+    }
+}
+
+/// Tells a stage to stop. Shared between the run loop and the stage's thread.
+#[derive(Debug, Clone, Default)]
+pub struct Cancellation {
+    requested: Arc<AtomicBool>,
+}
+
+impl Cancellation {
+    /// Asks the stage to stop.
+    pub fn request(&self) {
+        self.requested.store(true, Ordering::Release);
+    }
+
+    /// Whether the stage was asked to stop. Long work looks here now and then.
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Acquire)
+    }
+}
+
+/// What a stage says while it works.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// So much of the work is done.
+    Progress {
+        /// Units done.
+        done: u64,
+        /// Units in all, if known.
+        total: Option<u64>,
+        /// What is counted: `rows`, `bytes`, `steps`.
+        unit: &'static str,
+    },
+    /// A line for the node's log.
+    Log(String),
+}
+
+/// Where a stage's reports go.
+pub struct Reporter {
+    send: Box<dyn Fn(Report) + Send + Sync>,
+}
+
+impl Reporter {
+    /// A reporter that hands every report to `send`.
+    pub fn new(send: impl Fn(Report) + Send + Sync + 'static) -> Reporter {
+        Reporter { send: Box::new(send) }
+    }
+
+    /// Says how far the work is.
+    pub fn progress(&self, done: u64, total: Option<u64>, unit: &'static str) {
+        (self.send)(Report::Progress { done, total, unit });
+    }
+
+    /// Writes a line to the node's log.
+    pub fn log(&self, line: impl Into<String>) {
+        (self.send)(Report::Log(line.into()));
+    }
+}
