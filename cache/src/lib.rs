@@ -1,7 +1,59 @@
 //! The store: bytes, digests, crash safety. Knows no stage, no YAML, no LLM.
+//!
+//! ```text
+//! .okapi/
+//!   format          "okapi store 1"
+//!   objects/ab/cd.. blobs by BLAKE3, read-only           cas, tree
+//!   actions.log     action digest -> outputs             action_cache, log_file
+//!   documents.log   action documents, result details     action_cache
+//!   stat.log        source files seen                    stat_cache
+//!   locks/          one lease per running action         lease
+//!   inflight/       one marker per run                   run_guard
+//!   run.lock        shared by runs, exclusive for gc     run_guard
+//!   work/ scratch/  folders of running actions           (the engine's)
+//!   runs/ graphs/   run records, checked graphs          (the engine's)
+//!   tmp/            files that are not whole yet         atomic_write
+//!   quarantine/     what was found damaged
+//! ```
+//!
+//! # What it promises
+//!
+//! - **Nothing is visible before it is whole.** A file is written in `tmp/`, and renamed. A result
+//!   is written after its outputs, as one framed and checksummed record. A crash, `kill -9` or full
+//!   disk at any instant leaves a store in which everything that can be read is correct.
+//! - **After a power cut too.** Objects reach the disk before the results that name them
+//!   ([`Durability`]); objects that a power cut left damaged are found when the next run begins.
+//! - **Each action is executed once**, however many runs want it: [`Lease`].
+//! - **What is damaged is never used**: logs are checksummed, sizes are compared at every hit,
+//!   [`verify::verify`] compares every byte.
+//! - **Files are the truth.** Every index is in memory and made from them.
 
+mod action_cache;
 mod artifact;
+mod atomic_write;
+pub mod canonical_json;
+mod cas;
+mod commit_queue;
 mod digest;
+mod error;
+pub mod gc;
+mod lease;
+mod log_file;
+mod materialize;
+mod run_guard;
+mod stat_cache;
+mod store;
+mod tree;
+pub mod verify;
 
+pub use action_cache::{CachedOutputs, ResultInfo, StoredAction};
 pub use artifact::{Artifact, ArtifactKind};
-pub use digest::{ActionDigest, Digest, ParseDigestError};
+pub use atomic_write::Faults;
+pub use commit_queue::{Commit, Durability};
+pub use digest::{ActionDigest, Digest, DigestWriter, ParseDigestError};
+pub use error::StoreError;
+pub use lease::{Holder, Lease};
+pub use materialize::Placement;
+pub use run_guard::RunGuard;
+pub use store::{Access, Store, StoreStats};
+pub use tree::{Tree, TreeEntry};

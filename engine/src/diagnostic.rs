@@ -1,6 +1,6 @@
 //! A mistake in a pipeline file, as data: what, where, and what to do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,18 @@ pub struct Span {
     pub end: u32,
 }
 
+impl Span {
+    /// The span that stands for the command line's `--set` argument of that index.
+    pub fn of_argument(index: usize) -> Span {
+        Span { start: u32::MAX, end: index as u32 }
+    }
+
+    /// The index of the `--set` argument that this span stands for.
+    pub fn argument(self) -> Option<usize> {
+        (self.start == u32::MAX).then_some(self.end as usize)
+    }
+}
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -20,15 +32,6 @@ pub enum Severity {
     Error,
     /// Worth a look; the pipeline runs.
     Warning,
-}
-
-/// Where a diagnostic points.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// A span of the pipeline file.
-    File(Span),
-    /// A command-line argument, shown as written.
-    Argument(String),
 }
 
 /// Another place that belongs to the mistake, with a word on what it shows.
@@ -47,8 +50,8 @@ pub struct Diagnostic {
     pub code: &'static str,
     /// How bad it is.
     pub severity: Severity,
-    /// Where it is.
-    pub place: Place,
+    /// Where it is: in the pipeline file, or a `--set` argument ([`Span::argument`]).
+    pub span: Span,
     /// What is wrong: lower case, no final stop.
     pub message: String,
     /// What to do about it, such as "did you mean `translate`?".
@@ -64,11 +67,57 @@ pub struct Diagnostics {
     pub file: PathBuf,
     /// The text of the file.
     pub text: String,
+    /// The `--set` arguments.
+    pub arguments: Vec<String>,
     /// The mistakes, sorted by place.
     pub items: Vec<Diagnostic>,
 }
 
+impl Diagnostic {
+    /// An error.
+    pub fn error(code: &'static str, span: Span, message: impl Into<String>) -> Diagnostic {
+        Diagnostic {
+            code,
+            severity: Severity::Error,
+            span,
+            message: message.into(),
+            hint: None,
+            related: Vec::new(),
+        }
+    }
+
+    /// A warning.
+    pub fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, span, message) }
+    }
+
+    /// The same with a hint, if there is one.
+    pub fn with_hint(mut self, hint: impl Into<Option<String>>) -> Diagnostic {
+        self.hint = hint.into();
+        self
+    }
+
+    /// The same with another place.
+    pub fn with_related(mut self, span: Span, message: impl Into<String>) -> Diagnostic {
+        self.related.push(Related { span, message: message.into() });
+        self
+    }
+}
+
 impl Diagnostics {
+    /// Diagnostics of one file, sorted by place, each said once.
+    pub fn new(file: &Path, text: &str, arguments: &[String], mut items: Vec<Diagnostic>) -> Diagnostics {
+        items.sort_by(|a, b| (a.span, a.severity, &a.message).cmp(&(b.span, b.severity, &b.message)));
+        // One mistake in a node with many instances is one mistake.
+        items.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+        Diagnostics {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            arguments: arguments.to_vec(),
+            items,
+        }
+    }
+
     /// Whether anything keeps the pipeline from running.
     pub fn has_errors(&self) -> bool {
         self.items.iter().any(|item| item.severity == Severity::Error)

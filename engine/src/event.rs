@@ -64,6 +64,13 @@ pub enum Event {
         /// What is counted.
         unit: String,
     },
+    /// An instance says something for its log.
+    NodeLog {
+        /// The instance.
+        node: String,
+        /// The line.
+        line: String,
+    },
     /// An instance failed and will be tried again.
     NodeRetrying {
         /// The instance.

@@ -1,6 +1,41 @@
 //! From a pipeline file to a finished run. Knows no LLM, no tensor, no terminal.
+//!
+//! The phases, in order; each is a function from one value to the next and knows nothing of the
+//! later ones:
+//!
+//! | phase | from | to | where |
+//! |---|---|---|---|
+//! | parse | text | `Spec` | [`spec`] |
+//! | resolve | profile, variables, axes | instances | [`resolve`] |
+//! | check | spec and stages | [`graph::Graph`], or every mistake | [`check`] |
+//! | select | targets | [`selection::Selection`] | [`selection`] |
+//! | evaluate | graph, sources, store | [`evaluate::Evaluation`]: hit or miss | [`evaluate`], [`action`] |
+//! | plan | evaluation | [`plan::Plan`] | [`plan`], [`explain`] |
+//! | run | evaluation | [`run::RunSummary`] and events | [`run`], [`schedule`], [`executor`] |
+//! | record | events, results | the `runs` folder, the work tree | [`run_record`], [`publish`] |
 
+pub mod action;
+pub mod action_diff;
+pub mod clock;
+pub mod command_stage;
 pub mod diagnostic;
+pub mod environment;
+pub mod evaluate;
 pub mod event;
+pub mod executor;
+pub mod explain;
 pub mod graph;
+pub mod graph_cache;
+pub mod machine;
+pub mod manifest;
+pub mod plan;
 pub mod port;
+pub mod publish;
+pub mod retry;
+pub mod run;
+pub mod run_record;
+pub mod schedule;
+pub mod selection;
+pub mod stage;
+pub mod suggest;
+pub mod stage_context;

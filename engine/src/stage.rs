@@ -11,6 +11,16 @@ pub trait Stage: Send + Sync {
     /// Name, version, ports and params.
     fn descriptor(&self) -> &'static StageDescriptor;
 
+    /// Looks at the `declared` object of an instance for what a descriptor cannot say, such as two
+    /// params that exclude each other. Called when the pipeline is checked.
+    ///
+    /// # Errors
+    /// What is wrong, for the user: lower case, no final stop.
+    fn check(&self, declared: &serde_json::Value) -> Result<(), String> {
+        let _ = declared;
+        Ok(())
+    }
+
     /// Does the work of one instance, in the calling thread. Outputs are written where the context
     /// says; nothing is visible to other nodes before this returns.
     ///

@@ -3,8 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use okapi_cache::Artifact;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::executor::command_process::Launcher;
 
 /// What is handed to [`crate::stage::Stage::run`].
 pub struct StageContext<'a> {
@@ -18,15 +23,15 @@ pub struct StageContext<'a> {
     pub passed_env: &'a BTreeMap<String, String>,
     /// Where each input lies, by port.
     pub inputs: &'a BTreeMap<String, InputPath>,
-    /// Where each tracked file lies, by project path.
-    pub files: &'a BTreeMap<String, PathBuf>,
+    /// Each tracked file or folder, by project path.
+    pub files: &'a BTreeMap<String, SourceFile>,
     /// Where each prompt lies, by name.
     pub prompts: &'a BTreeMap<String, PathBuf>,
     /// Where each output must be written, by port. The folders above exist, the paths do not.
     pub outputs: &'a BTreeMap<String, PathBuf>,
     /// The working folder: private to this instance, gone after success.
     pub work: &'a WorkFolder,
-    /// A folder kept between tries of the same action, for checkpoints.
+    /// A folder kept between tries of the same action, for checkpoints. Made when asked for.
     pub scratch: &'a Path,
     /// GPU ids handed to this instance, as `CUDA_VISIBLE_DEVICES` spells them.
     pub gpus: &'a [String],
@@ -36,6 +41,18 @@ pub struct StageContext<'a> {
     pub reporter: &'a Reporter,
     /// Raised when the run is being stopped or the time is up.
     pub cancel: &'a Cancellation,
+    /// What commands are started with.
+    pub launcher: &'a Launcher,
+}
+
+/// A tracked file or folder of the project. Its content is in the store already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Where to read it: a private copy in the working folder if the stage takes `files:`, else
+    /// the project's own.
+    pub path: PathBuf,
+    /// What it held when it was hashed.
+    pub artifact: Artifact,
 }
 
 /// Where an input lies.
@@ -59,12 +76,12 @@ pub struct WorkFolder {
     pub root: PathBuf,
     /// Where a command starts: tracked files lie here at their project paths.
     pub current_dir: PathBuf,
-    /// What the instance wrote to stdout and stderr, and what okapi has to say of it.
-    pub log: PathBuf,
-    /// The project's root, which a command must not read.
-    pub project: PathBuf,
-    /// The store's root.
-    pub store: PathBuf,
+    /// What the instance writes to stdout.
+    pub stdout: PathBuf,
+    /// What the instance writes to stderr.
+    pub stderr: PathBuf,
+    /// A folder for temporary files.
+    pub tmp: PathBuf,
 }
 
 /// What a stage reports on success, beside its outputs.
@@ -72,6 +89,8 @@ pub struct WorkFolder {
 pub struct StageSuccess {
     /// Numbers worth keeping with the result, by name.
     pub metrics: BTreeMap<String, f64>,
+    /// Outputs whose content is in the store already, by port: nothing was written for them.
+    pub stored: BTreeMap<String, Artifact>,
 }
 
 /// Why a stage failed.
@@ -124,18 +143,57 @@ impl StageError {
 /// Tells a stage to stop. Shared between the run loop and the stage's thread.
 #[derive(Debug, Clone, Default)]
 pub struct Cancellation {
-    requested: Arc<AtomicBool>,
+    shared: Arc<CancellationState>,
+}
+
+#[derive(Debug, Default)]
+struct CancellationState {
+    requested: AtomicBool,
+    timed_out: AtomicBool,
+    /// The process group of the running command.
+    group: Mutex<Option<Pid>>,
 }
 
 impl Cancellation {
-    /// Asks the stage to stop.
+    /// Asks the stage to stop: a running command gets SIGTERM.
     pub fn request(&self) {
-        self.requested.store(true, Ordering::Release);
+        self.shared.requested.store(true, Ordering::Release);
+        self.signal(Signal::TERM);
+    }
+
+    /// Asks the stage to stop because its time is up.
+    pub fn time_out(&self) {
+        self.shared.timed_out.store(true, Ordering::Release);
+        self.request();
+    }
+
+    /// Ends a running command at once.
+    pub fn kill(&self) {
+        self.shared.requested.store(true, Ordering::Release);
+        self.signal(Signal::KILL);
     }
 
     /// Whether the stage was asked to stop. Long work looks here now and then.
     pub fn is_requested(&self) -> bool {
-        self.requested.load(Ordering::Acquire)
+        self.shared.requested.load(Ordering::Acquire)
+    }
+
+    /// Whether the stage was asked to stop because its time is up.
+    pub fn is_timed_out(&self) -> bool {
+        self.shared.timed_out.load(Ordering::Acquire)
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = *self.group() {
+            // The group may have ended this moment; there is nothing to do about it then.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    /// The process group that a request to stop is sent to. Whoever sets it looks at
+    /// [`Cancellation::is_requested`] afterwards: a request may have come just before.
+    pub(crate) fn group(&self) -> MutexGuard<'_, Option<Pid>> {
+        self.shared.group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

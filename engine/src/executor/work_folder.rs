@@ -1,0 +1,191 @@
+//! The private folder in which an instance works.
+//!
+//! ```text
+//! work/<action digest, 16 digits>/
+//!   cwd/        where a command starts; tracked files lie here at their project paths
+//!   in/<port>   inputs; in/<port>/<key> where several are gathered
+//!   out/<port>  outputs, to be written
+//!   prompts/    prompts by name
+//!   tmp/        TMPDIR and HOME
+//!   stdout, stderr
+//! ```
+//!
+//! The name comes from the action, so that a path that a program writes into its output is the
+//! same each time. The lease on the action makes sure that the folder has one user.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use okapi_cache::{Artifact, Placement, Store};
+
+use super::local::{ExecutionError, Job};
+use crate::stage_context::{InputPath, SourceFile};
+
+/// A prepared folder and what lies in it.
+pub(super) struct Prepared {
+    pub(super) root: PathBuf,
+    pub(super) inputs: BTreeMap<String, InputPath>,
+    pub(super) files: BTreeMap<String, SourceFile>,
+    pub(super) prompts: BTreeMap<String, PathBuf>,
+    pub(super) outputs: BTreeMap<String, PathBuf>,
+    /// Every placed input with what the file system said of it, to see whether it was written to.
+    placed: Vec<(PathBuf, Artifact, Stamp)>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    modified: Option<std::time::SystemTime>,
+}
+
+impl Prepared {
+    /// Makes the folder anew and fills it.
+    pub(super) fn new(store: &Store, job: &Job) -> Result<Prepared, ExecutionError> {
+        let root = store.work_folder(&job.action.digest);
+        remove(&root).map_err(|source| ExecutionError::io(&root, source))?;
+        for folder in ["cwd", "in", "out", "tmp"] {
+            make_folder(&root.join(folder))?;
+        }
+        let mut prepared = Prepared {
+            inputs: BTreeMap::new(),
+            files: BTreeMap::new(),
+            prompts: BTreeMap::new(),
+            outputs: job
+                .outputs
+                .iter()
+                .map(|output| (output.port.clone(), root.join("out").join(&output.port)))
+                .collect(),
+            placed: Vec::new(),
+            root,
+        };
+        prepared.place_inputs(store, job)?;
+        prepared.place_sources(store, job)?;
+        Ok(prepared)
+    }
+
+    fn place_inputs(&mut self, store: &Store, job: &Job) -> Result<(), ExecutionError> {
+        for input in &job.inputs {
+            let path = self.root.join("in").join(&input.port);
+            let placed = if input.gathered {
+                make_folder(&path)?;
+                let mut items = Vec::with_capacity(input.items.len());
+                for (key, artifact) in &input.items {
+                    let item = path.join(key);
+                    self.place(store, artifact, &item)?;
+                    items.push((key.clone(), item));
+                }
+                InputPath::Gathered { folder: path, items }
+            } else {
+                self.place(store, &input.items[0].1, &path)?;
+                InputPath::Single(path)
+            };
+            self.inputs.insert(input.port.clone(), placed);
+        }
+        Ok(())
+    }
+
+    fn place(
+        &mut self,
+        store: &Store,
+        artifact: &Artifact,
+        path: &Path,
+    ) -> Result<(), ExecutionError> {
+        store.place(artifact, path, Placement::Shared)?;
+        let stamp = stamp(path).map_err(|source| ExecutionError::io(path, source))?;
+        self.placed.push((path.to_owned(), *artifact, stamp));
+        Ok(())
+    }
+
+    /// Puts tracked files into the store and from there into the folder: what runs is what was
+    /// hashed, whatever happens to the project meanwhile.
+    fn place_sources(&mut self, store: &Store, job: &Job) -> Result<(), ExecutionError> {
+        for file in &job.files {
+            let artifact = store_source(store, file)?;
+            let path = if job.places_files {
+                let path = self.root.join("cwd").join(&*file.path);
+                if let Some(folder) = path.parent() {
+                    make_folder(folder)?;
+                }
+                store.place(&artifact, &path, Placement::Private)?;
+                path
+            } else {
+                file.absolute.clone()
+            };
+            self.files.insert(file.path.to_string(), SourceFile { path, artifact });
+        }
+        for (name, file) in &job.prompts {
+            let artifact = store_source(store, file)?;
+            let folder = self.root.join("prompts");
+            make_folder(&folder)?;
+            let path = folder.join(name);
+            self.place(store, &artifact, &path)?;
+            self.prompts.insert(name.clone(), path);
+        }
+        Ok(())
+    }
+
+    /// Whether the work wrote to an input. Inputs may share their bytes with the store, so such an
+    /// object is checked before anything else uses it.
+    pub(super) fn check_inputs(&self, store: &Store) -> Result<(), ExecutionError> {
+        for (path, artifact, before) in &self.placed {
+            if stamp(path).ok().as_ref() != Some(before) {
+                store.check_object(&artifact.digest)?;
+                return Err(ExecutionError::InputModified { path: path.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove(&self) {
+        // A folder that stays behind costs space only; the next try of the action removes it.
+        let _ = remove(&self.root);
+    }
+}
+
+/// Puts a tracked file into the store and makes sure that it still is what was planned.
+fn store_source(store: &Store, file: &super::local::JobSource) -> Result<Artifact, ExecutionError> {
+    if store.is_complete(&file.artifact) {
+        return Ok(file.artifact);
+    }
+    let stored = store.ingest(&file.absolute, file.artifact.kind)?;
+    if stored.digest != file.artifact.digest {
+        return Err(ExecutionError::SourceChanged { path: file.path.to_string() });
+    }
+    Ok(stored)
+}
+
+fn make_folder(path: &Path) -> Result<(), ExecutionError> {
+    fs::create_dir_all(path).map_err(|source| ExecutionError::io(path, source))
+}
+
+fn stamp(path: &Path) -> io::Result<Stamp> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok(Stamp { size: metadata.len(), modified: metadata.modified().ok() })
+}
+
+/// Removes a folder with all that a command may have left in it, folders without write permission
+/// included.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(path)?;
+            fs::remove_dir_all(path)
+        }
+        other => other,
+    }
+}
+
+fn make_writable(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_writable(&entry.path())?;
+        }
+    }
+    Ok(())
+}

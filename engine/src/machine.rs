@@ -1,0 +1,90 @@
+//! What the machine has to run instances with.
+
+use crate::graph::Resources;
+
+/// Slots, memory and GPUs that running instances share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// How many instances of one processor slot may run at once (`-j`).
+    pub slots: u32,
+    /// Memory to hand out, bytes.
+    pub memory: u64,
+    /// GPU ids, as `CUDA_VISIBLE_DEVICES` spells them.
+    pub gpus: Vec<String>,
+}
+
+impl Machine {
+    /// The machine that this process runs on: its processors, its memory, and its GPUs.
+    /// `visible_gpus` is the value of `CUDA_VISIBLE_DEVICES`, if set: GPUs are handed out within
+    /// that set and never beyond it.
+    pub fn detect(jobs: Option<u32>, visible_gpus: Option<&str>) -> Machine {
+        let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+        Machine {
+            slots: jobs.unwrap_or(processors).max(1),
+            memory: total_memory(),
+            gpus: match visible_gpus {
+                Some(visible) => parse_visible(visible),
+                None => nvidia_devices(),
+            },
+        }
+    }
+
+    /// What `resources` take of this machine. An instance that asks for more processors or memory
+    /// than there are gets all of them: it runs, alone.
+    pub fn clamp(&self, resources: Resources) -> Resources {
+        Resources {
+            cpu_milli: resources.cpu_milli.min(self.slots.saturating_mul(1000)),
+            memory: resources.memory.min(self.memory),
+            gpu: resources.gpu,
+        }
+    }
+}
+
+/// CUDA's rule: ids up to the first that is empty or `-1` count.
+fn parse_visible(visible: &str) -> Vec<String> {
+    visible
+        .split(',')
+        .map(str::trim)
+        .take_while(|id| !id.is_empty() && *id != "-1")
+        .map(str::to_owned)
+        .collect()
+}
+
+fn nvidia_devices() -> Vec<String> {
+    let mut devices: Vec<u32> = std::fs::read_dir("/dev")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("nvidia")?.parse().ok())
+        .collect();
+    devices.sort_unstable();
+    devices.iter().map(u32::to_string).collect()
+}
+
+fn total_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_are_taken_from_the_visible_set_by_cudas_rule() {
+        assert_eq!(parse_visible("2,5"), ["2", "5"]);
+        assert_eq!(parse_visible("GPU-8a3f, 1"), ["GPU-8a3f", "1"]);
+        assert_eq!(parse_visible("0,-1,1"), ["0"]);
+        assert!(parse_visible("").is_empty());
+        assert!(parse_visible("-1").is_empty());
+    }
+
+    #[test]
+    fn an_instance_larger_than_the_machine_gets_the_whole_machine() {
+        let machine = Machine { slots: 2, memory: 100, gpus: vec![] };
+        let resources = Resources { cpu_milli: 64_000, memory: 1_000, gpu: 0 };
+        assert_eq!(
+            machine.clamp(resources),
+            Resources { cpu_milli: 2_000, memory: 100, gpu: 0 }
+        );
+    }
+}

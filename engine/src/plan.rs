@@ -1,0 +1,207 @@
+//! The plan: what a run would do, why, and what it would cost. Runs nothing.
+
+use okapi_cache::{ActionDigest, Store};
+use serde::Serialize;
+
+use crate::action::{Action, ActionWriter};
+use crate::evaluate::{Evaluation, Question, State};
+use crate::explain::reason_in_a_line;
+use crate::graph::InstanceId;
+use crate::manifest::Manifest;
+
+/// The version of `okapi plan --json`.
+pub const VERSION: u32 = 1;
+
+/// What a run would do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// The version of this document.
+    pub version: u32,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// One entry per selected instance, in topological order.
+    pub nodes: Vec<PlannedNode>,
+    /// Sums.
+    pub summary: PlanSummary,
+}
+
+/// What a run would do with one instance.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlannedNode {
+    /// The instance.
+    pub node: String,
+    /// What would happen.
+    pub verdict: Verdict,
+    /// Its action, where it is known already.
+    pub action: Option<ActionDigest>,
+    /// Why: what changed, or on which instance it waits.
+    pub reason: Option<String>,
+    /// The instance that it waits for.
+    pub waits_for: Option<String>,
+    /// How long the work took the last time, milliseconds: what running costs, or what the cache
+    /// saves.
+    pub last_duration_ms: Option<u64>,
+    /// GPUs that it asks for.
+    pub gpus: u32,
+}
+
+/// What would happen to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Its result is used.
+    Cached,
+    /// It runs.
+    Runs,
+    /// It runs unless the inputs that are made anew come out as before.
+    MayRun,
+    /// It cannot run on this machine, or needs one that cannot.
+    Blocked,
+}
+
+/// Sums over a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PlanSummary {
+    /// Instances whose result is used.
+    pub cached: u64,
+    /// Instances that run.
+    pub runs: u64,
+    /// Instances that may run.
+    pub may_run: u64,
+    /// Instances that cannot run.
+    pub blocked: u64,
+    /// Work of the instances that run, as long as it took the last time, milliseconds.
+    pub estimated_ms: u64,
+    /// The same with those that may run: the upper end of the range.
+    pub estimated_ms_at_most: u64,
+    /// Of `estimated_ms_at_most`, GPU time, milliseconds: duration times GPUs.
+    pub estimated_gpu_ms_at_most: u64,
+    /// Instances that run or may run and have never run before: their cost is not known.
+    pub unknown_cost: u64,
+    /// What the cached results took to make, milliseconds.
+    pub saved_ms: u64,
+}
+
+impl Plan {
+    /// Whether a run would execute anything, or cannot.
+    pub fn is_up_to_date(&self) -> bool {
+        self.summary.runs + self.summary.may_run + self.summary.blocked == 0
+    }
+}
+
+/// Makes the plan from what [`crate::evaluate::evaluate`] found.
+pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifest) -> Plan {
+    let graph = question.graph;
+    let mut nodes = Vec::new();
+    let mut summary = PlanSummary::default();
+    let mut blocked = vec![false; graph.instances.len()];
+    for (id, state) in evaluation.states.iter().enumerate() {
+        let instance = &graph.instances[id];
+        let mut node = PlannedNode {
+            node: instance.name.to_string(),
+            verdict: Verdict::Cached,
+            action: None,
+            reason: None,
+            waits_for: None,
+            last_duration_ms: None,
+            gpus: instance.resources.gpu,
+        };
+        match *state {
+            State::NotSelected => continue,
+            State::Cached { action, duration_ms, .. } => {
+                node.action = Some(action);
+                node.last_duration_ms = Some(u64::from(duration_ms));
+            }
+            State::Runs { action, miss } => {
+                let known = known_action(question, evaluation, id as InstanceId, action);
+                node.verdict = Verdict::Runs;
+                node.action = Some(action);
+                node.reason = Some(reason_in_a_line(
+                    question.store,
+                    previous,
+                    &instance.name,
+                    &known,
+                    miss,
+                ));
+            }
+            State::Blocked { action, gpus } => {
+                blocked[id] = true;
+                node.verdict = Verdict::Blocked;
+                node.action = Some(action);
+                node.reason = Some(format!(
+                    "asks for {gpus} GPU(s); this machine offers {}",
+                    question.machine.gpus.len()
+                ));
+            }
+            State::Waits { on } => {
+                let name = graph.instances[on as usize].name.to_string();
+                blocked[id] = blocked[on as usize];
+                let (verdict, reason) = if blocked[id] {
+                    (Verdict::Blocked, format!("needs {name}, which is blocked"))
+                } else if previous.action(&instance.name).is_none() {
+                    (Verdict::Runs, "never run before".to_owned())
+                } else {
+                    (Verdict::MayRun, format!("waits for {name}"))
+                };
+                node.verdict = verdict;
+                node.reason = Some(reason);
+                node.waits_for = Some(name);
+            }
+        }
+        if node.verdict != Verdict::Cached {
+            node.last_duration_ms = last_duration(question.store, previous, &instance.name);
+        }
+        summary.add(&node);
+        nodes.push(node);
+    }
+    Plan { version: VERSION, pipeline: graph.name.clone(), nodes, summary }
+}
+
+impl PlanSummary {
+    fn add(&mut self, node: &PlannedNode) {
+        let last = node.last_duration_ms;
+        match node.verdict {
+            Verdict::Cached => {
+                self.cached += 1;
+                self.saved_ms += last.unwrap_or(0);
+                return;
+            }
+            Verdict::Runs => {
+                self.runs += 1;
+                self.estimated_ms += last.unwrap_or(0);
+            }
+            Verdict::MayRun => self.may_run += 1,
+            Verdict::Blocked => {
+                self.blocked += 1;
+                return;
+            }
+        }
+        self.estimated_ms_at_most += last.unwrap_or(0);
+        self.estimated_gpu_ms_at_most += last.unwrap_or(0) * u64::from(node.gpus);
+        self.unknown_cost += u64::from(last.is_none());
+    }
+}
+
+/// The action document of an instance whose inputs are known.
+pub fn known_action(
+    question: &Question<'_>,
+    evaluation: &Evaluation,
+    id: InstanceId,
+    digest: ActionDigest,
+) -> Action {
+    let writer = ActionWriter {
+        graph: question.graph,
+        sources: question.sources,
+        passed_env: question.passed_env,
+    };
+    let mut document = String::new();
+    writer.write(id, &mut document, |feed| {
+        evaluation.artifact(feed).expect("the inputs of an instance with a known action are known")
+    });
+    Action { document, digest }
+}
+
+fn last_duration(store: &Store, previous: &Manifest, instance: &str) -> Option<u64> {
+    let cached = store.lookup(&previous.action(instance)?)?;
+    Some(u64::from(cached.duration_ms()))
+}

@@ -1,0 +1,173 @@
+//! Overlays: `profiles:` of the file, and `--set` of the command line.
+//!
+//! Mappings are merged key by key; anything else replaces what was there; `null` removes it.
+
+use crate::diagnostic::Span;
+use crate::resolve::vars::spans_set_to;
+use crate::spec::expect;
+use crate::spec::findings::Findings;
+use crate::spec::parse::{NODE_KEYS, Sections};
+use crate::spec::yaml::{self, Entry, Node, Value};
+use crate::suggest;
+
+/// The sections that a profile may change.
+const SECTIONS: [&str; 3] = ["vars", "teachers", "nodes"];
+
+/// Checks all profiles of the file and lays the chosen one over it.
+pub(crate) fn apply(
+    sections: &mut Sections,
+    chosen: Option<&str>,
+    argument: Span,
+    findings: &mut Findings,
+) {
+    let profiles = std::mem::replace(
+        &mut sections.profiles,
+        Node { span: Span::default(), value: Value::Map(Vec::new()) },
+    );
+    for entry in profiles.entries() {
+        check(entry, sections, findings);
+    }
+    let Some(chosen) = chosen else { return };
+    let Some(profile) = profiles.get(chosen) else {
+        let names = profiles.entries().iter().map(|entry| &*entry.key);
+        let hint = suggest::hint(chosen, "profiles", names)
+            .unwrap_or_else(|| "the file has no `profiles`".to_owned());
+        findings
+            .error("unknown-profile", argument, format!("there is no profile `{chosen}`"))
+            .hint(hint);
+        return;
+    };
+    for Entry { key, value, .. } in profile.entries() {
+        match &**key {
+            "vars" => merge(&mut sections.vars, value),
+            "teachers" => merge(&mut sections.teachers, value),
+            "nodes" => merge(&mut sections.nodes, value),
+            _ => {}
+        }
+    }
+}
+
+/// What can be said of a profile whether or not it is chosen.
+fn check(profile: &Entry, sections: &Sections, findings: &mut Findings) {
+    let place = format!("profile `{}`", profile.key);
+    expect::name(&profile.key, "profile", profile.key_span, findings);
+    let entries = expect::map(&profile.value, &place, findings);
+    expect::known_keys(entries, &place, &SECTIONS, findings);
+    for Entry { key, value, .. } in entries {
+        let overlays = expect::map(value, &format!("`{key}` of {place}"), findings);
+        if &**key != "nodes" {
+            continue;
+        }
+        for overlay in overlays {
+            if sections.nodes.get(&overlay.key).is_none() {
+                let names = sections.nodes.entries().iter().map(|entry| &*entry.key);
+                findings
+                    .error(
+                        "unknown-node",
+                        overlay.key_span,
+                        format!("{place} changes a node `{}` that does not exist", overlay.key),
+                    )
+                    .hint(suggest::hint(&overlay.key, "nodes", names));
+            }
+            let fields = expect::map(&overlay.value, &format!("node `{}`", overlay.key), findings);
+            expect::known_keys(fields, &format!("node `{}`", overlay.key), &NODE_KEYS, findings);
+        }
+    }
+}
+
+fn merge(base: &mut Node, overlay: &Node) {
+    let (Value::Map(entries), Value::Map(changes)) = (&mut base.value, &overlay.value) else {
+        *base = overlay.clone();
+        return;
+    };
+    for change in changes {
+        let position = entries.iter().position(|entry| entry.key == change.key);
+        match (position, &change.value.value) {
+            (Some(position), Value::Null) => {
+                entries.remove(position);
+            }
+            (None, Value::Null) => {}
+            (Some(position), _) => merge(&mut entries[position].value, &change.value),
+            (None, _) => entries.push(change.clone()),
+        }
+    }
+}
+
+/// Lays one `path=value` of the command line over the file.
+pub(crate) fn override_value(
+    sections: &mut Sections,
+    written: &str,
+    argument: Span,
+    findings: &mut Findings,
+) {
+    let Some((path, text)) = written.split_once('=') else {
+        findings
+            .error("bad-override", argument, "an override has the form `vars.NAME=VALUE`")
+            .help("for example `--set vars.count=3`");
+        return;
+    };
+    let mut own = Findings::default();
+    let value = match yaml::parse(text, &mut own) {
+        _ if own.errors() > 0 => {
+            findings
+                .error("bad-override", argument, format!("the value of `{path}` is not valid YAML"))
+                .help("put a text with special characters in quotes");
+            return;
+        }
+        Some(value) => spans_set_to(value, argument),
+        None => Node { span: argument, value: Value::Text("".into()) },
+    };
+    let parts: Vec<&str> = path.trim().split('.').collect();
+    let (section, what) = match parts[0] {
+        "vars" => (&mut sections.vars, "variables"),
+        "teachers" => (&mut sections.teachers, "teachers"),
+        "nodes" => (&mut sections.nodes, "nodes"),
+        other => {
+            findings
+                .error("bad-override", argument, format!("`{}` cannot be set", expect::shortened(other)))
+                .hint(suggest::hint(other, "what can be set begins with", SECTIONS));
+            return;
+        }
+    };
+    let is_vars = parts[0] == "vars";
+    let mut node = section;
+    let mut reached = parts[0].to_owned();
+    for (depth, part) in parts.iter().enumerate().skip(1) {
+        let last = depth + 1 == parts.len();
+        let position = node.entries().iter().position(|entry| &*entry.key == *part);
+        // A node's fields and params may be left out in the file: the stage knows them.
+        let may_add = !is_vars && depth > 1;
+        if position.is_none() && !may_add {
+            let names: Vec<_> = node.entries().iter().map(|entry| entry.key.clone()).collect();
+            let hint = suggest::hint(part, what, names.iter().map(|name| &**name));
+            let hint = hint.unwrap_or_else(|| format!("`{reached}` holds no such key"));
+            findings
+                .error("bad-override", argument, format!("there is no `{reached}.{part}` to set"))
+                .hint(hint);
+            return;
+        }
+        let Value::Map(entries) = &mut node.value else {
+            findings
+                .error("bad-override", argument, format!("`{reached}` has no keys to set"))
+                .hint(format!("set `{reached}` as a whole"));
+            return;
+        };
+        let position = position.unwrap_or_else(|| {
+            let value = Node { span: argument, value: Value::Map(Vec::new()) };
+            entries.push(Entry { key: (*part).into(), key_span: argument, value });
+            entries.len() - 1
+        });
+        reached.push('.');
+        reached.push_str(part);
+        if last {
+            let entry = &mut entries[position];
+            entry.key_span = argument;
+            entry.value = value;
+            return;
+        }
+        node = &mut entries[position].value;
+    }
+    findings
+        .error("bad-override", argument, format!("`{path}` is a whole section"))
+        .hint(format!("name what to set in it: `{path}.NAME=VALUE`"));
+}

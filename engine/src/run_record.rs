@@ -1,0 +1,258 @@
+//! What a run leaves in the store's `runs` folder.
+//!
+//! ```text
+//! runs/<id>/run.json        what was asked and how it ended; written when the run starts, and again
+//! runs/<id>/events.jsonl    everything the run said, one event a line
+//! runs/<id>/logs/<node>     what failed instances wrote to stdout and stderr
+//! runs/manifests/<digest>   the action of each instance (`manifest`), shared by runs
+//! runs/heads/<pipeline>     the digest of the pipeline's newest manifest
+//! ```
+//!
+//! An id is the time at which the run began, so that ids sort by time, and four digits that keep two
+//! runs of one millisecond apart.
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use okapi_cache::{Digest, Store, StoreError};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{compact_utc, unix_ms};
+use crate::event::{Event, Outcome};
+use crate::executor::local::append_log;
+use crate::manifest::Manifest;
+use crate::stage_context::WorkFolder;
+
+/// The version of `run.json`.
+const VERSION: u32 = 1;
+
+/// What was asked of a run, and how it ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// The version of this record.
+    pub version: u32,
+    /// The run's id.
+    pub id: String,
+    /// okapi's version.
+    pub okapi: String,
+    /// The pipeline file, from the project's root.
+    pub pipeline: String,
+    /// The digest of the pipeline file's bytes.
+    pub pipeline_digest: Digest,
+    /// The profile, if any.
+    pub profile: Option<String>,
+    /// `--set` arguments.
+    pub overrides: Vec<String>,
+    /// The nodes asked for; empty for all.
+    pub targets: Vec<String>,
+    /// When it began, milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// How it ended; `None` while it runs, or if it was killed.
+    pub end: Option<RunEnd>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunEnd {
+    /// In a word.
+    pub outcome: Outcome,
+    /// Instances that ran.
+    pub ran: u64,
+    /// Instances whose results were found.
+    pub cached: u64,
+    /// Instances that failed.
+    pub failed: u64,
+    /// Instances that were not run.
+    pub skipped: u64,
+    /// How long it took, milliseconds.
+    pub duration_ms: u64,
+    /// The action of each instance afterwards.
+    pub manifest: Option<Digest>,
+}
+
+/// A run being recorded.
+pub struct RunRecord {
+    info: RunInfo,
+    folder: PathBuf,
+    events: BufWriter<fs::File>,
+}
+
+impl RunRecord {
+    /// Begins a record. `info`'s id, version and time are filled in.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn begin(store: &Store, mut info: RunInfo) -> Result<RunRecord, StoreError> {
+        info.version = VERSION;
+        info.started_unix_ms = unix_ms();
+        let runs = store.runs_folder();
+        let stamp = compact_utc(info.started_unix_ms);
+        // Two runs of one millisecond: the second takes the next number.
+        for number in 0..10_000_u32 {
+            info.id = format!("{stamp}-{number:04}");
+            let folder = runs.join(&info.id);
+            match fs::create_dir(&folder) {
+                Ok(()) => {
+                    let path = folder.join("events.jsonl");
+                    let file =
+                        fs::File::create_new(&path).map_err(|error| StoreError::io(&path, error))?;
+                    let record = RunRecord { info, folder, events: BufWriter::new(file) };
+                    record.write_info(store)?;
+                    return Ok(record);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(StoreError::io(&folder, error)),
+            }
+        }
+        Err(StoreError::io(&runs, io::Error::other("ten thousand runs began in one millisecond")))
+    }
+
+    /// The run's id.
+    pub fn id(&self) -> &str {
+        &self.info.id
+    }
+
+    /// The folder for logs of failed instances.
+    pub fn logs(&self) -> PathBuf {
+        self.folder.join("logs")
+    }
+
+    /// Keeps an event. Progress is for the eye and is not kept.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn keep(&mut self, event: &Event) -> Result<(), StoreError> {
+        if matches!(event, Event::NodeProgress { .. }) {
+            return Ok(());
+        }
+        let path = self.folder.join("events.jsonl");
+        let mut line = serde_json::to_vec(event)
+            .map_err(|error| StoreError::io(&path, io::Error::other(error)))?;
+        line.push(b'\n');
+        self.events.write_all(&line).map_err(|error| StoreError::io(&path, error))
+    }
+
+    /// Ends the record.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn finish(mut self, store: &Store, end: RunEnd) -> Result<RunInfo, StoreError> {
+        let path = self.folder.join("events.jsonl");
+        self.events.flush().map_err(|error| StoreError::io(&path, error))?;
+        self.info.end = Some(end);
+        self.write_info(store)?;
+        Ok(self.info)
+    }
+
+    fn write_info(&self, store: &Store) -> Result<(), StoreError> {
+        let path = self.folder.join("run.json");
+        let mut text = serde_json::to_vec_pretty(&self.info)
+            .map_err(|error| StoreError::io(&path, io::Error::other(error)))?;
+        text.push(b'\n');
+        store.write_file(&path, &text)
+    }
+}
+
+/// Every recorded run, oldest first. A folder whose record cannot be read is left out.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn list(store: &Store) -> Result<Vec<RunInfo>, StoreError> {
+    let runs = store.runs_folder();
+    let mut infos = Vec::new();
+    for entry in fs::read_dir(&runs).map_err(|error| StoreError::io(&runs, error))? {
+        let path = entry.map_err(|error| StoreError::io(&runs, error))?.path().join("run.json");
+        let Ok(text) = fs::read(&path) else { continue };
+        if let Ok(info) = serde_json::from_slice::<RunInfo>(&text) {
+            infos.push(info);
+        }
+    }
+    infos.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(infos)
+}
+
+/// The events of a run, in order. A line that was cut by a crash ends them.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn events(store: &Store, id: &str) -> Result<Vec<Event>, StoreError> {
+    let path = store.runs_folder().join(id).join("events.jsonl");
+    let text = fs::read_to_string(&path).map_err(|error| StoreError::io(&path, error))?;
+    Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The log of a failed instance in a run's `logs` folder.
+pub fn log_path(logs: &Path, instance: &str) -> PathBuf {
+    // Instance names hold no `/`; their length is bounded by the check of the pipeline.
+    logs.join(format!("{instance}.log"))
+}
+
+/// Copies what an instance wrote to stdout and stderr to `path`.
+pub(crate) fn write_log(path: &Path, work: &WorkFolder) -> io::Result<PathBuf> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut file = fs::File::create(path)?;
+    append_log(work, &mut file)?;
+    Ok(path.to_owned())
+}
+
+/// The newest manifest of a pipeline; an empty one if there is none or it cannot be read, which
+/// costs explanations and nothing else.
+pub fn head(store: &Store, pipeline: &str) -> Manifest {
+    head_digest(store, pipeline)
+        .and_then(|digest| manifest(store, &digest))
+        .unwrap_or_default()
+}
+
+/// The digest of the newest manifest of a pipeline.
+pub fn head_digest(store: &Store, pipeline: &str) -> Option<Digest> {
+    fs::read_to_string(head_path(store, pipeline)).ok()?.trim_end().parse().ok()
+}
+
+/// The manifest of that digest.
+pub fn manifest(store: &Store, digest: &Digest) -> Option<Manifest> {
+    let text = fs::read_to_string(manifest_path(store, digest)).ok()?;
+    if Digest::of(text.as_bytes()) != *digest {
+        return None;
+    }
+    Manifest::parse(&text).ok()
+}
+
+/// Keeps a manifest and makes it the newest of its pipeline.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn set_head(
+    store: &Store,
+    pipeline: &str,
+    text: &str,
+    digest: &Digest,
+) -> Result<(), StoreError> {
+    let path = manifest_path(store, digest);
+    if !path.exists() {
+        make_parent(&path)?;
+        store.write_file(&path, text.as_bytes())?;
+    }
+    if head_digest(store, pipeline) != Some(*digest) {
+        let head = head_path(store, pipeline);
+        make_parent(&head)?;
+        store.write_file(&head, format!("{digest}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+fn make_parent(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(|error| StoreError::io(folder, error))
+}
+
+fn manifest_path(store: &Store, digest: &Digest) -> PathBuf {
+    store.runs_folder().join("manifests").join(digest.to_string())
+}
+
+fn head_path(store: &Store, pipeline: &str) -> PathBuf {
+    // Named by digest: a pipeline's path may hold characters that a file name cannot.
+    store.runs_folder().join("heads").join(Digest::of(pipeline.as_bytes()).to_string())
+}

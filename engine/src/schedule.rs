@@ -1,0 +1,258 @@
+//! The scheduler: which instance runs next. A pure state machine: no clock, no threads, no store.
+//!
+//! ```text
+//!            all inputs made             slot free             work done
+//!  Waiting ────────────────▶ Ready ────────────────▶ Running ───────────▶ Done
+//!     │                        ▲  ╲                     │  │
+//!     │                        │   ╲ result found       │  └──────────▶ Failed
+//!     │ a needed one failed    │    ╲─────────────────▶ Done              │
+//!     ▼                        └───────────────────────┘                  │
+//!  Skipped ◀─────────────────── put back (retry, lease) ◀─────────────────┘ its readers
+//! ```
+//!
+//! Every change of state goes through [`Schedule::set`]. Ready instances leave in the order of the
+//! longest path still ahead of them; ties go to the smaller id, so that the order is repeatable.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use crate::graph::{Graph, InstanceId, Resources};
+use crate::machine::Machine;
+
+/// Where an instance stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Not part of this run, or known before it began: readers need not wait for it.
+    Settled,
+    /// Some inputs are still to be made.
+    Waiting {
+        /// How many feeds.
+        unmet: u32,
+    },
+    /// All inputs are there.
+    Ready,
+    /// It was taken and has its resources.
+    Running,
+    /// It has a result.
+    Done,
+    /// It failed for good.
+    Failed,
+    /// It will not run: this instance, on which it depends, failed.
+    Skipped {
+        /// The one that failed.
+        because_of: InstanceId,
+    },
+}
+
+/// What a running instance holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Processor slots and memory, never more than the machine has.
+    pub resources: Resources,
+    /// GPU ids.
+    pub gpus: Vec<String>,
+}
+
+/// What an instance asks for, as a key: processors, memory, GPUs.
+type Demand = (u32, u64, u32);
+
+/// The state of a run's instances.
+#[derive(Debug)]
+pub struct Schedule<'a> {
+    graph: &'a Graph,
+    machine: &'a Machine,
+    standing: Vec<Standing>,
+    /// Readers of each unsettled instance: `readers[first_reader[i]..first_reader[i + 1]]`.
+    first_reader: Vec<u32>,
+    readers: Vec<InstanceId>,
+    /// Longest path from the instance to the end of the run, its own weight included.
+    path_ahead: Vec<u64>,
+    /// Ready instances by what they ask for, so that a thousand that wait for the one GPU do not
+    /// stand before the one that needs none.
+    ready: BTreeMap<Demand, BinaryHeap<(u64, Reverse<InstanceId>)>>,
+    free_cpu_milli: u32,
+    free_memory: u64,
+    free_gpus: Vec<String>,
+    running: usize,
+    unsettled: usize,
+}
+
+impl<'a> Schedule<'a> {
+    /// A schedule of the instances for which `to_settle` holds; all others count as settled.
+    /// `weight` estimates how long an instance takes, in any unit.
+    pub fn new(
+        graph: &'a Graph,
+        machine: &'a Machine,
+        to_settle: &[bool],
+        weight: impl Fn(InstanceId) -> u64,
+    ) -> Schedule<'a> {
+        let count = graph.instances.len();
+        let mut unmet = vec![0_u32; count];
+        let mut first_reader = vec![0_u32; count + 1];
+        let feeds = |id: usize| graph.instances[id].inputs.iter().flat_map(|input| &input.feeds);
+        for id in (0..count).filter(|&id| to_settle[id]) {
+            for feed in feeds(id).filter(|feed| to_settle[feed.instance as usize]) {
+                unmet[id] += 1;
+                first_reader[feed.instance as usize + 1] += 1;
+            }
+        }
+        for id in 0..count {
+            first_reader[id + 1] += first_reader[id];
+        }
+        let mut fill = first_reader.clone();
+        let mut readers = vec![0; first_reader[count] as usize];
+        for id in (0..count).filter(|&id| to_settle[id]) {
+            for feed in feeds(id).filter(|feed| to_settle[feed.instance as usize]) {
+                let place = &mut fill[feed.instance as usize];
+                readers[*place as usize] = id as InstanceId;
+                *place += 1;
+            }
+        }
+        let mut path_ahead = vec![0_u64; count];
+        for id in (0..count).rev().filter(|&id| to_settle[id]) {
+            let range = first_reader[id] as usize..first_reader[id + 1] as usize;
+            let longest = readers[range].iter().map(|&reader| path_ahead[reader as usize]).max();
+            path_ahead[id] = longest.unwrap_or(0).saturating_add(weight(id as InstanceId).max(1));
+        }
+        let mut schedule = Schedule {
+            graph,
+            machine,
+            standing: vec![Standing::Settled; count],
+            first_reader,
+            readers,
+            path_ahead,
+            ready: BTreeMap::new(),
+            free_cpu_milli: machine.slots.saturating_mul(1000),
+            free_memory: machine.memory,
+            free_gpus: machine.gpus.clone(),
+            running: 0,
+            unsettled: 0,
+        };
+        for id in (0..count).filter(|&id| to_settle[id]) {
+            schedule.unsettled += 1;
+            let standing = match unmet[id] {
+                0 => Standing::Ready,
+                unmet => Standing::Waiting { unmet },
+            };
+            schedule.set(id as InstanceId, standing);
+        }
+        schedule
+    }
+
+    /// Where an instance stands.
+    pub fn standing(&self, id: InstanceId) -> Standing {
+        self.standing[id as usize]
+    }
+
+    /// How many instances are running.
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Whether nothing is left to settle.
+    pub fn is_finished(&self) -> bool {
+        self.unsettled == 0
+    }
+
+    /// Takes the ready instance with the longest path ahead among those whose demands are free
+    /// now. The caller looks its result up and then says [`Schedule::done`], [`Schedule::grant`]
+    /// or [`Schedule::put_back`].
+    pub fn take_ready(&mut self) -> Option<InstanceId> {
+        let fits = |demand: &Demand| {
+            demand.0 <= self.free_cpu_milli
+                && demand.1 <= self.free_memory
+                && demand.2 as usize <= self.free_gpus.len()
+        };
+        let (_, queue) = self
+            .ready
+            .iter_mut()
+            .filter(|(demand, queue)| fits(demand) && !queue.is_empty())
+            .max_by_key(|(_, queue)| queue.peek().copied())?;
+        queue.pop().map(|(_, Reverse(id))| id)
+    }
+
+    /// Grants an instance that was just taken what it needs to run.
+    pub fn grant(&mut self, id: InstanceId) -> Grant {
+        let resources = self.demand(id);
+        self.free_cpu_milli -= resources.cpu_milli;
+        self.free_memory -= resources.memory;
+        let gpus = self.free_gpus.drain(..resources.gpu as usize).collect();
+        self.set(id, Standing::Running);
+        Grant { resources, gpus }
+    }
+
+    fn demand(&self, id: InstanceId) -> Resources {
+        self.machine.clamp(self.graph.instances[id as usize].resources)
+    }
+
+    /// Gives back what a running instance held.
+    pub fn release(&mut self, grant: Grant) {
+        self.free_cpu_milli += grant.resources.cpu_milli;
+        self.free_memory += grant.resources.memory;
+        self.free_gpus.extend(grant.gpus);
+        // Ids are handed out in the order of the visible set.
+        let order = &self.machine.gpus;
+        self.free_gpus.sort_by_key(|id| order.iter().position(|other| other == id));
+    }
+
+    /// Makes an instance ready (again): it could not be granted, or will be tried once more.
+    pub fn put_back(&mut self, id: InstanceId) {
+        self.set(id, Standing::Ready);
+    }
+
+    /// The instance has a result: readers that waited for nothing else become ready.
+    pub fn done(&mut self, id: InstanceId) {
+        self.set(id, Standing::Done);
+        for position in self.readers_of(id) {
+            let reader = self.readers[position];
+            if let Standing::Waiting { unmet } = self.standing[reader as usize] {
+                let standing = match unmet - 1 {
+                    0 => Standing::Ready,
+                    unmet => Standing::Waiting { unmet },
+                };
+                self.set(reader, standing);
+            }
+        }
+    }
+
+    /// The instance failed for good. Everything that depends on it is skipped; returns what was.
+    pub fn failed(&mut self, id: InstanceId) -> Vec<InstanceId> {
+        self.set(id, Standing::Failed);
+        let mut skipped = Vec::new();
+        let mut stack = vec![id];
+        while let Some(next) = stack.pop() {
+            for position in self.readers_of(next) {
+                let reader = self.readers[position];
+                if matches!(self.standing[reader as usize], Standing::Waiting { .. }) {
+                    self.set(reader, Standing::Skipped { because_of: id });
+                    skipped.push(reader);
+                    stack.push(reader);
+                }
+            }
+        }
+        skipped.sort_unstable();
+        skipped
+    }
+
+    fn readers_of(&self, id: InstanceId) -> std::ops::Range<usize> {
+        self.first_reader[id as usize] as usize..self.first_reader[id as usize + 1] as usize
+    }
+
+    /// The one place where a standing changes.
+    fn set(&mut self, id: InstanceId, standing: Standing) {
+        let before = std::mem::replace(&mut self.standing[id as usize], standing);
+        if before == Standing::Running {
+            self.running -= 1;
+        }
+        match standing {
+            Standing::Ready => {
+                let Resources { cpu_milli, memory, gpu } = self.demand(id);
+                let queue = self.ready.entry((cpu_milli, memory, gpu)).or_default();
+                queue.push((self.path_ahead[id as usize], Reverse(id)));
+            }
+            Standing::Running => self.running += 1,
+            Standing::Done | Standing::Failed | Standing::Skipped { .. } => self.unsettled -= 1,
+            Standing::Settled | Standing::Waiting { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The laws of the engine, over random graphs and random edits:
+//!
+//! 1. an incremental run gives exactly what a clean run gives;
+//! 2. it runs nothing that did not need to run: exactly what an oracle names that knows every
+//!    content, and every action that has ever been done;
+//! 3. what `plan` calls cached is cached, and nothing runs that it does not announce;
+//! 4. a run after a run runs nothing.
+//!
+//! The graphs are made of one stage that mixes its inputs, its params and its files. Some params
+//! make it drop what it read, so that different inputs give the same output: early cutoff.
+
+mod model;
+mod project;
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use model::{Edit, Model, edits, models};
+use project::Project;
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config(150))]
+
+    #[test]
+    fn an_incremental_run_is_a_clean_run_and_runs_nothing_else(
+        model in models(),
+        edits in prop::collection::vec(edits(), 1..8),
+        jobs in 1_u32..4,
+    ) {
+        check_edits(model, &edits, jobs)?;
+    }
+}
+
+fn check_edits(mut model: Model, edits: &[Edit], jobs: u32) -> Result<(), TestCaseError> {
+    let mut project = Project::new();
+    let mut oracle = model::Oracle::default();
+    for step in 0..=edits.len() {
+        if step > 0 {
+            model.apply(&edits[step - 1]);
+        }
+        project.write_sources(&model);
+        let graph = model.graph();
+        let plan = project.plan(&graph);
+        let run = project.run(&graph, jobs);
+        let expected = oracle.run(&model);
+        prop_assert_eq!(&run.outputs, &expected.outputs, "a wrong output after step {}", step);
+        // Of instances with one and the same action any may be the one that runs.
+        let actions = |names: &BTreeSet<String>| -> BTreeSet<_> {
+            names.iter().map(|name| run.actions[name]).collect()
+        };
+        prop_assert_eq!(run.executed.len(), expected.executed.len(), "too many or too few ran");
+        prop_assert_eq!(actions(&run.executed), actions(&expected.executed), "at step {}", step);
+        for name in &run.executed {
+            prop_assert!(!plan.cached.contains(name), "{} was planned as cached, and ran", name);
+        }
+        for name in &plan.cached {
+            prop_assert!(run.outputs.contains_key(name));
+        }
+        for name in &plan.runs {
+            let done = actions(&run.executed).contains(&run.actions[name]);
+            prop_assert!(done, "{} was announced and did not run", name);
+        }
+        let clean = Project::new();
+        clean.write_sources(&model);
+        let clean_run = clean.run(&graph, 3);
+        prop_assert_eq!(&clean_run.actions, &run.actions, "a digest depends on the place or the jobs");
+        prop_assert_eq!(&clean_run.outputs, &run.outputs);
+        let again = project.run(&graph, jobs);
+        prop_assert!(again.executed.is_empty(), "a second run ran {:?}", again.executed);
+        project.forget_handles();
+    }
+    Ok(())
+}

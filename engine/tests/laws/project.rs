@@ -1,0 +1,191 @@
+//! A project on disk with a store, driven through the engine's functions.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use okapi_cache::{Access, ActionDigest, Durability, Store};
+use okapi_engine::evaluate::{Question, evaluate};
+use okapi_engine::event::{Event, Outcome};
+use okapi_engine::executor::command_process::Launcher;
+use okapi_engine::graph::Graph;
+use okapi_engine::machine::Machine;
+use okapi_engine::manifest::{Manifest, ManifestText};
+use okapi_engine::plan::{Verdict, plan};
+use okapi_engine::run::{RunRequest, run};
+use okapi_engine::selection::Selection;
+use okapi_engine::stage::{
+    Determinism, Inputs, NodeField, OutputKind, OutputPort, Outputs, Stage, StageDescriptor,
+    StageRegistry,
+};
+use okapi_engine::stage_context::{InputPath, StageContext, StageError, StageSuccess};
+
+use crate::model::{Model, mix};
+
+pub(crate) struct Project {
+    root: tempfile::TempDir,
+    store: Option<Arc<Store>>,
+    previous: RefCell<Manifest>,
+}
+
+pub(crate) struct Planned {
+    pub(crate) cached: BTreeSet<String>,
+    pub(crate) runs: BTreeSet<String>,
+}
+
+pub(crate) struct Ran {
+    pub(crate) executed: BTreeSet<String>,
+    pub(crate) outputs: BTreeMap<String, Vec<u8>>,
+    pub(crate) actions: BTreeMap<String, ActionDigest>,
+}
+
+impl Project {
+    pub(crate) fn new() -> Project {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("src")).unwrap();
+        Project { root, store: None, previous: RefCell::default() }
+    }
+
+    /// The next use opens the store anew, as another process would.
+    pub(crate) fn forget_handles(&mut self) {
+        self.store = None;
+    }
+
+    pub(crate) fn write_sources(&self, model: &Model) {
+        for (position, content) in model.sources.iter().enumerate() {
+            fs::write(self.root.path().join(format!("src/{position}")), [*content]).unwrap();
+        }
+    }
+
+    fn store(&self) -> Arc<Store> {
+        match &self.store {
+            Some(store) => Arc::clone(store),
+            None => {
+                let root = self.root.path().join(".okapi");
+                Arc::new(Store::open(&root, Access::ReadWrite, Durability::None).unwrap())
+            }
+        }
+    }
+
+    fn sources(&self, store: &Store, graph: &Graph) -> Vec<Option<okapi_cache::Artifact>> {
+        let digest = |path: &str| store.digest_source(&self.root.path().join(path)).unwrap();
+        graph.sources.iter().map(|source| Some(digest(&source.path))).collect()
+    }
+
+    pub(crate) fn plan(&self, graph: &Graph) -> Planned {
+        let store = self.store();
+        let selection = Selection::everything(graph);
+        let question = Question {
+            graph,
+            selection: &selection,
+            sources: &self.sources(&store, graph),
+            passed_env: &BTreeMap::new(),
+            forced: &vec![false; graph.instances.len()],
+            machine: &machine(1),
+            store: &store,
+        };
+        let plan = plan(&question, &evaluate(&question), &self.previous.borrow());
+        let with = |verdict| {
+            let nodes = plan.nodes.iter().filter(|node| node.verdict == verdict);
+            nodes.map(|node| node.node.clone()).collect()
+        };
+        // An instance that waits may turn out to be cached even if it never ran under its name.
+        let waits: BTreeSet<_> =
+            plan.nodes.iter().filter(|it| it.waits_for.is_some()).map(|it| it.node.clone()).collect();
+        let runs: BTreeSet<String> = with(Verdict::Runs);
+        Planned { cached: with(Verdict::Cached), runs: &runs - &waits }
+    }
+
+    pub(crate) fn run(&self, graph: &Graph, jobs: u32) -> Ran {
+        let store = self.store();
+        let selection = Selection::everything(graph);
+        let mut registry = StageRegistry::default();
+        registry.add(Box::new(Mix));
+        let passed_env = BTreeMap::new();
+        let request = RunRequest {
+            graph,
+            selection: &selection,
+            sources: &self.sources(&store, graph),
+            project_root: self.root.path(),
+            passed_env: &passed_env,
+            forced: &vec![false; graph.instances.len()],
+            machine: &machine(jobs),
+            keep_going: false,
+            grace: Duration::from_secs(1),
+            store: Arc::clone(&store),
+            registry: Arc::new(registry),
+            launcher: Launcher::default(),
+            previous: &|| self.previous.borrow().clone(),
+            logs: self.root.path().join("logs"),
+        };
+        let evaluation = okapi_engine::run::evaluate_for_run(&request);
+        let mut executed = BTreeSet::new();
+        let summary = run(&request, &evaluation, &mut |event| {
+            if let Event::NodeFinished { node, .. } = event {
+                assert!(executed.insert(node), "an instance ran twice in one run");
+            }
+        })
+        .unwrap();
+        assert_eq!(summary.outcome, Outcome::Succeeded, "{:?}", summary.store_error);
+        let mut outputs = BTreeMap::new();
+        let mut actions = BTreeMap::new();
+        for (id, settled) in summary.settled.iter().enumerate() {
+            let settled = settled.as_ref().unwrap();
+            let name = graph.instances[id].name.to_string();
+            let path = store.object_path(&settled.outputs[0].digest);
+            outputs.insert(name.clone(), fs::read(path).unwrap());
+            actions.insert(name, settled.action);
+        }
+        let mut manifest = ManifestText::with_capacity(actions.len());
+        actions.iter().for_each(|(name, action)| manifest.push(name, action));
+        self.previous.replace(Manifest::parse(&manifest.finish().0).unwrap());
+        Ran { executed, outputs, actions }
+    }
+}
+
+fn machine(slots: u32) -> Machine {
+    Machine { slots, memory: 1 << 30, gpus: vec![] }
+}
+
+/// The stage of the models.
+struct Mix;
+
+static MIX: StageDescriptor = StageDescriptor {
+    name: "mix",
+    version: 1,
+    summary: "mixes what it reads",
+    documentation: "",
+    inputs: Inputs::Any,
+    outputs: Outputs::Fixed(&[OutputPort {
+        name: "out",
+        kind: OutputKind::Fixed(okapi_engine::port::PortKind::File),
+        help: "",
+    }]),
+    params: &[],
+    fields: &[NodeField::Files],
+    determinism: Determinism::Bytes,
+};
+
+impl Stage for Mix {
+    fn descriptor(&self) -> &'static StageDescriptor {
+        &MIX
+    }
+
+    fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
+        let number = |name: &str| context.declared["params"][name].as_u64().unwrap() as u8;
+        let inputs: Vec<_> = context
+            .inputs
+            .iter()
+            .map(|(port, path)| match path {
+                InputPath::Single(path) => (port.clone(), fs::read(path).unwrap()),
+                InputPath::Gathered { .. } => panic!("the models gather nothing"),
+            })
+            .collect();
+        let source = context.files.values().next().map(|file| fs::read(&file.path).unwrap());
+        let content = mix(number("salt"), number("keep"), source.as_deref(), &inputs);
+        fs::write(&context.outputs["out"], content).unwrap();
+        Ok(StageSuccess::default())
+    }
+}
