@@ -150,7 +150,12 @@ impl ActionCache {
     }
 
     /// Makes a result known to this process.
-    pub(crate) fn remember(&self, action: ActionDigest, outputs: &[Artifact], stored: StoredAction) {
+    pub(crate) fn remember(
+        &self,
+        action: ActionDigest,
+        outputs: &[Artifact],
+        stored: StoredAction,
+    ) {
         let mut state = self.state();
         let duration = clamp_ms(stored.info.duration_ms);
         state.index.insert(action, outputs.iter().copied(), duration, None);
@@ -195,7 +200,10 @@ impl ActionCache {
         Ok(())
     }
 
-    pub(crate) fn document(&self, action: &ActionDigest) -> Result<Option<StoredAction>, StoreError> {
+    pub(crate) fn document(
+        &self,
+        action: &ActionDigest,
+    ) -> Result<Option<StoredAction>, StoreError> {
         let mut state = self.state();
         if let Some(stored) = state.pending.get(action) {
             return Ok(Some(stored.clone()));
@@ -213,7 +221,8 @@ impl ActionCache {
     /// Every action with a result, sorted.
     pub(crate) fn actions(&self) -> Vec<ActionDigest> {
         let state = self.state();
-        let digests = state.index.entries.keys().map(|bytes| ActionDigest(Digest::from_bytes(*bytes)));
+        let digests =
+            state.index.entries.keys().map(|bytes| ActionDigest(Digest::from_bytes(*bytes)));
         let mut actions: Vec<_> = digests.collect();
         actions.sort_unstable();
         actions
@@ -231,7 +240,8 @@ impl ActionCache {
             let (Some(cached), stored) = (self.lookup(action), self.document(action)?) else {
                 continue;
             };
-            documents.push(stored.map_or(Vec::new(), |it| serde_json::to_vec(&it).unwrap_or_default()));
+            documents
+                .push(stored.map_or(Vec::new(), |it| serde_json::to_vec(&it).unwrap_or_default()));
             results.push((*action, cached));
         }
         let mut state = self.state();

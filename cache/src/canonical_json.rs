@@ -70,7 +70,9 @@ pub fn write_string(text: &mut String, string: &str) {
     text.push('"');
     // Most strings need no escape: they are copied in one piece.
     let mut rest = string;
-    while let Some(position) = rest.bytes().position(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\')) {
+    while let Some(position) =
+        rest.bytes().position(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\'))
+    {
         text.push_str(&rest[..position]);
         match rest.as_bytes()[position] {
             b'"' => text.push_str("\\\""),
@@ -99,7 +101,10 @@ mod tests {
         for (value, expected) in [
             (json!({"b": 1, "a": [true, null], "ä": {}}), r#"{"a":[true,null],"b":1,"ä":{}}"#),
             (json!("a\"\\\n\t\u{1}/é\u{7f}"), "\"a\\\"\\\\\\n\\t\\u0001/é\u{7f}\""),
-            (json!([0, -1, u64::MAX, i64::MIN]), "[0,-1,18446744073709551615,-9223372036854775808]"),
+            (
+                json!([0, -1, u64::MAX, i64::MIN]),
+                "[0,-1,18446744073709551615,-9223372036854775808]",
+            ),
             (json!([1.0, 0.1, 2e-5, 1e300, -0.0, 1e16]), "[1.0,0.1,2e-5,1e300,-0.0,1e16]"),
         ] {
             assert_eq!(to_string(&value), expected);

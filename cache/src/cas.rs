@@ -108,7 +108,11 @@ impl Cas {
         if !self.contains(&digest, size) {
             let temp = writer.temp_path();
             let written = writer.create(&temp).and_then(|mut file| {
-                writer.faults.check().and_then(|()| io::Write::write_all(&mut file, bytes)).at(&temp)
+                writer
+                    .faults
+                    .check()
+                    .and_then(|()| io::Write::write_all(&mut file, bytes))
+                    .at(&temp)
             });
             remove_on_error(written, &temp)?;
             self.publish(writer, &temp, &digest, size)?;
@@ -179,7 +183,8 @@ impl Cas {
 /// Opens a regular file for reading; never blocks on a pipe.
 pub(crate) fn open_regular(path: &Path) -> Result<File, StoreError> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::openat(CWD, path, flags, rustix::fs::Mode::empty()).at(path)?);
+    let file =
+        File::from(rustix::fs::openat(CWD, path, flags, rustix::fs::Mode::empty()).at(path)?);
     if !file.metadata().at(path)?.is_file() {
         let reason = "neither a file nor a folder".to_owned();
         return Err(StoreError::Unstorable { path: path.to_owned(), reason });

@@ -129,11 +129,7 @@ impl Drop for CommitQueue {
     }
 }
 
-fn serve(
-    backend: &Backend,
-    receiver: &Receiver<Message>,
-    trouble: &Mutex<Option<StoreError>>,
-) {
+fn serve(backend: &Backend, receiver: &Receiver<Message>, trouble: &Mutex<Option<StoreError>>) {
     while let Ok(first) = receiver.recv() {
         let mut group = Group::default();
         let mut open = group.add(first) && backend.durability != Durability::Full;

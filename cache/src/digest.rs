@@ -55,7 +55,9 @@ impl FromStr for Digest {
         if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(ParseDigestError);
         }
-        blake3::Hash::from_hex(text).map(|hash| Digest(*hash.as_bytes())).map_err(|_| ParseDigestError)
+        blake3::Hash::from_hex(text)
+            .map(|hash| Digest(*hash.as_bytes()))
+            .map_err(|_| ParseDigestError)
     }
 }
 

@@ -81,7 +81,8 @@ pub fn gc(store: &Store, request: &GcRequest) -> Result<GcReport, StoreError> {
     let kept_set: BTreeSet<_> = kept.iter().copied().collect();
     for action in store.all_actions() {
         if !kept_set.contains(&action) {
-            report.removed_work_ms += store.lookup(&action).map_or(0, |it| u64::from(it.duration_ms()));
+            report.removed_work_ms +=
+                store.lookup(&action).map_or(0, |it| u64::from(it.duration_ms()));
             report.removed_actions.push(action);
         }
     }

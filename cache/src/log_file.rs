@@ -194,7 +194,8 @@ impl LogFile {
         };
         if let Some(file) = &self.file {
             let ours = file.metadata().at(&self.path)?;
-            if (ours.dev(), ours.ino()) == (on_disk.dev(), on_disk.ino()) && ours.len() >= self.end {
+            if (ours.dev(), ours.ino()) == (on_disk.dev(), on_disk.ino()) && ours.len() >= self.end
+            {
                 return Ok(false);
             }
         }
@@ -313,7 +314,8 @@ fn scan(
         }
         // Damage, or the end: is there a whole frame further on?
         let next = (at + 1..bytes.len().saturating_sub(FRAME_HEADER - 1)).find(|&next| {
-            bytes[next..].starts_with(&MARKER.to_le_bytes()) && parse_frame(&bytes[next..]).is_some()
+            bytes[next..].starts_with(&MARKER.to_le_bytes())
+                && parse_frame(&bytes[next..]).is_some()
         });
         let Some(next) = next else { break };
         skipped += (next - at) as u64;

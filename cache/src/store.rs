@@ -320,7 +320,9 @@ impl Store {
                 let quarantine = self.quarantine(digest)?;
                 Err(StoreError::Damaged { digest: *digest, quarantine })
             }
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }

@@ -90,7 +90,8 @@ impl Tree {
                 };
                 let name = entry.file_name();
                 let name = name.to_str().ok_or_else(|| unstorable("its name is not UTF-8"))?;
-                let path = if inside.is_empty() { name.to_owned() } else { format!("{inside}/{name}") };
+                let path =
+                    if inside.is_empty() { name.to_owned() } else { format!("{inside}/{name}") };
                 let metadata = fs::symlink_metadata(&absolute).at(&absolute)?;
                 if metadata.is_dir() {
                     entries.push(TreeEntry::Dir { path: path.clone() });

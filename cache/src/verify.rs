@@ -59,7 +59,8 @@ pub fn verify(
     }
     for action in store.all_actions() {
         let Some(cached) = store.lookup(&action) else { continue };
-        let damaged = cached.outputs().iter().find(|it| report.damaged.binary_search(&it.digest).is_ok());
+        let damaged =
+            cached.outputs().iter().find(|it| report.damaged.binary_search(&it.digest).is_ok());
         if let Some(output) = damaged.copied().or_else(|| store.missing_output(&cached)) {
             report.incomplete.push((action, output));
         }

@@ -72,7 +72,8 @@ impl ActionWriter<'_> {
                 match self.passed_env.get(name.as_str()).and_then(Option::as_ref) {
                     Some(value) => {
                         let digest = Digest::of(value.as_bytes());
-                        write!(document, "\"value:{digest}\"").expect("writing to a string never fails");
+                        write!(document, "\"value:{digest}\"")
+                            .expect("writing to a string never fails");
                     }
                     None => document.push_str("null"),
                 }

@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn changes_are_found_at_every_depth() {
-        let old = fields(r#"{"action":1,"declared":{"params":{"a":1,"b":{"c":[1,2]}},"stage":"x"}}"#);
+        let old =
+            fields(r#"{"action":1,"declared":{"params":{"a":1,"b":{"c":[1,2]}},"stage":"x"}}"#);
         let new = fields(
             r#"{"action":1,"declared":{"params":{"a":1,"b":{"c":[1,3]},"d":null},"stage":"x"},"files":{"f":"file:00"}}"#,
         );

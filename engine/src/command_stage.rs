@@ -78,10 +78,7 @@ impl Stage for CommandStage {
         if status.success() {
             return Ok(StageSuccess::default());
         }
-        Err(StageError::Command {
-            how: describe(status),
-            stderr_tail: tail(&context.work.stderr),
-        })
+        Err(StageError::Command { how: describe(status), stderr_tail: tail(&context.work.stderr) })
     }
 }
 
@@ -92,7 +89,10 @@ pub(crate) fn environment(context: &StageContext<'_>) -> BTreeMap<String, String
     let mut set = |name: String, value: String| {
         variables.insert(name, value);
     };
-    set("PATH".into(), std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into()));
+    set(
+        "PATH".into(),
+        std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into()),
+    );
     for name in ["HOME", "TMPDIR"] {
         set(name.into(), context.work.tmp.display().to_string());
     }

@@ -106,8 +106,15 @@ impl Diagnostic {
 
 impl Diagnostics {
     /// Diagnostics of one file, sorted by place, each said once.
-    pub fn new(file: &Path, text: &str, arguments: &[String], mut items: Vec<Diagnostic>) -> Diagnostics {
-        items.sort_by(|a, b| (a.span, a.severity, &a.message).cmp(&(b.span, b.severity, &b.message)));
+    pub fn new(
+        file: &Path,
+        text: &str,
+        arguments: &[String],
+        mut items: Vec<Diagnostic>,
+    ) -> Diagnostics {
+        items.sort_by(|a, b| {
+            (a.span, a.severity, &a.message).cmp(&(b.span, b.severity, &b.message))
+        });
         // One mistake in a node with many instances is one mistake.
         items.dedup_by(|a, b| a.span == b.span && a.message == b.message);
         Diagnostics {

@@ -9,12 +9,15 @@ pub fn describe(grant: &Grant) -> BTreeMap<String, String> {
     let system = rustix::system::uname();
     let mut environment = BTreeMap::from([
         ("okapi".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("system".to_owned(), format!(
-            "{} {} {}",
-            system.sysname().to_string_lossy(),
-            system.release().to_string_lossy(),
-            system.machine().to_string_lossy()
-        )),
+        (
+            "system".to_owned(),
+            format!(
+                "{} {} {}",
+                system.sysname().to_string_lossy(),
+                system.release().to_string_lossy(),
+                system.machine().to_string_lossy()
+            ),
+        ),
         ("host".to_owned(), system.nodename().to_string_lossy().into_owned()),
     ]);
     if !grant.gpus.is_empty() {

@@ -103,9 +103,7 @@ impl Evaluation {
 
     /// Whether every selected instance is cached.
     pub fn is_up_to_date(&self) -> bool {
-        self.states
-            .iter()
-            .all(|state| matches!(state, State::NotSelected | State::Cached { .. }))
+        self.states.iter().all(|state| matches!(state, State::NotSelected | State::Cached { .. }))
     }
 }
 
@@ -142,18 +140,21 @@ pub fn evaluate(question: &Question<'_>) -> Evaluation {
             evaluation.states.push(State::NotSelected);
             continue;
         }
-        let waits = instance.inputs.iter().flat_map(|input| &input.feeds).find_map(|feed| {
-            match evaluation.states[feed.instance as usize] {
+        let waits =
+            instance.inputs.iter().flat_map(|input| &input.feeds).find_map(|feed| match evaluation
+                .states[feed.instance as usize]
+            {
                 State::Cached { .. } => None,
                 State::Waits { on } => Some(on),
                 _ => Some(feed.instance),
-            }
-        });
+            });
         let state = if let Some(on) = waits {
             State::Waits { on }
         } else {
             let action = writer.write(id as InstanceId, &mut document, |feed| {
-                evaluation.artifact(feed).expect("inputs of an instance that does not wait are cached")
+                evaluation
+                    .artifact(feed)
+                    .expect("inputs of an instance that does not wait are cached")
             });
             match decide(store, &action, forced[id]) {
                 Decision::Hit(cached) => {

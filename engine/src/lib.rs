@@ -37,5 +37,5 @@ pub mod run_record;
 pub mod schedule;
 pub mod selection;
 pub mod stage;
-pub mod suggest;
 pub mod stage_context;
+pub mod suggest;

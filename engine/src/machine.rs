@@ -82,9 +82,6 @@ mod tests {
     fn an_instance_larger_than_the_machine_gets_the_whole_machine() {
         let machine = Machine { slots: 2, memory: 100, gpus: vec![] };
         let resources = Resources { cpu_milli: 64_000, memory: 1_000, gpu: 0 };
-        assert_eq!(
-            machine.clamp(resources),
-            Resources { cpu_milli: 2_000, memory: 100, gpu: 0 }
-        );
+        assert_eq!(machine.clamp(resources), Resources { cpu_milli: 2_000, memory: 100, gpu: 0 });
     }
 }

@@ -116,13 +116,8 @@ pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifes
                 let known = known_action(question, evaluation, id as InstanceId, action);
                 node.verdict = Verdict::Runs;
                 node.action = Some(action);
-                node.reason = Some(reason_in_a_line(
-                    question.store,
-                    previous,
-                    &instance.name,
-                    &known,
-                    miss,
-                ));
+                node.reason =
+                    Some(reason_in_a_line(question.store, previous, &instance.name, &known, miss));
             }
             State::Blocked { action, gpus } => {
                 blocked[id] = true;

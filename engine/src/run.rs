@@ -480,7 +480,8 @@ impl<'a> Runner<'a> {
     ) {
         let request = self.request;
         let node = request.graph.node(id);
-        let determinism = request.registry.get(&node.stage).map(|stage| stage.descriptor().determinism);
+        let determinism =
+            request.registry.get(&node.stage).map(|stage| stage.descriptor().determinism);
         let before = request.store.lookup(&running.action.digest).map(|it| it.outputs().to_vec());
         let action = running.action.digest;
         let info = ResultInfo {

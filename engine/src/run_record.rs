@@ -95,8 +95,8 @@ impl RunRecord {
             match fs::create_dir(&folder) {
                 Ok(()) => {
                     let path = folder.join("events.jsonl");
-                    let file =
-                        fs::File::create_new(&path).map_err(|error| StoreError::io(&path, error))?;
+                    let file = fs::File::create_new(&path)
+                        .map_err(|error| StoreError::io(&path, error))?;
                     let record = RunRecord { info, folder, events: BufWriter::new(file) };
                     record.write_info(store)?;
                     return Ok(record);
@@ -201,9 +201,7 @@ pub(crate) fn write_log(path: &Path, work: &WorkFolder) -> io::Result<PathBuf> {
 /// The newest manifest of a pipeline; an empty one if there is none or it cannot be read, which
 /// costs explanations and nothing else.
 pub fn head(store: &Store, pipeline: &str) -> Manifest {
-    head_digest(store, pipeline)
-        .and_then(|digest| manifest(store, &digest))
-        .unwrap_or_default()
+    head_digest(store, pipeline).and_then(|digest| manifest(store, &digest)).unwrap_or_default()
 }
 
 /// The digest of the newest manifest of a pipeline.

@@ -48,10 +48,8 @@ impl Selection {
         for target in targets {
             let found = matching(graph, target);
             if found.is_empty() {
-                unknown.push(UnknownTarget {
-                    target: target.clone(),
-                    hint: hint_for(graph, target),
-                });
+                unknown
+                    .push(UnknownTarget { target: target.clone(), hint: hint_for(graph, target) });
             }
             selected.extend(found);
         }
@@ -134,8 +132,9 @@ fn hint_for(graph: &Graph, target: &str) -> Option<String> {
         return Some(format!("an instance of this node is `{}`", example.name));
     }
     let names: Vec<_> = graph.nodes.iter().map(|node| node.name.as_str()).collect();
-    suggest::did_you_mean(node_name, &names).or_else(|| {
-        let shown = names.iter().take(12).copied().collect::<Vec<_>>().join(", ");
-        Some(format!("nodes of this pipeline: {shown}"))
-    })
+    if let Some(nearest) = suggest::nearest(node_name, names.iter().copied()) {
+        return Some(format!("did you mean `{nearest}`?"));
+    }
+    let shown = names.iter().take(12).copied().collect::<Vec<_>>().join(", ");
+    Some(format!("nodes of this pipeline: {shown}"))
 }

@@ -157,6 +157,31 @@ pub enum ParamType {
     Any,
 }
 
+impl std::fmt::Display for ParamType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ParamType::Bool => f.write_str("true or false"),
+            ParamType::Int { min, max } => match (*min, *max) {
+                (i64::MIN, i64::MAX) => f.write_str("a whole number"),
+                (min, i64::MAX) => write!(f, "a whole number, at least {min}"),
+                (min, max) => write!(f, "a whole number from {min} to {max}"),
+            },
+            ParamType::Float { min, max } => match (*min, *max) {
+                (f64::MIN, f64::MAX) => f.write_str("a number"),
+                (min, f64::MAX) => write!(f, "a number, at least {min}"),
+                (min, max) => write!(f, "a number from {min} to {max}"),
+            },
+            ParamType::String => f.write_str("a text"),
+            ParamType::Choice(words) => write!(f, "one of {}", words.join(", ")),
+            ParamType::PortKind => f.write_str("a port kind"),
+            ParamType::Source => f.write_str("a path in the project"),
+            ParamType::List(item) => write!(f, "a list, each item {item}"),
+            ParamType::Map(item) => write!(f, "a mapping of names, each value {item}"),
+            ParamType::Any => f.write_str("any value"),
+        }
+    }
+}
+
 /// What holds when a node leaves a param out.
 #[derive(Debug, Clone, Copy)]
 pub enum ParamDefault {
@@ -199,6 +224,80 @@ pub enum Determinism {
     NumericClass,
     /// Nothing is promised (a program of the user's, a paid service).
     Unknown,
+}
+
+impl StageDescriptor {
+    /// Name, version, ports and params as one line: whatever of a stage the check of a pipeline
+    /// depends on.
+    pub fn fingerprint(&self) -> String {
+        use std::fmt::Write as _;
+        let mut line = format!("{} {}", self.name, self.version);
+        // Writing to a string never fails.
+        match self.inputs {
+            Inputs::Any => line.push_str(" in any"),
+            Inputs::Fixed(ports) => {
+                for port in ports {
+                    let _ = write!(
+                        line,
+                        " in {} {} {} {}",
+                        port.name, port.accepts, port.required, port.gathers
+                    );
+                }
+            }
+        }
+        match self.outputs {
+            Outputs::Declared => line.push_str(" out declared"),
+            Outputs::Fixed(ports) => {
+                for port in ports {
+                    let kind = match port.kind {
+                        OutputKind::Fixed(kind) => kind.name(),
+                        OutputKind::Param(param) => param,
+                    };
+                    let _ = write!(line, " out {} {kind}", port.name);
+                }
+            }
+        }
+        for param in self.params {
+            let default = match param.default {
+                ParamDefault::Required => "required",
+                ParamDefault::Absent => "absent",
+                ParamDefault::Value(text) => text,
+            };
+            let _ = write!(line, " param {} {} {default} {}", param.name, param.ty, param.identity);
+        }
+        for field in self.fields {
+            let _ = write!(line, " field {}", field.key());
+        }
+        line
+    }
+}
+
+impl NodeField {
+    /// The key in pipeline files.
+    pub fn key(self) -> &'static str {
+        match self {
+            NodeField::Run => "run",
+            NodeField::Env => "env",
+            NodeField::PassEnv => "pass_env",
+            NodeField::Files => "files",
+            NodeField::Prompts => "prompts",
+            NodeField::Outputs => "outputs",
+            NodeField::Seed => "seed",
+            NodeField::Teacher => "teacher",
+        }
+    }
+
+    /// Every field.
+    pub const ALL: [NodeField; 8] = [
+        NodeField::Run,
+        NodeField::Env,
+        NodeField::PassEnv,
+        NodeField::Files,
+        NodeField::Prompts,
+        NodeField::Outputs,
+        NodeField::Seed,
+        NodeField::Teacher,
+    ];
 }
 
 impl Determinism {

@@ -32,7 +32,9 @@ impl Pin {
     /// Reads `sha256:<hex>` or `blake3:<hex>`.
     pub(crate) fn parse(text: &str) -> Result<Pin, String> {
         let bad = || {
-            format!("`digest` must be `sha256:` or `blake3:` and 64 lower-case hex digits, not `{text}`")
+            format!(
+                "`digest` must be `sha256:` or `blake3:` and 64 lower-case hex digits, not `{text}`"
+            )
         };
         let (algorithm, hex) = text.split_once(':').ok_or_else(bad)?;
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -72,7 +74,9 @@ pub(crate) fn resolve(url: &str, hub: Option<&str>) -> Result<String, String> {
         return Err(format!("`url` must begin with https://, http:// or hf://, not `{url}`"));
     };
     let bad = || {
-        format!("`{url}` must read hf://datasets/OWNER/NAME@REVISION/FILE or hf://OWNER/NAME@REVISION/FILE")
+        format!(
+            "`{url}` must read hf://datasets/OWNER/NAME@REVISION/FILE or hf://OWNER/NAME@REVISION/FILE"
+        )
     };
     let (repository, file) = rest.split_once('@').ok_or_else(bad)?;
     let (revision, file) = file.split_once('/').ok_or_else(bad)?;
@@ -154,9 +158,10 @@ pub(crate) fn download(
                     "the server refused to continue".clone_into(&mut trouble);
                     None
                 }
-                status if status.is_server_error()
-                    || status == StatusCode::TOO_MANY_REQUESTS
-                    || status == StatusCode::REQUEST_TIMEOUT =>
+                status
+                    if status.is_server_error()
+                        || status == StatusCode::TOO_MANY_REQUESTS
+                        || status == StatusCode::REQUEST_TIMEOUT =>
                 {
                     trouble = format!("the server answered {status}");
                     retry_after(&response)
@@ -166,7 +171,9 @@ pub(crate) fn download(
                         message: format!("the server answered {status}"),
                         hint: matches!(
                             status,
-                            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND
+                            StatusCode::UNAUTHORIZED
+                                | StatusCode::FORBIDDEN
+                                | StatusCode::NOT_FOUND
                         )
                         .then(|| "check `url`; a gated repository needs HF_TOKEN".to_owned()),
                         transient: false,
@@ -247,7 +254,8 @@ fn check(part: &Path, pin: &Pin, output: &Path, url: &str) -> Result<(), StageEr
     fs::remove_file(part).map_err(io)?;
     // A query or a password in the address is nobody's business.
     let shown = url.split(['?', '#']).next().unwrap_or_default();
-    let shown = shown.rsplit_once('@').filter(|_| shown.starts_with("http")).map_or(shown, |it| it.1);
+    let shown =
+        shown.rsplit_once('@').filter(|_| shown.starts_with("http")).map_or(shown, |it| it.1);
     Err(StageError::Failed {
         message: format!("{shown} holds {found}, not {pin}"),
         hint: Some("the file has changed, or `digest` is wrong".into()),
@@ -285,9 +293,14 @@ mod tests {
             resolve("hf://o/n@abc/config.json", Some("http://127.0.0.1:8/")).unwrap(),
             "http://127.0.0.1:8/o/n/resolve/abc/config.json"
         );
-        for bad in
-            ["hf://o/n/config.json", "hf://o@r/f", "hf://a/b/c@r/f", "hf://o/n@r/", "ftp://x", "hf://o/n@r/../x"]
-        {
+        for bad in [
+            "hf://o/n/config.json",
+            "hf://o@r/f",
+            "hf://a/b/c@r/f",
+            "hf://o/n@r/",
+            "ftp://x",
+            "hf://o/n@r/../x",
+        ] {
             assert!(resolve(bad, None).is_err(), "{bad}");
         }
     }

@@ -7,9 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock};
 
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::sandbox::{Sandbox, SandboxError};
 use super::watchdog::Watchdog;
@@ -50,8 +48,9 @@ impl Launcher {
         work: &WorkFolder,
         cancel: &Cancellation,
     ) -> Result<ExitStatus, StageError> {
-        let create =
-            |path: &PathBuf| File::create(path).map_err(|source| StageError::Io { path: path.clone(), source });
+        let create = |path: &PathBuf| {
+            File::create(path).map_err(|source| StageError::Io { path: path.clone(), source })
+        };
         command
             .current_dir(&work.current_dir)
             .stdin(Stdio::null())
@@ -76,8 +75,10 @@ impl Launcher {
         if let Some(watchdog) = watchdog {
             watchdog.end(group);
         }
-        let status = status
-            .map_err(|source| StageError::Io { path: PathBuf::from(command.get_program()), source })?;
+        let status = status.map_err(|source| StageError::Io {
+            path: PathBuf::from(command.get_program()),
+            source,
+        })?;
         if cancel.is_requested() && !status.success() {
             return Err(StageError::Cancelled);
         }

@@ -339,8 +339,7 @@ pub fn append_log(work: &WorkFolder, log: &mut dyn Write) -> io::Result<()> {
 }
 
 fn check_kind(path: &Path, output: &Output) -> Result<(), ExecutionError> {
-    let metadata =
-        fs::symlink_metadata(path).map_err(|source| ExecutionError::io(path, source))?;
+    let metadata = fs::symlink_metadata(path).map_err(|source| ExecutionError::io(path, source))?;
     let found = if metadata.is_dir() {
         "a folder"
     } else if metadata.is_file() {
@@ -390,8 +389,12 @@ fn write_script(context: &StageContext<'_>, stage: &str) -> Result<(), Execution
         return Ok(());
     }
     let quote = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
-    let mut script = String::from("#!/bin/sh\n# Runs this node's command by hand, as okapi ran it.\n");
-    script.push_str(&format!("cd {} || exit\n", quote(&context.work.current_dir.display().to_string())));
+    let mut script =
+        String::from("#!/bin/sh\n# Runs this node's command by hand, as okapi ran it.\n");
+    script.push_str(&format!(
+        "cd {} || exit\n",
+        quote(&context.work.current_dir.display().to_string())
+    ));
     script.push_str("exec env -i \\\n");
     for (name, value) in crate::command_stage::environment(context) {
         // Values taken from the caller may be secrets: the script takes them from its own caller.

@@ -28,7 +28,9 @@ pub struct Sandbox {
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The kernel has no Landlock, or it is switched off.
-    #[error("this kernel has no Landlock: a command that reads the project by an absolute path is not stopped")]
+    #[error(
+        "this kernel has no Landlock: a command that reads the project by an absolute path is not stopped"
+    )]
     Unsupported,
     /// The kernel refused the rules.
     #[error("the Landlock rules could not be made: {0}")]
@@ -55,8 +57,7 @@ impl Sandbox {
         for path in visible.iter().chain(shown) {
             // What vanished meanwhile, or may not be opened, needs no rule.
             let Ok(file) = PathFd::new(path) else { continue };
-            let rights =
-                if path.is_dir() { all } else { all & AccessFs::from_file(TARGET_ABI) };
+            let rights = if path.is_dir() { all } else { all & AccessFs::from_file(TARGET_ABI) };
             rules = rules.add_rule(PathBeneath::new(file, rights))?;
         }
         let sandbox = Sandbox { rules };

@@ -45,7 +45,10 @@ pub(crate) struct Variables {
     resolved: BTreeMap<String, Option<Rc<Node>>>,
     /// Paths being resolved, outermost first: a path that comes up again closes a circle.
     chain: Vec<String>,
+    /// What references among variables have made so far.
     made: usize,
+    /// What references in the field at hand have made so far.
+    made_here: usize,
     /// Set once a limit is passed, so that nothing more is expanded.
     exhausted: bool,
 }
@@ -64,6 +67,7 @@ impl Variables {
             resolved: BTreeMap::new(),
             chain: Vec::new(),
             made: 0,
+            made_here: 0,
             exhausted: false,
         }
     }
@@ -89,7 +93,25 @@ impl Variables {
         if !has_reference(node) {
             return Cow::Borrowed(node);
         }
+        self.made_here = 0;
         Cow::Owned(self.replaced(node, kind, each, findings))
+    }
+
+    /// Counts what a reference makes; `false`, and reported, beyond the limit. Without this, a
+    /// handful of lists that repeat each other ten times would fill the memory.
+    fn afford(&mut self, cost: usize, at: Span, findings: &mut Findings) -> bool {
+        let made = if self.chain.is_empty() { &mut self.made_here } else { &mut self.made };
+        *made += cost;
+        if *made <= MOST_VALUES && !self.exhausted {
+            return true;
+        }
+        if !self.exhausted {
+            findings
+                .error("too-large", at, format!("references expand to more than {MOST_VALUES} values"))
+                .help("variables that repeat each other grow fast: repeat less");
+        }
+        self.exhausted = true;
+        false
     }
 
     fn replaced(
@@ -161,6 +183,12 @@ impl Variables {
                 continue;
             };
             if dollar == 0 && close + 1 == inner.len() && rest.len() == text.len() {
+                let (values, height) = extent(&value);
+                // The depth of what is made stays within what the rest of the program recurses.
+                let cost = if height > DEEPEST / 2 { MOST_VALUES + 1 } else { values };
+                if !self.afford(cost, at, findings) {
+                    return Node { span: at, value: Value::Invalid };
+                }
                 return Node { span: at, value: value.value.clone() };
             }
             out.push_str(&rest[..dollar]);
@@ -186,6 +214,7 @@ impl Variables {
             rest = &inner[close + 1..];
         }
         out.push_str(rest);
+        invalid |= !self.afford(1 + out.len() / 64, at, findings);
         let value = if invalid { Value::Invalid } else { Value::Text(Rc::from(out)) };
         Node { span: at, value }
     }
@@ -290,17 +319,7 @@ impl Variables {
             };
             node = Cow::Owned(next);
         }
-        let resolved = self.replaced(&node, TextKind::Value, &[], findings);
-        let (values, height) = extent(&resolved);
-        self.made += values;
-        if self.made > MOST_VALUES || height > DEEPEST / 2 {
-            findings
-                .error("too-large", at, format!("`vars.{}` expands to too many values", shortened(path)))
-                .help("variables that repeat each other grow fast: repeat less");
-            self.exhausted = true;
-            return None;
-        }
-        Some(resolved)
+        Some(self.replaced(&node, TextKind::Value, &[], findings))
     }
 
     fn report_unknown(

@@ -68,7 +68,11 @@ fn check_edits(mut model: Model, edits: &[Edit], jobs: u32) -> Result<(), TestCa
         let clean = Project::new();
         clean.write_sources(&model);
         let clean_run = clean.run(&graph, 3);
-        prop_assert_eq!(&clean_run.actions, &run.actions, "a digest depends on the place or the jobs");
+        prop_assert_eq!(
+            &clean_run.actions,
+            &run.actions,
+            "a digest depends on the place or the jobs"
+        );
         prop_assert_eq!(&clean_run.outputs, &run.outputs);
         let again = project.run(&graph, jobs);
         prop_assert!(again.executed.is_empty(), "a second run ran {:?}", again.executed);

@@ -151,7 +151,12 @@ pub(crate) fn name(id: usize) -> String {
 }
 
 /// What a node writes: the meaning of the stage, shared with the stage itself.
-pub(crate) fn mix(salt: u8, keep: u8, source: Option<&[u8]>, inputs: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn mix(
+    salt: u8,
+    keep: u8,
+    source: Option<&[u8]>,
+    inputs: &[(String, Vec<u8>)],
+) -> Vec<u8> {
     let mut sum = u32::from(salt) * 7 + 1;
     for byte in source.into_iter().flatten() {
         sum = sum.wrapping_mul(31).wrapping_add(u32::from(*byte) + 1);
@@ -184,12 +189,19 @@ impl Oracle {
         let mut expected = Expected { outputs: BTreeMap::new(), executed: BTreeSet::new() };
         let mut ran_now = BTreeSet::new();
         for (id, node) in model.nodes.iter().enumerate() {
-            let inputs: Vec<_> =
-                node.reads.iter().map(|&read| (format!("in{read:02}"), contents[read].clone())).collect();
+            let inputs: Vec<_> = node
+                .reads
+                .iter()
+                .map(|&read| (format!("in{read:02}"), contents[read].clone()))
+                .collect();
             let source = node.source.map(|source| (source, model.sources[source]));
             let key = (node.salt, node.keep, source, inputs.clone());
-            let content =
-                mix(node.salt, node.keep, source.as_ref().map(|it| std::slice::from_ref(&it.1)), &inputs);
+            let content = mix(
+                node.salt,
+                node.keep,
+                source.as_ref().map(|it| std::slice::from_ref(&it.1)),
+                &inputs,
+            );
             if self.done.insert(key.clone(), ()).is_none() {
                 expected.executed.insert(name(id));
                 ran_now.insert(key);

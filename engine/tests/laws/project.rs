@@ -92,8 +92,12 @@ impl Project {
             nodes.map(|node| node.node.clone()).collect()
         };
         // An instance that waits may turn out to be cached even if it never ran under its name.
-        let waits: BTreeSet<_> =
-            plan.nodes.iter().filter(|it| it.waits_for.is_some()).map(|it| it.node.clone()).collect();
+        let waits: BTreeSet<_> = plan
+            .nodes
+            .iter()
+            .filter(|it| it.waits_for.is_some())
+            .map(|it| it.node.clone())
+            .collect();
         let runs: BTreeSet<String> = with(Verdict::Runs);
         Planned { cached: with(Verdict::Cached), runs: &runs - &waits }
     }
