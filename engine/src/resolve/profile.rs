@@ -20,10 +20,8 @@ pub(crate) fn apply(
     argument: Span,
     findings: &mut Findings,
 ) {
-    let profiles = std::mem::replace(
-        &mut sections.profiles,
-        Node { span: Span::default(), value: Value::Map(Vec::new()) },
-    );
+    let profiles =
+        std::mem::replace(&mut sections.profiles, Node::no_entries(Span::default()));
     for entry in profiles.entries() {
         check(entry, sections, findings);
     }
@@ -153,7 +151,7 @@ pub(crate) fn override_value(
             return;
         };
         let position = position.unwrap_or_else(|| {
-            let value = Node { span: argument, value: Value::Map(Vec::new()) };
+            let value = Node::no_entries(argument);
             entries.push(Entry { key: (*part).into(), key_span: argument, value });
             entries.len() - 1
         });

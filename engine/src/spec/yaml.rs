@@ -1,402 +1,453 @@
-//! YAML text into a tree in which every key and value knows its place in the text.
+//! YAML text -> a tree in which every value knows its place.
 //!
-//! The YAML crate parses; what a plain scalar means is decided here, from its text, by the core
-//! schema of YAML 1.2 and without the traps of its predecessors: `no`, `yes`, `on`, `off` are words,
-//! and what looks like a number of another notation (`010`, `0x1F`, `1_000`) stays text, with a
-//! warning.
+//! Scalars are read by the core schema of YAML 1.2 (see `scalar`). Aliases and merge keys are
+//! expanded, within limits: a small file must not become a large tree. The parser's events are used
+//! as they come rather than through serde, because serde hides what is needed here: whether a
+//! scalar is quoted, where a key stands, and keys that stand twice.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::rc::Rc;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_yaml::options::DuplicateKeyPolicy;
-use serde_yaml::{Options, Spanned};
+use serde_yaml::granit_parser::{self, ErrorKind, Event, Parser, ScalarStyle, Tag};
 
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::Span;
+use crate::spec::findings::Findings;
+use crate::spec::scalar;
+
+/// The longest pipeline file, bytes.
+const MOST_BYTES: usize = 64 << 20;
+/// The most values that aliases may add.
+const MOST_ALIASED: usize = 1_000_000;
+/// The most values in a file.
+const MOST_VALUES: usize = 8_000_000;
+/// The deepest nesting, aliases expanded. Everything that walks the tree recurses no deeper.
+pub(crate) const DEEPEST: usize = 128;
 
 /// A value and its place.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    /// Where it stands.
-    pub span: Span,
-    /// What it is.
-    pub value: Value,
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) span: Span,
+    pub(crate) value: Value,
 }
 
-/// A YAML value.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// `null`, `~` or nothing.
+/// What a value is.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
     Null,
-    /// `true` or `false`.
     Bool(bool),
-    /// A whole number.
     Int(i64),
-    /// A number with a point or an exponent.
     Float(f64),
-    /// Text.
-    String(Box<str>),
-    /// A sequence.
+    Text(Rc<str>),
     List(Vec<Node>),
-    /// A mapping, in the order of the text; keys are unique.
-    Map(Vec<(Key, Node)>),
+    Map(Vec<Entry>),
+    /// Something whose mistake is reported already: readers pass over it in silence.
+    Invalid,
 }
 
-/// A mapping's key and its place.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Key {
-    /// Where it stands.
-    pub span: Span,
-    /// Its text.
-    pub text: Box<str>,
+/// One key of a mapping, in the order of the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) key: Rc<str>,
+    pub(crate) key_span: Span,
+    pub(crate) value: Node,
 }
 
 impl Node {
+    /// A mapping without entries.
+    pub(crate) fn no_entries(at: Span) -> Node {
+        Node { span: at, value: Value::Map(Vec::new()) }
+    }
+
     /// The value of a key, if this is a mapping that has it.
-    pub fn get(&self, key: &str) -> Option<&Node> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+        self.entries().iter().find(|entry| &*entry.key == key).map(|entry| &entry.value)
+    }
+
+    /// The entries of a mapping; none of anything else.
+    pub(crate) fn entries(&self) -> &[Entry] {
         match &self.value {
-            Value::Map(entries) => {
-                entries.iter().find(|(it, _)| &*it.text == key).map(|(_, node)| node)
-            }
-            _ => None,
+            Value::Map(entries) => entries,
+            _ => &[],
         }
     }
 
-    /// What this is, for messages: "a number", "text".
-    pub fn describe(&self) -> String {
+    /// What was found, for "must be a text, found the number 3".
+    pub(crate) fn found(&self) -> String {
         match &self.value {
             Value::Null => "nothing".to_owned(),
             Value::Bool(value) => format!("`{value}`"),
             Value::Int(value) => format!("the number {value}"),
             Value::Float(value) => format!("the number {value:?}"),
-            Value::String(text) if text.chars().count() > 40 || text.contains('\n') => {
-                "a text".to_owned()
+            Value::Text(text) if text.chars().count() <= 40 && !text.contains('\n') => {
+                format!("the text `{text}`")
             }
-            Value::String(text) => format!("the text `{text}`"),
+            Value::Text(_) => "a text".to_owned(),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a mapping".to_owned(),
+            Value::Invalid => "something unreadable".to_owned(),
         }
     }
 }
 
-/// Parses a whole pipeline file.
-///
-/// # Errors
-/// The one syntax error that ended the parse; nothing else can be said of such a text.
-pub fn parse(text: &str, diagnostics: &mut Vec<Diagnostic>) -> Result<Node, Box<Diagnostic>> {
-    if text.len() >= u32::MAX as usize {
-        let message = "the file is larger than 4 GiB";
-        return Err(Box::new(Diagnostic::error("too-large", Span::default(), message)));
+/// Reads one document. `None` when it holds nothing, or is no YAML: then that one mistake is
+/// reported, since whatever followed from it would only confuse.
+pub(crate) fn parse(text: &str, findings: &mut Findings) -> Option<Node> {
+    if text.len() > MOST_BYTES {
+        findings
+            .error("too-large", Span::default(), format!("the file has {} MiB", text.len() >> 20))
+            .hint(format!("a pipeline file has {} MiB at most", MOST_BYTES >> 20));
+        return None;
     }
-    parse_with(text, &mut |span| span, diagnostics)
-}
-
-/// Parses the value of a `--set` argument.
-///
-/// # Errors
-/// The syntax error.
-pub fn parse_argument(
-    text: &str,
-    index: usize,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Result<Node, Box<Diagnostic>> {
-    parse_with(text, &mut |_| Span::of_argument(index), diagnostics)
-}
-
-fn parse_with(
-    text: &str,
-    place: &mut dyn FnMut(Span) -> Span,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Result<Node, Box<Diagnostic>> {
-    // The budget bounds memory and time for hostile texts; a pipeline of 100,000 nodes fits easily.
-    let options = serde_yaml::options! {
-        strict_booleans: true,
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
-        budget: serde_yaml::budget! {
-            max_events: 60_000_000,
-            max_nodes: 30_000_000,
-            max_depth: 64,
-            max_total_scalar_bytes: 1 << 30,
-        },
+    let options = granit_parser::options! {
+        emit_comments: false,
+        flow_nesting_limit: DEEPEST,
+        block_nesting_limit: DEEPEST,
     };
-    let raw = from_text(text, options)
-        .map_err(|error| Box::new(syntax_error(text, &error, place)))?;
-    Ok(Builder { text, place, diagnostics }.node(raw))
-}
-
-fn from_text(text: &str, options: Options) -> Result<Spanned<Raw>, serde_yaml::Error> {
-    serde_yaml::from_str_with_options(text, options)
-}
-
-fn syntax_error(
-    text: &str,
-    error: &serde_yaml::Error,
-    place: &mut dyn FnMut(Span) -> Span,
-) -> Diagnostic {
-    let start = error.location().map_or(0, |location| {
-        byte_offset(text, location.line() as usize, location.column() as usize)
-    });
-    let message = error.without_snippet().to_string();
-    // The crate's own "line L column C:" is said by the place already.
-    let message = match message.split_once(": ") {
-        Some((head, rest)) if head.contains("line ") => rest,
-        _ => &message,
+    let mut builder = Builder {
+        findings,
+        open: Vec::new(),
+        anchors: BTreeMap::new(),
+        document: None,
+        values: 0,
+        aliased: 0,
     };
-    let message = message.lines().next().unwrap_or("not valid YAML").to_owned();
-    let tab = text.get(..start).is_some_and(|before| {
-        let line = before.rsplit('\n').next().unwrap_or_default();
-        line.trim_matches([' ', '\t']).is_empty() && text[start..].starts_with('\t') || line.ends_with('\t')
-    });
-    let multiple = message.contains("multiple YAML documents");
-    let hint = if tab {
-        Some("indent with blanks: YAML allows no tabs there".to_owned())
-    } else if multiple {
-        Some("a pipeline is one document: remove the `---`".to_owned())
-    } else {
-        None
-    };
-    let message =
-        if multiple { "the file holds more than one document".to_owned() } else { message };
-    let span = place(Span { start: start as u32, end: (start + 1).min(text.len().max(1)) as u32 });
-    Diagnostic::error("yaml-syntax", span, message).with_hint(hint)
-}
-
-/// The byte offset of a line and a column, both from 1, the column in characters.
-fn byte_offset(text: &str, line: usize, column: usize) -> usize {
-    let mut start = 0;
-    for _ in 1..line {
-        match text[start..].find('\n') {
-            Some(newline) => start += newline + 1,
-            None => return text.len(),
+    for event in Parser::new_from_str_with_options(text, options) {
+        match event {
+            Ok((event, span)) => {
+                if builder.event(event, place(span)).is_err() {
+                    return None;
+                }
+            }
+            Err(error) => {
+                syntax_error(text, &error, builder.findings);
+                return None;
+            }
         }
     }
-    let rest = &text[start..];
-    start + rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(at, _)| at)
+    builder.document
 }
 
-/// What the YAML crate hands over, before plain scalars are given their meaning.
-enum Raw {
-    /// A scalar that the crate takes for text: quoted, a block, or a plain word.
-    Text(Box<str>),
-    /// A scalar that the crate takes for something else: always a plain one.
-    Plain,
-    List(Vec<Spanned<Raw>>),
-    Map(Vec<(Spanned<Raw>, Spanned<Raw>)>),
+fn place(span: granit_parser::Span) -> Span {
+    let range = span.byte_range().unwrap_or(0..0);
+    // A file is shorter than `MOST_BYTES`, so offsets fit.
+    Span { start: range.start as u32, end: range.end as u32 }
 }
 
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Raw, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
+fn syntax_error(text: &str, error: &granit_parser::ScanError, findings: &mut Findings) {
+    let mut offset = error.marker().byte_offset().unwrap_or(0).min(text.len());
+    while !text.is_char_boundary(offset) {
+        offset -= 1;
     }
-}
-
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a YAML value")
+    let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[line_start..].lines().next().unwrap_or("");
+    let indent = &line[..line.len() - line.trim_start().len()];
+    let at = Span { start: offset as u32, end: (offset + 1).min(text.len()) as u32 };
+    if let Some(tab) = indent.find('\t') {
+        let tab = (line_start + tab) as u32;
+        findings
+            .error("tab", Span { start: tab, end: tab + 1 }, "a tab is used for indentation")
+            .help("YAML is indented with spaces only: replace the tab with two spaces");
+        return;
     }
-
-    fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
-        Ok(Raw::Text(text.into()))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_i128<E>(self, _: i128) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_u128<E>(self, _: u128) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_none<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = access.next_element()? {
-            items.push(item);
+    match error.kind() {
+        ErrorKind::TabNotAllowed
+        | ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabAtBlockScalarStart
+        | ErrorKind::TabInIndentation => {
+            findings
+                .error("tab", at, "a tab stands where YAML allows only spaces")
+                .help("replace the tab with spaces");
         }
-        Ok(Raw::List(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = access.next_entry()? {
-            entries.push(entry);
+        ErrorKind::RecursionLimitExceeded => report_depth(at, findings),
+        ErrorKind::UnknownAnchor => {
+            findings
+                .error("alias", at, "the alias refers to no anchor above it")
+                .help("write `&name` before the value to repeat; quote a text that begins with `*`");
         }
-        Ok(Raw::Map(entries))
+        kind => {
+            findings
+                .error("syntax", at, format!("not valid YAML: {kind}"))
+                .help(syntax_hint(line.trim_start()));
+        }
     }
 }
 
-struct Builder<'a> {
-    text: &'a str,
-    place: &'a mut dyn FnMut(Span) -> Span,
-    diagnostics: &'a mut Vec<Diagnostic>,
+/// A guess at the usual reason, from the line where reading stopped.
+fn syntax_hint(line: &str) -> &'static str {
+    let value = line.split_once(": ").map_or(line, |(_, value)| value.trim_start());
+    if value.starts_with(['@', '`', '%']) {
+        return "quote a text that begins with this character";
+    }
+    if value.contains(": ") && !value.starts_with(['"', '\'', '{']) {
+        return "quote a text that contains `: `";
+    }
+    if value.starts_with(['{', '[', '"', '\'']) {
+        return "is a closing bracket or quote missing, here or above?";
+    }
+    "is the indentation of this line, or of the one before it, right?"
 }
+
+fn report_depth(at: Span, findings: &mut Findings) {
+    findings
+        .error("too-large", at, format!("values are nested more than {DEEPEST} deep"))
+        .help("a pipeline needs no such depth: is this the right file?");
+}
+
+/// A collection that is not closed yet.
+struct Open {
+    span: Span,
+    anchor: usize,
+    /// Values in it so far, itself included.
+    values: usize,
+    /// Levels in it so far, its own included.
+    height: usize,
+    content: Content,
+}
+
+enum Content {
+    List(Vec<Node>),
+    Map { entries: Vec<Entry>, key: Option<(Rc<str>, Span)>, merges: Vec<Node> },
+}
+
+/// A value that aliases may repeat.
+struct Anchored {
+    node: Node,
+    values: usize,
+    height: usize,
+}
+
+struct Builder<'f> {
+    findings: &'f mut Findings,
+    open: Vec<Open>,
+    anchors: BTreeMap<usize, Anchored>,
+    document: Option<Node>,
+    values: usize,
+    aliased: usize,
+}
+
+/// Reading stops: the mistake is reported.
+struct Stop;
 
 impl Builder<'_> {
-    /// The nesting is bounded by the budget, and so is this recursion.
-    fn node(&mut self, raw: Spanned<Raw>) -> Node {
-        let span = self.span(&raw.referenced);
-        let value = match raw.value {
-            Raw::Text(text) => {
-                // A plain word may still be a number in disguise.
-                let plain = self.source(&raw.defined);
-                if plain == Some(&*text) { self.plain(&text, span) } else { Value::String(text) }
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Stop> {
+        match event {
+            Event::DocumentStart(..) if self.document.is_some() => {
+                self.findings
+                    .error("several-documents", span, "a second YAML document begins here")
+                    .help("a pipeline file holds one document: remove the `---`");
+                Err(Stop)
             }
-            Raw::Plain => match self.source(&raw.defined).map(str::to_owned) {
-                Some(text) => self.plain(&text, span),
-                None => Value::Null,
-            },
-            Raw::List(items) => Value::List(items.into_iter().map(|item| self.node(item)).collect()),
-            Raw::Map(entries) => Value::Map(self.map(entries)),
-        };
-        Node { span, value }
+            Event::Scalar(text, _, anchor, _) if self.expects_key() => {
+                let key: Rc<str> = Rc::from(&*text);
+                if anchor != 0 {
+                    let node = Node { span, value: Value::Text(key.clone()) };
+                    self.anchors.insert(anchor, Anchored { node, values: 1, height: 1 });
+                }
+                self.key(key, span);
+                Ok(())
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let value = self.scalar(&text, style, tag.as_deref(), span);
+                self.place(Node { span, value }, anchor, 1, 1)
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                self.start(span, anchor, tag.as_deref(), "seq", Content::List(Vec::new()))
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                let content = Content::Map { entries: Vec::new(), key: None, merges: Vec::new() };
+                self.start(span, anchor, tag.as_deref(), "map", content)
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end(span),
+            Event::Alias(id) => self.alias(id, span),
+            _ => Ok(()),
+        }
     }
 
-    fn map(&mut self, raw: Vec<(Spanned<Raw>, Spanned<Raw>)>) -> Vec<(Key, Node)> {
-        let mut entries: Vec<(Key, Node)> = Vec::with_capacity(raw.len());
-        let mut seen: BTreeMap<Box<str>, Span> = BTreeMap::new();
-        for (raw_key, raw_value) in raw {
-            let span = self.span(&raw_key.referenced);
-            let merged = raw_key.referenced != raw_key.defined;
-            let text = match raw_key.value {
-                Raw::Text(text) => text,
-                Raw::Plain => self.source(&raw_key.defined).unwrap_or_default().into(),
-                Raw::List(_) | Raw::Map(_) => {
-                    let message = "a key must be a word, not a list or a mapping";
-                    self.diagnostics.push(Diagnostic::error("yaml-key", span, message));
-                    continue;
-                }
-            };
-            if let Some(first) = seen.get(&text) {
-                // What a merge (`<<`) brings yields to what is written out.
-                if !merged {
-                    let message = format!("the key `{text}` is given twice");
-                    self.diagnostics.push(
-                        Diagnostic::error("duplicate-key", span, message)
-                            .with_related(*first, "first given here"),
-                    );
-                }
-                continue;
+    fn expects_key(&self) -> bool {
+        matches!(self.open.last(), Some(Open { content: Content::Map { key: None, .. }, .. }))
+    }
+
+    fn key(&mut self, text: Rc<str>, span: Span) {
+        if let Some(Open { content: Content::Map { key, .. }, .. }) = self.open.last_mut() {
+            *key = Some((text, span));
+        }
+    }
+
+    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Value {
+        match tag.map(Tag::core_suffix) {
+            Some(Some("str")) => Value::Text(Rc::from(text)),
+            Some(Some("int" | "float" | "bool" | "null")) => {
+                scalar::plain(text, span, self.findings)
             }
-            seen.insert(text.clone(), span);
-            let value = self.node(raw_value);
-            entries.push((Key { span, text }, value));
+            Some(_) => {
+                self.unknown_tag(tag, span);
+                Value::Invalid
+            }
+            None if style == ScalarStyle::Plain => scalar::plain(text, span, self.findings),
+            None => Value::Text(Rc::from(text)),
+        }
+    }
+
+    fn start(
+        &mut self,
+        span: Span,
+        anchor: usize,
+        tag: Option<&Tag>,
+        wanted: &str,
+        content: Content,
+    ) -> Result<(), Stop> {
+        if self.expects_key() {
+            self.findings
+                .error("wrong-type", span, "a key must be a text, not a list or mapping")
+                .help("quote a key that begins with `{` or `[`");
+            return Err(Stop);
+        }
+        if tag.is_some_and(|tag| tag.core_suffix() != Some(wanted)) {
+            self.unknown_tag(tag, span);
+        }
+        if self.open.len() >= DEEPEST {
+            report_depth(span, self.findings);
+            return Err(Stop);
+        }
+        self.open.push(Open { span, anchor, values: 1, height: 1, content });
+        Ok(())
+    }
+
+    fn end(&mut self, end: Span) -> Result<(), Stop> {
+        let Some(open) = self.open.pop() else { return Ok(()) };
+        let mut span = Span { start: open.span.start, end: end.end.max(open.span.end) };
+        let value = match open.content {
+            Content::List(items) => {
+                // The end of a block is known only at the next line: end with the last value.
+                span.end = items.last().filter(|_| end.start == end.end).map_or(span.end, |last| last.span.end);
+                Value::List(items)
+            }
+            Content::Map { entries, merges, .. } => {
+                span.end =
+                    entries.last().filter(|_| end.start == end.end).map_or(span.end, |last| last.value.span.end);
+                Value::Map(self.finish_mapping(entries, merges))
+            }
+        };
+        span.end = span.end.max(span.start);
+        self.place(Node { span, value }, open.anchor, open.values, open.height)
+    }
+
+    /// Reports duplicate keys and merges `<<` in: what the mapping says itself wins.
+    fn finish_mapping(&mut self, mut entries: Vec<Entry>, merges: Vec<Node>) -> Vec<Entry> {
+        let mut first: BTreeMap<Rc<str>, Span> = BTreeMap::new();
+        let findings = &mut *self.findings;
+        entries.retain(|entry| {
+            let Some(earlier) = first.get(&entry.key) else {
+                first.insert(entry.key.clone(), entry.key_span);
+                return true;
+            };
+            findings
+                .error(
+                    "duplicate-key",
+                    entry.key_span,
+                    format!("the key `{}` stands twice in this mapping", entry.key),
+                )
+                .related(*earlier, "first defined here")
+                .help("remove one of the two, or rename it");
+            false
+        });
+        for merge in merges {
+            let sources = match merge.value {
+                Value::List(items) => items,
+                _ => vec![merge],
+            };
+            for source in sources {
+                let Value::Map(merged) = source.value else {
+                    self.findings
+                        .error("wrong-type", source.span, "`<<` takes a mapping, or a list of them")
+                        .help("write `<<: *anchor`, where `&anchor` stands before a mapping");
+                    continue;
+                };
+                for entry in merged {
+                    if !first.contains_key(&entry.key) {
+                        first.insert(entry.key.clone(), entry.key_span);
+                        entries.push(entry);
+                    }
+                }
+            }
         }
         entries
     }
 
-    /// The meaning of a plain scalar, by the core schema.
-    fn plain(&mut self, text: &str, span: Span) -> Value {
-        match text {
-            "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-            "true" | "True" | "TRUE" => return Value::Bool(true),
-            "false" | "False" | "FALSE" => return Value::Bool(false),
-            _ => {}
+    fn alias(&mut self, id: usize, span: Span) -> Result<(), Stop> {
+        let Some(anchored) = self.anchors.get(&id) else {
+            self.findings
+                .error("alias", span, "the alias refers to the value that contains it")
+                .help("a value cannot contain itself");
+            return Err(Stop);
+        };
+        if self.expects_key() {
+            let Value::Text(key) = &anchored.node.value else {
+                self.findings.error("wrong-type", span, "a key must be a text").help("write it out");
+                return Err(Stop);
+            };
+            let key = key.clone();
+            self.key(key, span);
+            return Ok(());
         }
-        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-        let starts_like_a_number = digits.starts_with(|first: char| first.is_ascii_digit() || first == '.');
-        if !starts_like_a_number {
-            return Value::String(text.into());
+        let (values, height) = (anchored.values, anchored.height);
+        if self.open.len() + height > DEEPEST {
+            report_depth(span, self.findings);
+            return Err(Stop);
         }
-        let whole = digits.bytes().all(|byte| byte.is_ascii_digit());
-        if whole && (digits == "0" || !digits.starts_with('0')) {
-            if let Ok(number) = text.parse() {
-                return Value::Int(number);
-            }
-        } else if !whole && is_float(digits) {
-            if let Ok(number) = text.parse::<f64>()
-                && number.is_finite()
-            {
-                return Value::Float(number);
-            }
-        } else if let Some(what) = number_in_disguise(digits) {
-            let message = format!("`{text}` is taken as text: it looks like {what}");
-            self.diagnostics.push(
-                Diagnostic::warning("number-like-text", span, message)
-                    .with_hint("quote it if it is text; write a plain decimal number if it is one".to_owned()),
-            );
-        }
-        Value::String(text.into())
+        self.afford_aliases(values, span)?;
+        let mut node = self.anchors[&id].node.clone();
+        node.span = span;
+        self.place(node, 0, values, height)
     }
 
-    fn span(&mut self, location: &serde_yaml::Location) -> Span {
-        let span = location.span();
-        let start = span.byte_offset().unwrap_or(0) as u32;
-        let end = start.saturating_add(span.byte_len().unwrap_or(0) as u32);
-        (self.place)(Span { start, end })
-    }
-
-    fn source(&self, location: &serde_yaml::Location) -> Option<&str> {
-        let span = location.span();
-        let start = span.byte_offset()? as usize;
-        self.text.get(start..start + span.byte_len()? as usize)
-    }
-}
-
-/// `1.5`, `.5`, `1.`, `1e3`, `2.0e-5`.
-fn is_float(digits: &str) -> bool {
-    let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
-        None => (digits, None),
-    };
-    let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let exponent_is_good = exponent.is_none_or(|exponent| {
-        let exponent = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
-        !exponent.is_empty() && all_digits(exponent)
-    });
-    let mantissa_is_good = match mantissa.split_once('.') {
-        Some((whole, part)) => all_digits(whole) && all_digits(part) && whole.len() + part.len() > 0,
-        None => !mantissa.is_empty() && all_digits(mantissa),
-    };
-    exponent_is_good && mantissa_is_good
-}
-
-/// What a text looks like that YAML 1.1, or another language, would take for a number.
-fn number_in_disguise(digits: &str) -> Option<&'static str> {
-    let rest = digits.get(1..).unwrap_or_default();
-    if digits.len() > 1 && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return digits.starts_with('0').then_some("an octal number");
-    }
-    let radix = |prefix: &str, what| {
-        let body = rest.strip_prefix(prefix)?;
-        (!body.is_empty() && body.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(what)
-    };
-    if digits.starts_with('0') {
-        let disguise = radix("o", "an octal number")
-            .or_else(|| radix("x", "a hexadecimal number"))
-            .or_else(|| radix("b", "a binary number"));
-        if disguise.is_some() {
-            return disguise;
+    /// Counts the values that an alias or anchor copies, before they are copied.
+    fn afford_aliases(&mut self, values: usize, at: Span) -> Result<(), Stop> {
+        self.aliased += values;
+        if self.aliased <= MOST_ALIASED {
+            return Ok(());
         }
+        self.findings
+            .error("alias", at, format!("aliases expand to more than {MOST_ALIASED} values"))
+            .help("repeat less by aliases: use `vars:` and `for_each:`");
+        Err(Stop)
     }
-    let underscored = digits.contains('_')
-        && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
-        && !digits.ends_with('_');
-    underscored.then_some("a number with separators")
+
+    /// Puts a finished value where it belongs.
+    fn place(&mut self, node: Node, anchor: usize, values: usize, height: usize) -> Result<(), Stop> {
+        self.values += 1;
+        if self.values > MOST_VALUES {
+            self.findings
+                .error("too-large", node.span, format!("the file has more than {MOST_VALUES} values"))
+                .help("use `for_each:` for nodes that are alike");
+            return Err(Stop);
+        }
+        if anchor != 0 {
+            // The copy is counted too: nested anchors would otherwise grow for free.
+            self.afford_aliases(values, node.span)?;
+            self.anchors.insert(anchor, Anchored { node: node.clone(), values, height });
+        }
+        let Some(parent) = self.open.last_mut() else {
+            self.document = Some(node);
+            return Ok(());
+        };
+        parent.values += values;
+        parent.height = parent.height.max(height + 1);
+        match &mut parent.content {
+            Content::List(items) => items.push(node),
+            Content::Map { entries, key, merges } => match key.take() {
+                Some((key, _)) if &*key == "<<" => merges.push(node),
+                Some((key, key_span)) => entries.push(Entry { key, key_span, value: node }),
+                None => {}
+            },
+        }
+        Ok(())
+    }
+
+    fn unknown_tag(&mut self, tag: Option<&Tag>, span: Span) {
+        let shown = tag.map(|tag| format!("{}{}", tag.original_handle(), tag.suffix()));
+        self.findings
+            .error("tag", span, format!("the tag `{}` means nothing here", shown.unwrap_or_default()))
+            .help("remove the tag; quote a text that begins with `!`");
+    }
 }

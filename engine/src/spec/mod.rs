@@ -1,0 +1,9 @@
+//! What a pipeline file says: text -> tree (`yaml`) -> sections (`parse`), with the place of
+//! everything, and the JSON Schema of it all (`schema`).
+
+pub mod codes;
+pub(crate) mod expect;
+pub(crate) mod findings;
+pub(crate) mod parse;
+pub(crate) mod scalar;
+pub(crate) mod yaml;
