@@ -5,9 +5,9 @@
 //!
 //! | phase | from | to | where |
 //! |---|---|---|---|
-//! | parse | text | `Spec` | [`spec`] |
-//! | resolve | profile, variables, axes | instances | [`resolve`] |
-//! | check | spec and stages | [`graph::Graph`], or every mistake | [`check`] |
+//! | parse | text | a tree in which everything knows its place | [`load`], [`spec`] |
+//! | resolve | profile, overrides, variables, axes | instances | `resolve` |
+//! | check | instances and stages | [`graph::Graph`], or every mistake | `check` |
 //! | select | targets | [`selection::Selection`] | [`selection`] |
 //! | evaluate | graph, sources, store | [`evaluate::Evaluation`]: hit or miss | [`evaluate`], [`action`] |
 //! | plan | evaluation | [`plan::Plan`] | [`plan`], [`explain`] |
@@ -16,6 +16,7 @@
 
 pub mod action;
 pub mod action_diff;
+mod check;
 pub mod clock;
 pub mod command_stage;
 pub mod diagnostic;
@@ -26,16 +27,19 @@ pub mod executor;
 pub mod explain;
 pub mod graph;
 pub mod graph_cache;
+pub mod load;
 pub mod machine;
 pub mod manifest;
 pub mod plan;
 pub mod port;
 pub mod publish;
+mod resolve;
 pub mod retry;
 pub mod run;
 pub mod run_record;
 pub mod schedule;
 pub mod selection;
+pub mod spec;
 pub mod stage;
 pub mod stage_context;
 pub mod suggest;
