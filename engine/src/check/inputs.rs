@@ -56,8 +56,10 @@ pub(crate) fn check_ports(node: &NodeDraft<'_>, findings: &mut Findings) {
     }
     for port in ports.iter().filter(|port| port.required) {
         if !entries.iter().any(|entry| &*entry.key == port.name) {
-            let message =
-                format!("node `{}` lacks the input `{}` of stage `{}`", node.name, port.name, stage.name);
+            let message = format!(
+                "node `{}` lacks the input `{}` of stage `{}`",
+                node.name, port.name, stage.name
+            );
             findings.error("missing-input", node.span, message).hint(format!(
                 "add `inputs: {{{}: NODE}}` ({}): {}",
                 port.name, port.accepts, port.help
@@ -80,9 +82,7 @@ impl InputReader<'_, '_, '_> {
         let mut inputs: Vec<Input> = Vec::new();
         for entry in expect::map(&field, &what, findings) {
             let port = match reader.node.stage.map(|stage| stage.descriptor().inputs) {
-                Some(Inputs::Fixed(ports)) => {
-                    ports.iter().find(|port| port.name == &*entry.key)
-                }
+                Some(Inputs::Fixed(ports)) => ports.iter().find(|port| port.name == &*entry.key),
                 _ => None,
             };
             inputs.extend(self.input(reader, entry, port, findings));
@@ -122,7 +122,7 @@ impl InputReader<'_, '_, '_> {
             };
             self.edges.entry((reader.id, target.node as u32)).or_insert(item.span);
             good &= self.check_kind(&target, item.span, entry, port, findings);
-            match self.part(target, item.span) {
+            match Part::of(target, item.span, self.index) {
                 Some(part) => parts.push(part),
                 None => good = false,
             }
@@ -140,12 +140,6 @@ impl InputReader<'_, '_, '_> {
         Some(Input { port: Box::from(&*entry.key), gathered, feeds })
     }
 
-    fn part(&self, target: Target, span: Span) -> Option<Part<'_>> {
-        let node = &self.index.drafts[target.node];
-        let axes = node.axes.as_ref()?;
-        Some(Part { node, axes, port: target.port?, selection: target.selection?, span })
-    }
-
     fn check_kind(
         &self,
         target: &Target,
@@ -156,7 +150,9 @@ impl InputReader<'_, '_, '_> {
     ) -> bool {
         let from = &self.index.drafts[target.node];
         let outputs = from.outputs.as_deref().unwrap_or_default();
-        let Some(output) = target.port.map(|port| &outputs[usize::from(port)]) else { return false };
+        let Some(output) = target.port.map(|port| &outputs[usize::from(port)]) else {
+            return false;
+        };
         let accepts = port.map_or(Accepts::Any, |port| port.accepts);
         if accepts.accepts(output.kind) {
             return true;
@@ -175,10 +171,7 @@ impl InputReader<'_, '_, '_> {
             "the input `{}` takes {accepts}, but `{}:{}` is {}",
             entry.key, from.name, output.port, output.kind
         );
-        findings
-            .error("kind-mismatch", at, message)
-            .related(from.span, "the node")
-            .hint(hint);
+        findings.error("kind-mismatch", at, message).related(from.span, "the node").hint(hint);
         false
     }
 }
@@ -250,7 +243,14 @@ fn feeds(parts: &[Part<'_>], gathered: bool, findings: &mut Findings) -> Option<
     Some(feeds.into_boxed_slice())
 }
 
-impl Part<'_> {
+impl<'p> Part<'p> {
+    /// `None` if a mistake in the reference is reported already.
+    fn of(target: Target, span: Span, index: &'p NodeIndex<'_, '_>) -> Option<Part<'p>> {
+        let node = &index.drafts[target.node];
+        let axes = node.axes.as_ref()?;
+        Some(Part { node, axes, port: target.port?, selection: target.selection?, span })
+    }
+
     /// `node[lang=de]`, with the port behind it if the node has several.
     fn full_name(&self, local: u32) -> Box<str> {
         let mut name = self.node.name.to_string();

@@ -103,9 +103,11 @@ fn stage<'a>(
     let found = registry.get(&written);
     if found.is_none() {
         let message = format!("there is no stage `{}`", expect::shortened(&written));
-        findings
-            .error("unknown-stage", field.span, message)
-            .hint(suggest::hint(&written, "stages", registry.names().collect::<Vec<_>>()));
+        findings.error("unknown-stage", field.span, message).hint(suggest::hint(
+            &written,
+            "stages",
+            registry.names().collect::<Vec<_>>(),
+        ));
     }
     found
 }
@@ -161,7 +163,11 @@ fn param_kind(
         // The kind belongs to the node's port, so it cannot differ between instances.
         if matches!(&given.value, Value::Text(text) if text.contains("${each.")) {
             findings
-                .error("bad-value", given.span, format!("`{name}` must be the same for all instances"))
+                .error(
+                    "bad-value",
+                    given.span,
+                    format!("`{name}` must be the same for all instances"),
+                )
                 .help("write one kind, or make two nodes");
             return None;
         }
@@ -197,9 +203,11 @@ fn declared_outputs(
             continue;
         }
         let message = format!("there is no kind `{}`", expect::shortened(&kind));
-        findings
-            .error("bad-value", entry.value.span, message)
-            .hint(suggest::hint(&kind, "kinds", PortKind::ALL.map(PortKind::name)));
+        findings.error("bad-value", entry.value.span, message).hint(suggest::hint(
+            &kind,
+            "kinds",
+            PortKind::ALL.map(PortKind::name),
+        ));
     }
     if outputs.len() > usize::from(u16::MAX) {
         findings

@@ -41,9 +41,9 @@ pub(crate) fn report_cycles(drafts: &[NodeDraft<'_>], edges: &Edges, findings: &
         if names.len() > LONGEST_SHOWN {
             names.splice(LONGEST_SHOWN - 2..names.len() - 1, ["..."]);
         }
-        let mut steps = path.windows(2).filter_map(|step| {
-            Some((step[0], step[1], *edges.get(&(step[0], step[1]))?))
-        });
+        let mut steps = path
+            .windows(2)
+            .filter_map(|step| Some((step[0], step[1], *edges.get(&(step[0], step[1]))?)));
         let at = steps.next().map_or(drafts[first as usize].span, |(_, _, span)| span);
         let mut finding = findings
             .error("cycle", at, format!("nodes need each other: {}", names.join(" -> ")))

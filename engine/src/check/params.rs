@@ -36,9 +36,8 @@ pub(crate) fn read(
     findings: &mut Findings,
 ) -> Params {
     let mut params = Params::default();
-    let entries = given.map_or(&[][..], |given| {
-        expect::map(given, &format!("`params` of `{node}`"), findings)
-    });
+    let entries = given
+        .map_or(&[][..], |given| expect::map(given, &format!("`params` of `{node}`"), findings));
     for entry in entries {
         if !descriptor.params.iter().any(|param| param.name == &*entry.key) {
             let names = descriptor.params.iter().map(|param| param.name);
@@ -83,7 +82,8 @@ fn default(
         }
         ParamDefault::Required => {
             let stage = descriptor.name;
-            let message = format!("node `{node}` lacks the param `{}` of stage `{stage}`", param.name);
+            let message =
+                format!("node `{node}` lacks the param `{}` of stage `{stage}`", param.name);
             findings
                 .error("missing-param", at, message)
                 .hint(format!("add `params: {{{}: ...}}`: {}", param.name, param.help));

@@ -45,9 +45,9 @@ impl<'t> Reference<'t> {
         let node = node.trim();
         let is_word = |word: &str| {
             !word.is_empty()
-                && word.chars().all(|other| {
-                    other.is_ascii_alphanumeric() || matches!(other, '_' | '-')
-                })
+                && word
+                    .chars()
+                    .all(|other| other.is_ascii_alphanumeric() || matches!(other, '_' | '-'))
         };
         (is_word(node) && port.is_none_or(is_word)).then_some(Reference { node, fixed, port })
     }
@@ -89,9 +89,9 @@ impl<'d, 'a> NodeIndex<'d, 'a> {
     ) -> Option<Target> {
         let Some(reference) = Reference::parse(written) else {
             let message = format!("`{}` is no reference to an output", shortened(written));
-            findings.error("bad-reference", at, message).help(
-                "write `NODE`, `NODE:PORT`, `NODE[AXIS=VALUE]` or `NODE[AXIS=VALUE]:PORT`",
-            );
+            findings
+                .error("bad-reference", at, message)
+                .help("write `NODE`, `NODE:PORT`, `NODE[AXIS=VALUE]` or `NODE[AXIS=VALUE]:PORT`");
             return None;
         };
         let Some(&node) = self.by_name.get(reference.node) else {
@@ -162,7 +162,11 @@ fn selection(
             let hint = suggest::hint(name, "its axes", axes.iter().map(|axis| &*axis.name))
                 .unwrap_or_else(|| format!("`{node}` has no `for_each`"));
             findings
-                .error("unknown-axis", at, format!("node `{node}` has no axis `{}`", shortened(name)))
+                .error(
+                    "unknown-axis",
+                    at,
+                    format!("node `{node}` has no axis `{}`", shortened(name)),
+                )
                 .related(draft.span, "the node")
                 .hint(hint);
             good = false;

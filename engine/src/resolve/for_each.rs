@@ -120,7 +120,10 @@ fn axis(entry: &Entry, of: &str, findings: &mut Findings) -> Option<Axis> {
                     .error(
                         "wrong-type",
                         value.span,
-                        format!("the axis `{name}` must be a list of values, found {}", value.found()),
+                        format!(
+                            "the axis `{name}` must be a list of values, found {}",
+                            value.found()
+                        ),
                     )
                     .help("write `[a, b, c]`, or a `${vars.NAME}` that is a list");
             }
@@ -145,7 +148,10 @@ fn axis(entry: &Entry, of: &str, findings: &mut Findings) -> Option<Axis> {
                     .error(
                         "wrong-type",
                         item.span,
-                        format!("a value of the axis `{name}` must be a text or number, found {}", item.found()),
+                        format!(
+                            "a value of the axis `{name}` must be a text or number, found {}",
+                            item.found()
+                        ),
                     )
                     .help("keep what belongs to a value in `vars`, by its name");
             }

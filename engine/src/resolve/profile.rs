@@ -20,8 +20,7 @@ pub(crate) fn apply(
     argument: Span,
     findings: &mut Findings,
 ) {
-    let profiles =
-        std::mem::replace(&mut sections.profiles, Node::no_entries(Span::default()));
+    let profiles = std::mem::replace(&mut sections.profiles, Node::no_entries(Span::default()));
     for entry in profiles.entries() {
         check(entry, sections, findings);
     }
@@ -122,7 +121,11 @@ pub(crate) fn override_value(
         "nodes" => (&mut sections.nodes, "nodes"),
         other => {
             findings
-                .error("bad-override", argument, format!("`{}` cannot be set", expect::shortened(other)))
+                .error(
+                    "bad-override",
+                    argument,
+                    format!("`{}` cannot be set", expect::shortened(other)),
+                )
                 .hint(suggest::hint(other, "what can be set begins with", SECTIONS));
             return;
         }

@@ -107,7 +107,11 @@ impl Variables {
         }
         if !self.exhausted {
             findings
-                .error("too-large", at, format!("references expand to more than {MOST_VALUES} values"))
+                .error(
+                    "too-large",
+                    at,
+                    format!("references expand to more than {MOST_VALUES} values"),
+                )
                 .help("variables that repeat each other grow fast: repeat less");
         }
         self.exhausted = true;
@@ -198,7 +202,10 @@ impl Variables {
                         .error(
                             "wrong-type",
                             at,
-                            format!("`${{{reference}}}` is {}, which cannot stand within a text", value.found()),
+                            format!(
+                                "`${{{reference}}}` is {}, which cannot stand within a text",
+                                value.found()
+                            ),
                         )
                         .related(value.span, "its value")
                         .help("refer to one of its values, or make the reference the whole value");
@@ -239,19 +246,32 @@ impl Variables {
                 format!("`${{{}}}` names an axis that is not there", shortened(reference)),
             );
             if each.is_empty() {
-                finding.help("`${each.AXIS}` has a value only in a node with `for_each: {AXIS: [...]}`");
+                finding.help(
+                    "`${each.AXIS}` has a value only in a node with `for_each: {AXIS: [...]}`",
+                );
             } else {
-                finding.hint(suggest::hint(axis, "axes of this node", each.iter().map(|value| value.axis)));
+                finding.hint(suggest::hint(
+                    axis,
+                    "axes of this node",
+                    each.iter().map(|value| value.axis),
+                ));
             }
             return None;
         }
-        let known = suggest::nearest(reference, self.tree.entries().iter().map(|entry| &*entry.key));
+        let known =
+            suggest::nearest(reference, self.tree.entries().iter().map(|entry| &*entry.key));
         let hint = match known {
             Some(name) => format!("did you mean `${{vars.{name}}}`?"),
-            None => "write `${vars.NAME}` or `${each.AXIS}`; `$${` stands for a literal `${`".to_owned(),
+            None => {
+                "write `${vars.NAME}` or `${each.AXIS}`; `$${` stands for a literal `${`".to_owned()
+            }
         };
         findings
-            .error("bad-reference", at, format!("`${{{}}}` refers to nothing", shortened(reference)))
+            .error(
+                "bad-reference",
+                at,
+                format!("`${{{}}}` refers to nothing", shortened(reference)),
+            )
             .hint(hint);
         None
     }
@@ -267,14 +287,22 @@ impl Variables {
             let circle: Vec<&str> =
                 self.chain[start..].iter().map(String::as_str).chain([path]).collect();
             findings
-                .error("variable-cycle", at, format!("variables refer to each other: {}", circle.join(" -> ")))
+                .error(
+                    "variable-cycle",
+                    at,
+                    format!("variables refer to each other: {}", circle.join(" -> ")),
+                )
                 .help("give one of them a value of its own");
             self.resolved.insert(path.to_owned(), None);
             return None;
         }
         if self.chain.len() >= LONGEST_CHAIN {
             findings
-                .error("too-large", at, format!("variables refer to each other more than {LONGEST_CHAIN} deep"))
+                .error(
+                    "too-large",
+                    at,
+                    format!("variables refer to each other more than {LONGEST_CHAIN} deep"),
+                )
                 .help("shorten the chain of references");
             self.exhausted = true;
             return None;
@@ -295,7 +323,13 @@ impl Variables {
     }
 
     /// Follows `steps` from the root of the variables and resolves what is there.
-    fn walk(&mut self, steps: &[Step<'_>], path: &str, at: Span, findings: &mut Findings) -> Option<Node> {
+    fn walk(
+        &mut self,
+        steps: &[Step<'_>],
+        path: &str,
+        at: Span,
+        findings: &mut Findings,
+    ) -> Option<Node> {
         let tree = Rc::clone(&self.tree);
         let mut node = Cow::Borrowed(&*tree);
         for (depth, step) in steps.iter().enumerate() {

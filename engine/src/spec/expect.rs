@@ -24,7 +24,11 @@ pub(crate) fn text(node: &Node, what: &str, findings: &mut Findings) -> Option<R
         Value::Text(text) => Some(text.clone()),
         Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
             findings
-                .error("wrong-type", node.span, format!("{what} must be a text, found {}", node.found()))
+                .error(
+                    "wrong-type",
+                    node.span,
+                    format!("{what} must be a text, found {}", node.found()),
+                )
                 .help("write it in quotes");
             None
         }
@@ -83,7 +87,11 @@ pub(crate) fn whole(
         }
         Value::Float(value) if value.fract() == 0.0 => {
             findings
-                .error("wrong-type", node.span, format!("{what} must be a whole number, found {value:?}"))
+                .error(
+                    "wrong-type",
+                    node.span,
+                    format!("{what} must be a whole number, found {value:?}"),
+                )
                 .hint(format!("write `{value:.0}`"));
             None
         }
@@ -136,7 +144,11 @@ pub(crate) fn known_keys(entries: &[Entry], place: &str, known: &[&str], finding
     for entry in entries {
         if !known.contains(&&*entry.key) {
             findings
-                .error("unknown-key", entry.key_span, format!("unknown key `{}` in {place}", entry.key))
+                .error(
+                    "unknown-key",
+                    entry.key_span,
+                    format!("unknown key `{}` in {place}", entry.key),
+                )
                 .hint(suggest::hint(&entry.key, "known keys", known.iter().copied()));
         }
     }
@@ -150,7 +162,9 @@ pub(crate) fn name(text: &str, what: &str, at: Span, findings: &mut Findings) ->
     if !good {
         findings
             .error("bad-name", at, format!("`{}` is no name for a {what}", shortened(text)))
-            .help("a name has up to 100 letters a-z, digits, `_` and `-`, and begins with a letter");
+            .help(
+                "a name has up to 100 letters a-z, digits, `_` and `-`, and begins with a letter",
+            );
     }
     good
 }
@@ -158,9 +172,9 @@ pub(crate) fn name(text: &str, what: &str, at: Span, findings: &mut Findings) ->
 /// Names of ports, prompts and axes, which become names of variables: `[a-z][a-z0-9_]*`.
 pub(crate) fn identifier(text: &str, what: &str, at: Span, findings: &mut Findings) -> bool {
     let good = text.starts_with(|first: char| first.is_ascii_lowercase())
-        && text.chars().all(|other| {
-            other.is_ascii_lowercase() || other.is_ascii_digit() || other == '_'
-        })
+        && text
+            .chars()
+            .all(|other| other.is_ascii_lowercase() || other.is_ascii_digit() || other == '_')
         && text.len() <= 64;
     if !good {
         findings
@@ -173,7 +187,8 @@ pub(crate) fn identifier(text: &str, what: &str, at: Span, findings: &mut Findin
 /// A text that is fit for a message.
 pub(crate) fn shortened(text: &str) -> String {
     const MOST: usize = 60;
-    let mut line: String = text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line: String =
+        text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().count() > MOST {
         line.push_str("...");
     }

@@ -14,8 +14,23 @@ pub(crate) const TOP_KEYS: [&str; 8] =
 
 /// The keys of a node.
 pub(crate) const NODE_KEYS: [&str; 17] = [
-    "stage", "doc", "for_each", "inputs", "params", "prompts", "teacher", "run", "files", "env",
-    "pass_env", "outputs", "resources", "timeout", "retries", "seed", "epoch",
+    "stage",
+    "doc",
+    "for_each",
+    "inputs",
+    "params",
+    "prompts",
+    "teacher",
+    "run",
+    "files",
+    "env",
+    "pass_env",
+    "outputs",
+    "resources",
+    "timeout",
+    "retries",
+    "seed",
+    "epoch",
 ];
 
 /// The sections of a pipeline file, each still a tree: profiles and overrides change them before
@@ -104,9 +119,9 @@ pub(crate) fn sections(document: Option<Node>, findings: &mut Findings) -> Optio
 
 fn check_version(entries: &[Entry], start: Span, findings: &mut Findings) -> Option<()> {
     let Some(entry) = entries.iter().find(|entry| &*entry.key == "okapi") else {
-        findings
-            .error("missing-key", start, "the pipeline file has no `okapi`")
-            .hint(format!("add `okapi: {FORMAT_VERSION}`, the version of the format, as first line"));
+        findings.error("missing-key", start, "the pipeline file has no `okapi`").hint(format!(
+            "add `okapi: {FORMAT_VERSION}`, the version of the format, as first line"
+        ));
         return Some(());
     };
     match entry.value.value {
@@ -116,7 +131,9 @@ fn check_version(entries: &[Entry], start: Span, findings: &mut Findings) -> Opt
                 .error(
                     "version",
                     entry.value.span,
-                    format!("the file is of format version {version}; this okapi reads {FORMAT_VERSION}"),
+                    format!(
+                        "the file is of format version {version}; this okapi reads {FORMAT_VERSION}"
+                    ),
                 )
                 .help("use a newer okapi for this pipeline");
             None

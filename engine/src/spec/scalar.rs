@@ -72,8 +72,9 @@ fn is_float(unsigned: &str) -> bool {
     let mantissa_ok = (before.is_empty() || is_digits(before, 10))
         && (after.is_empty() || is_digits(after, 10))
         && !(before.is_empty() && after.is_empty());
-    let exponent_ok = exponent
-        .is_none_or(|exponent| is_digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent), 10));
+    let exponent_ok = exponent.is_none_or(|exponent| {
+        is_digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent), 10)
+    });
     mantissa_ok && exponent_ok
 }
 
@@ -91,7 +92,11 @@ fn whole(text: &str, value: Option<i64>, at: Span, findings: &mut Findings) -> V
 
 fn trap(text: &str, look: &str, number: &str, at: Span, findings: &mut Findings) {
     findings
-        .warning("number-trap", at, format!("`{text}` looks like an {look} number and is read as text"))
+        .warning(
+            "number-trap",
+            at,
+            format!("`{text}` looks like an {look} number and is read as text"),
+        )
         .hint(format!("write `\"{text}\"` for the text, or `{number}` for the number"));
 }
 

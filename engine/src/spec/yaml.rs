@@ -160,9 +160,9 @@ fn syntax_error(text: &str, error: &granit_parser::ScanError, findings: &mut Fin
         }
         ErrorKind::RecursionLimitExceeded => report_depth(at, findings),
         ErrorKind::UnknownAnchor => {
-            findings
-                .error("alias", at, "the alias refers to no anchor above it")
-                .help("write `&name` before the value to repeat; quote a text that begins with `*`");
+            findings.error("alias", at, "the alias refers to no anchor above it").help(
+                "write `&name` before the value to repeat; quote a text that begins with `*`",
+            );
         }
         kind => {
             findings
@@ -319,12 +319,17 @@ impl Builder<'_> {
         let value = match open.content {
             Content::List(items) => {
                 // The end of a block is known only at the next line: end with the last value.
-                span.end = items.last().filter(|_| end.start == end.end).map_or(span.end, |last| last.span.end);
+                span.end = items
+                    .last()
+                    .filter(|_| end.start == end.end)
+                    .map_or(span.end, |last| last.span.end);
                 Value::List(items)
             }
             Content::Map { entries, merges, .. } => {
-                span.end =
-                    entries.last().filter(|_| end.start == end.end).map_or(span.end, |last| last.value.span.end);
+                span.end = entries
+                    .last()
+                    .filter(|_| end.start == end.end)
+                    .map_or(span.end, |last| last.value.span.end);
                 Value::Map(self.finish_mapping(entries, merges))
             }
         };
@@ -383,7 +388,9 @@ impl Builder<'_> {
         };
         if self.expects_key() {
             let Value::Text(key) = &anchored.node.value else {
-                self.findings.error("wrong-type", span, "a key must be a text").help("write it out");
+                self.findings
+                    .error("wrong-type", span, "a key must be a text")
+                    .help("write it out");
                 return Err(Stop);
             };
             let key = key.clone();
@@ -414,11 +421,21 @@ impl Builder<'_> {
     }
 
     /// Puts a finished value where it belongs.
-    fn place(&mut self, node: Node, anchor: usize, values: usize, height: usize) -> Result<(), Stop> {
+    fn place(
+        &mut self,
+        node: Node,
+        anchor: usize,
+        values: usize,
+        height: usize,
+    ) -> Result<(), Stop> {
         self.values += 1;
         if self.values > MOST_VALUES {
             self.findings
-                .error("too-large", node.span, format!("the file has more than {MOST_VALUES} values"))
+                .error(
+                    "too-large",
+                    node.span,
+                    format!("the file has more than {MOST_VALUES} values"),
+                )
                 .help("use `for_each:` for nodes that are alike");
             return Err(Stop);
         }
@@ -447,7 +464,11 @@ impl Builder<'_> {
     fn unknown_tag(&mut self, tag: Option<&Tag>, span: Span) {
         let shown = tag.map(|tag| format!("{}{}", tag.original_handle(), tag.suffix()));
         self.findings
-            .error("tag", span, format!("the tag `{}` means nothing here", shown.unwrap_or_default()))
+            .error(
+                "tag",
+                span,
+                format!("the tag `{}` means nothing here", shown.unwrap_or_default()),
+            )
             .help("remove the tag; quote a text that begins with `!`");
     }
 }
