@@ -1,2 +1,38 @@
-//! x
-fn main() {}
+//! `okapi`: a declarative DAG workflow engine with a content-addressed cache.
+
+mod cli;
+mod commands;
+mod env_vars;
+mod exit_code;
+mod failure;
+mod project;
+mod render;
+mod ui;
+
+use std::io::Write;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+
+fn main() {
+    let mut arguments = std::env::args_os();
+    // Before everything else: this process is the watchdog of a run, and has no command line.
+    if arguments.nth(1).is_some_and(|it| it == okapi_engine::executor::watchdog::ARGUMENT) {
+        okapi_engine::executor::watchdog::watch(std::io::stdin().lock());
+        return;
+    }
+    let cli = Cli::parse();
+    ui::logging::start(cli.global.verbose);
+    let code = match commands::dispatch(&cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print(ui::color::stderr(cli.global.color));
+            failure.exit_code()
+        }
+    };
+    // What is buffered is written; large structures are not taken apart one by one.
+    let _ = std::io::stdout().flush();
+    #[expect(clippy::exit, reason = "the one place where the program ends")]
+    std::process::exit(code.into());
+}

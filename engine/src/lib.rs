@@ -27,6 +27,7 @@ pub mod executor;
 pub mod explain;
 pub mod graph;
 pub mod graph_cache;
+pub mod graph_render;
 pub mod load;
 pub mod machine;
 pub mod manifest;

@@ -6,4 +6,5 @@ pub(crate) mod expect;
 pub(crate) mod findings;
 pub(crate) mod parse;
 pub(crate) mod scalar;
+pub mod schema;
 pub(crate) mod yaml;

@@ -6,7 +6,7 @@ use crate::spec::findings::Findings;
 use crate::spec::yaml::{Entry, Node, Value};
 
 /// The format version that this okapi reads.
-pub const FORMAT_VERSION: i64 = 1;
+pub(crate) const FORMAT_VERSION: i64 = 1;
 
 /// The keys of a pipeline file.
 pub(crate) const TOP_KEYS: [&str; 8] =
