@@ -1,0 +1,272 @@
+//! The JSON Schema of pipeline files, made from the same tables that checking uses. Editors take
+//! completion and hover texts from it.
+
+use serde_json::{Map, Value, json};
+
+use crate::port::PortKind;
+use crate::stage::{
+    Inputs, NodeField, Outputs, Param, ParamDefault, ParamType, StageDescriptor, StageRegistry,
+};
+
+/// The schema, JSON Schema draft 2020-12. Wherever a value may come from a variable, a text with
+/// a `${...}` reference is accepted too.
+pub fn schema(registry: &StageRegistry) -> Value {
+    let stages: Vec<_> = registry.names().collect();
+    let stage_help: Vec<_> = registry
+        .iter()
+        .map(|stage| {
+            let descriptor = stage.descriptor();
+            format!("- `{}`: {}", descriptor.name, descriptor.summary)
+        })
+        .collect();
+    let conditions: Vec<_> = registry.iter().map(|stage| condition(stage.descriptor())).collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "okapi pipeline",
+        "description": "A pipeline: nodes, each a stage with inputs and params, run by `okapi run`.",
+        "type": "object",
+        "required": ["okapi", "name", "nodes"],
+        "additionalProperties": false,
+        "properties": {
+            "okapi": described(json!({ "const": 1 }), "The version of the pipeline format: 1."),
+            "name": described(json!({ "type": "string" }), "The pipeline's name, for people."),
+            "doc": described(json!({ "type": "string" }), "What the pipeline does, for people."),
+            "vars": described(
+                json!({ "type": "object" }),
+                "Variables. `${vars.x}` stands for the value of `x`, with its type if it is all there is.",
+            ),
+            "profiles": described(
+                json!({
+                    "type": "object",
+                    "additionalProperties": {
+                        "type": "object",
+                        "additionalProperties": false,
+                        "properties": {
+                            "vars": { "type": "object" },
+                            "teachers": { "type": "object" },
+                            "nodes": { "type": "object" },
+                        },
+                    },
+                }),
+                "Named overlays over vars, teachers and nodes, chosen by `--profile`. Mappings are merged, anything else is replaced, `null` removes.",
+            ),
+            "teachers": described(
+                json!({ "type": "object", "additionalProperties": { "type": "object" } }),
+                "Where text comes from, by name.",
+            ),
+            "nodes": described(
+                json!({ "type": "object", "minProperties": 1, "additionalProperties": { "$ref": "#/$defs/node" } }),
+                "The nodes by name.",
+            ),
+            "publish": described(
+                json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+                "Artifacts to place in the work tree after a run: path -> `node` or `node:port`. For a node with `for_each`, write its axes into the path: `results/${each.lang}.txt: count`.",
+            ),
+        },
+        "$defs": {
+            "node": {
+                "type": "object",
+                "required": ["stage"],
+                "additionalProperties": false,
+                "properties": node_properties(&stages, &stage_help),
+                "allOf": conditions,
+            },
+            "reference": { "type": "string", "pattern": "\\$\\{" },
+            "scalar": { "type": ["string", "number", "boolean"] },
+            "input": { "type": "string", "minLength": 1 },
+        },
+    })
+}
+
+fn described(mut schema: Value, text: &str) -> Value {
+    schema["description"] = Value::String(text.to_owned());
+    schema
+}
+
+/// The schema, or a text that holds a reference.
+fn or_reference(schema: Value) -> Value {
+    json!({ "anyOf": [schema, { "$ref": "#/$defs/reference" }] })
+}
+
+fn node_properties(stages: &[&str], stage_help: &[String]) -> Value {
+    let kinds: Vec<_> = PortKind::ALL.iter().map(|kind| kind.name()).collect();
+    let scalars = json!({ "type": "object", "additionalProperties": { "$ref": "#/$defs/scalar" } });
+    json!({
+        "stage": described(
+            json!({ "enum": stages }),
+            &format!("What the node does.\n\n{}", stage_help.join("\n")),
+        ),
+        "doc": described(json!({ "type": "string" }), "What the node is for, for people."),
+        "for_each": described(
+            json!({
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": or_reference(json!({
+                    "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/scalar" },
+                })),
+            }),
+            "One instance per combination of these values; `${each.axis}` stands for the value.",
+        ),
+        "inputs": described(
+            json!({
+                "type": "object",
+                "additionalProperties": {
+                    "anyOf": [
+                        { "$ref": "#/$defs/input" },
+                        { "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/input" } },
+                    ],
+                },
+            }),
+            "What each port reads: `node`, `node:port`, `node[axis=value]`, or a list of those. Axes that this node has too are matched; all others are gathered.",
+        ),
+        "params": described(json!({ "type": "object" }), "The stage's params."),
+        "prompts": described(
+            json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+            "Prompt files by name, tracked by content.",
+        ),
+        "teacher": described(json!({ "type": "string" }), "The teacher that answers, by name."),
+        "run": described(json!({ "type": "string" }), "A shell script. Inputs are at $OKAPI_INPUT_<PORT>, outputs go to $OKAPI_OUTPUT_<PORT>."),
+        "files": described(
+            json!({ "type": "array", "items": { "type": "string" } }),
+            "Files and folders of the project that the script uses, tracked by content.",
+        ),
+        "env": described(scalars, "Environment variables with their values; part of the node's identity."),
+        "pass_env": described(
+            json!({ "type": "array", "items": { "type": "string" } }),
+            "Environment variables taken from the caller; their values are part of the node's identity and are never written down.",
+        ),
+        "outputs": described(
+            json!({ "type": "object", "minProperties": 1, "additionalProperties": { "enum": kinds } }),
+            "Output ports with their kinds: `file`, `tree`, or a kind of rows or model.",
+        ),
+        "resources": described(
+            json!({
+                "type": "object",
+                "additionalProperties": false,
+                "properties": {
+                    "cpu": described(or_reference(json!({ "type": "number", "exclusiveMinimum": 0 })), "Processor slots; 1 if left out."),
+                    "mem": described(json!({ "type": ["string", "integer"] }), "Memory: `512M`, `16G`, or bytes."),
+                    "gpu": described(or_reference(json!({ "type": "integer", "minimum": 0 })), "Whole GPUs, handed out by id."),
+                },
+            }),
+            "What the node needs while it runs. It never decides whether the node runs again.",
+        ),
+        "timeout": described(
+            json!({ "type": ["string", "number"] }),
+            "The longest it may run: `90s`, `10m`, `2h`, or seconds.",
+        ),
+        "retries": described(or_reference(json!({ "type": "integer", "minimum": 0 })), "How many times a failure is tried again."),
+        "seed": described(or_reference(json!({ "type": "integer" })), "The seed for whatever is random."),
+        "epoch": described(or_reference(json!({ "type": "integer", "minimum": 0 })), "Raise it to disown all earlier results of the node."),
+    })
+}
+
+/// What holds for nodes of one stage: its params, and only the fields and ports that it takes.
+fn condition(descriptor: &StageDescriptor) -> Value {
+    let mut properties = Map::new();
+    let mut required = vec![];
+    let mut params = Map::new();
+    let mut required_params = vec![];
+    for param in descriptor.params {
+        params.insert(param.name.to_owned(), param_schema(param));
+        if matches!(param.default, ParamDefault::Required) {
+            required_params.push(param.name);
+        }
+    }
+    if !required_params.is_empty() {
+        required.push("params");
+    }
+    properties.insert(
+        "params".to_owned(),
+        json!({
+            "type": "object",
+            "additionalProperties": false,
+            "properties": params,
+            "required": required_params,
+        }),
+    );
+    if let Inputs::Fixed(ports) = descriptor.inputs {
+        let mut inputs = Map::new();
+        let mut needed = vec![];
+        for port in ports {
+            inputs.insert(port.name.to_owned(), described(json!({}), port.help));
+            if port.required {
+                needed.push(port.name);
+            }
+        }
+        if !needed.is_empty() {
+            required.push("inputs");
+        }
+        properties.insert(
+            "inputs".to_owned(),
+            json!({ "additionalProperties": false, "properties": inputs, "required": needed }),
+        );
+    }
+    for field in NodeField::ALL {
+        if !descriptor.fields.contains(&field) {
+            properties.insert(field.key().to_owned(), Value::Bool(false));
+        }
+    }
+    if descriptor.fields.contains(&NodeField::Run) {
+        required.push("run");
+    }
+    if matches!(descriptor.outputs, Outputs::Declared) {
+        required.push("outputs");
+    }
+    json!({
+        "if": { "properties": { "stage": { "const": descriptor.name } }, "required": ["stage"] },
+        "then": { "properties": properties, "required": required },
+    })
+}
+
+fn param_schema(param: &Param) -> Value {
+    let mut schema = type_schema(&param.ty);
+    if !matches!(param.ty, ParamType::String | ParamType::Source | ParamType::Any) {
+        schema = or_reference(schema);
+    }
+    if let ParamDefault::Value(text) = param.default
+        && let Ok(default) = serde_json::from_str::<Value>(text)
+    {
+        schema["default"] = default;
+    }
+    described(schema, param.help)
+}
+
+fn type_schema(ty: &ParamType) -> Value {
+    match ty {
+        ParamType::Bool => json!({ "type": "boolean" }),
+        ParamType::Int { min, max } => {
+            let mut schema = json!({ "type": "integer" });
+            if *min != i64::MIN {
+                schema["minimum"] = json!(min);
+            }
+            if *max != i64::MAX {
+                schema["maximum"] = json!(max);
+            }
+            schema
+        }
+        ParamType::Float { min, max } => {
+            let mut schema = json!({ "type": "number" });
+            if *min > f64::MIN {
+                schema["minimum"] = json!(min);
+            }
+            if *max < f64::MAX {
+                schema["maximum"] = json!(max);
+            }
+            schema
+        }
+        ParamType::String | ParamType::Source => json!({ "type": "string" }),
+        ParamType::Choice(words) => json!({ "enum": words }),
+        ParamType::PortKind => {
+            let kinds: Vec<_> = PortKind::ALL.iter().map(|kind| kind.name()).collect();
+            json!({ "enum": kinds })
+        }
+        ParamType::List(item) => {
+            json!({ "type": "array", "items": or_reference(type_schema(item)) })
+        }
+        ParamType::Map(item) => {
+            json!({ "type": "object", "additionalProperties": or_reference(type_schema(item)) })
+        }
+        ParamType::Any => json!({}),
+    }
+}
