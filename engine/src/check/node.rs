@@ -190,7 +190,12 @@ fn declared_outputs(
     variables: &mut Variables,
     findings: &mut Findings,
 ) -> Option<Vec<Output>> {
-    let Some(field) = draft.field("outputs") else { return Some(Vec::new()) };
+    let Some(field) = draft.field("outputs") else {
+        findings
+            .error("missing-key", draft.span, format!("node `{}` has no `outputs`", draft.name))
+            .help("add `outputs: {NAME: file}`: what a node makes is what is kept of it");
+        return None;
+    };
     let errors = findings.errors();
     let field = variables.substitute(field, TextKind::Value, &[], findings);
     let mut outputs = Vec::new();

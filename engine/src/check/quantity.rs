@@ -92,7 +92,7 @@ fn cpu(node: &Node, findings: &mut Findings) -> Option<u32> {
             return None;
         }
     };
-    if (0.0..=65_536.0).contains(&slots) {
+    if (0.001..=65_536.0).contains(&slots) {
         return Some((slots * 1000.0).round() as u32);
     }
     findings

@@ -25,11 +25,11 @@ pub fn schema(registry: &StageRegistry) -> Value {
         "title": "okapi pipeline",
         "description": "A pipeline: nodes, each a stage with inputs and params, run by `okapi run`.",
         "type": "object",
-        "required": ["okapi", "name", "nodes"],
+        "required": ["okapi", "nodes"],
         "additionalProperties": false,
         "properties": {
             "okapi": described(json!({ "const": 1 }), "The version of the pipeline format: 1."),
-            "name": described(json!({ "type": "string" }), "The pipeline's name, for people."),
+            "name": described(json!({ "type": "string" }), "The pipeline's name; the file's name if left out."),
             "doc": described(json!({ "type": "string" }), "What the pipeline does, for people."),
             "vars": described(
                 json!({ "type": "object" }),

@@ -1,0 +1,374 @@
+//! The command line: what can be asked. No behaviour.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use okapi_cache::Durability;
+
+use crate::env_vars;
+
+/// A declarative workflow engine with a content-addressed cache: write a pipeline, run it, edit
+/// it, and pay only for what the edit really invalidates.
+#[derive(Debug, Parser)]
+#[command(name = "okapi", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "\
+Examples:
+  okapi init                          write a small pipeline to begin with
+  okapi run okapi.yaml                bring everything up to date
+  okapi plan okapi.yaml               see what would run, and why
+  okapi explain okapi.yaml count      see what changed in one node
+
+Exit codes: 0 done, 1 a node failed, 2 bad usage or pipeline, 3 store trouble,
+10 `plan --check` found work, 130 interrupted.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The project's root. Left out: the nearest folder above the pipeline file with `.okapi` or
+    /// `.git`, else the current folder.
+    #[arg(long, global = true, env = env_vars::OKAPI_PROJECT, value_name = "DIR")]
+    pub(crate) project: Option<PathBuf>,
+    /// The store. Left out: `.okapi` in the project's root.
+    #[arg(long, global = true, env = env_vars::OKAPI_STORE, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// When to use colours.
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
+    pub(crate) color: When,
+    /// Say more on stderr; twice for even more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Bring nodes up to date: run what has no result, and nothing else
+    #[command(after_help = "\
+A target is a node (all its instances), an instance such as 'translate[lang=ru]', or the part of a
+node's instances with given values: 'train[size=7b]'. No targets: everything.
+
+Examples:
+  okapi run okapi.yaml
+  okapi run okapi.yaml table -j 8 --keep-going
+  okapi run okapi.yaml --profile small --set vars.top=5
+  okapi run okapi.yaml --force 'count[lang=de]'
+
+Ctrl-C stops gracefully: running commands get SIGTERM and --grace seconds. A second one stops at once.")]
+    Run(RunArgs),
+    /// Show what a run would do, why, and what it would cost; run nothing
+    #[command(after_help = "\
+Verdicts: cached (its result is used), runs (why), may run (an input is made anew; it ends there if
+the bytes come out the same), blocked (this machine cannot run it).
+
+Examples:
+  okapi plan okapi.yaml
+  okapi plan okapi.yaml --check && echo nothing to do
+  okapi plan okapi.yaml --json | jq .summary")]
+    Plan(PlanArgs),
+    /// Show field by field why a node runs, or why it need not
+    #[command(after_help = "\
+Compares the node's action with the one of the last run: old and new values, and a line diff for
+scripts, prompts, tracked files and text inputs.
+
+Example: okapi explain okapi.yaml 'count[lang=de]'")]
+    Explain(ExplainArgs),
+    /// Report every mistake in a pipeline file at once
+    Check(CheckArgs),
+    /// Print the JSON Schema of pipeline files, for editors
+    #[command(after_help = "\
+Begin a pipeline file with
+  # yaml-language-server: $schema=okapi.schema.json
+and write the schema beside it: okapi schema > okapi.schema.json")]
+    Schema,
+    /// List the stages, or document one
+    Stages(StagesArgs),
+    /// Draw the graph of a pipeline
+    Graph(GraphArgs),
+    /// Copy an artifact out of the store
+    Get(GetArgs),
+    /// Look at an artifact
+    Show(ShowArgs),
+    /// List past runs
+    Runs(RunsArgs),
+    /// Show what a run, or one node of it, wrote
+    Log(LogArgs),
+    /// Compare two runs: actions, fields, outputs, metrics
+    Diff(DiffArgs),
+    /// Remove what kept runs do not need
+    #[command(after_help = "\
+Keeps the results of the newest runs of every pipeline, and all that they refer to. Says what making
+the rest again would cost. --dry-run only says it.")]
+    Gc(GcArgs),
+    /// Look after the store
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Write a small pipeline to begin with
+    Init(InitArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: okapi completions bash > /etc/bash_completion.d/okapi")]
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PipelineArgs {
+    /// The pipeline file.
+    #[arg(value_name = "PIPELINE")]
+    pub(crate) pipeline: PathBuf,
+    /// Merge this profile of the pipeline.
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// Set a value: `vars.top=5`, `nodes.count.timeout=10m`. Repeatable.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Nodes or instances; left out: all.
+    #[arg(value_name = "NODE")]
+    pub(crate) targets: Vec<String>,
+    /// How many nodes of one processor slot run at once. Left out: the number of processors.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) jobs: Option<u32>,
+    /// After a failure go on with what does not depend on it.
+    #[arg(short, long)]
+    pub(crate) keep_going: bool,
+    /// Run this node even if there is a result. Repeatable.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) force: Vec<String>,
+    /// How to show progress.
+    #[arg(long, value_enum, default_value_t = Progress::Auto, value_name = "HOW")]
+    pub(crate) progress: Progress,
+    /// Show failures only.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Leave the work tree alone: place no published artifacts.
+    #[arg(long)]
+    pub(crate) no_publish: bool,
+    /// Do not hide the rest of the project from commands.
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
+    /// How long running commands get to end after Ctrl-C, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) grace: u64,
+    /// How hard results are made to survive a power cut.
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Batch, value_name = "HOW")]
+    pub(crate) durability: DurabilityArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    /// `terminal` on a terminal, else `plain`.
+    Auto,
+    /// Live lines.
+    Terminal,
+    /// One line per event.
+    Plain,
+    /// One JSON object per event, on stdout.
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DurabilityArg {
+    /// In groups: a power cut costs the last 50 ms of results.
+    Batch,
+    /// Each result at once.
+    Full,
+    /// Left to the system.
+    None,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(argument: DurabilityArg) -> Durability {
+        match argument {
+            DurabilityArg::Batch => Durability::Batch,
+            DurabilityArg::Full => Durability::Full,
+            DurabilityArg::None => Durability::None,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Nodes or instances; left out: all.
+    #[arg(value_name = "NODE")]
+    pub(crate) targets: Vec<String>,
+    /// Plan as if these nodes were forced to run. Repeatable.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) force: Vec<String>,
+    /// Print the plan as JSON.
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) json: bool,
+    /// Exit with 0 if nothing would run, else with 10.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// List every instance, cached ones too.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// The node or instance.
+    #[arg(value_name = "NODE")]
+    pub(crate) node: String,
+    /// Print as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Print the mistakes as JSON on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StagesArgs {
+    /// The stage to document.
+    #[arg(value_name = "STAGE")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// The format.
+    #[arg(long, value_enum, default_value_t = GraphFormat::Dot, value_name = "FORMAT")]
+    pub(crate) format: GraphFormat,
+    /// Write to a file instead of stdout.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    Dot,
+    Mermaid,
+    Svg,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// The artifact: `NODE`, `NODE:PORT`, `'NODE[lang=de]:PORT'`.
+    #[arg(value_name = "NODE[:PORT]")]
+    pub(crate) artifact: String,
+    /// Where to put it.
+    #[arg(value_name = "DEST")]
+    pub(crate) destination: PathBuf,
+    /// Replace what is there.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// The artifact: `NODE`, `NODE:PORT`, `'NODE[lang=de]:PORT'`.
+    #[arg(value_name = "NODE[:PORT]")]
+    pub(crate) artifact: String,
+    /// How many lines of a text; 0 for all.
+    #[arg(short = 'n', long, default_value_t = 40, value_name = "N")]
+    pub(crate) lines: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunsArgs {
+    /// How many, the newest; 0 for all.
+    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+    pub(crate) count: usize,
+    /// Print as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// The run: an id, the beginning of one, `last`, or `last~2`. Left out: `last`.
+    #[arg(value_name = "RUN", default_value = "last")]
+    pub(crate) run: String,
+    /// The instance whose stdout and stderr to show. Left out: the run's events.
+    #[arg(value_name = "NODE")]
+    pub(crate) node: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The older run: an id, the beginning of one, `last`, or `last~1`.
+    #[arg(value_name = "RUN", default_value = "last~1")]
+    pub(crate) old: String,
+    /// The newer run.
+    #[arg(value_name = "RUN", default_value = "last")]
+    pub(crate) new: String,
+    /// Print as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// How many runs to keep, the newest; each pipeline's last results are always kept.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) keep_runs: usize,
+    /// Keep less if that does not fit: `500M`, `20G`.
+    #[arg(long, value_name = "SIZE", value_parser = crate::ui::format::parse_size)]
+    pub(crate) max_size: Option<u64>,
+    /// Only say what would be removed.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Print how large the store is
+    Stats {
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hash every object again and look for every output
+    Verify {
+        /// Move damaged objects aside; what needs them runs again.
+        #[arg(long)]
+        repair: bool,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The folder; it is made if it does not exist.
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) folder: PathBuf,
+}

@@ -1,0 +1,100 @@
+//! `okapi cache stats` and `okapi cache verify`.
+
+use okapi_cache::verify::verify;
+use okapi_cache::{Access, Durability};
+use serde_json::json;
+
+use super::runs;
+use crate::cli::{CacheCommand, Global};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::project;
+use crate::ui::{format, output, table};
+
+/// Looks after the store.
+pub(crate) fn cache(global: &Global, command: &CacheCommand) -> Result<ExitCode, Failure> {
+    match command {
+        CacheCommand::Stats { json } => stats(global, *json),
+        CacheCommand::Verify { repair, json } => check(global, *repair, *json),
+    }
+}
+
+fn stats(global: &Global, as_json: bool) -> Result<ExitCode, Failure> {
+    let store = runs::store(global)?;
+    let stats = store.stats()?;
+    if as_json {
+        output::print_json(&json!({
+            "version": 1,
+            "store": store.root().display().to_string(),
+            "objects": stats.objects,
+            "object_bytes": stats.object_bytes,
+            "actions": stats.actions,
+            "log_bytes": stats.log_bytes,
+            "work_folders": stats.work_folders,
+            "scratch_folders": stats.scratch_folders,
+            "quarantined": stats.quarantined,
+        }))?;
+        return Ok(ExitCode::Done);
+    }
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    output::print(&table::render(&[
+        row("store", store.root().display().to_string()),
+        row("objects", format!("{} ({})", stats.objects, format::size(stats.object_bytes))),
+        row("results", format!("{} ({})", stats.actions, format::size(stats.log_bytes))),
+        row("working folders", stats.work_folders.to_string()),
+        row("scratch folders", stats.scratch_folders.to_string()),
+        row("quarantined", stats.quarantined.to_string()),
+    ]))?;
+    Ok(ExitCode::Done)
+}
+
+fn check(global: &Global, repair: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let store = if repair {
+        runs::store(global)?;
+        let root = project::root_without_pipeline(global)?;
+        project::open_store(global, &root, Access::ReadWrite, Durability::Batch)?
+    } else {
+        runs::store(global)?
+    };
+    let report = verify(&store, repair, &mut |_| {})?;
+    let damaged: Vec<_> = report.damaged.iter().map(ToString::to_string).collect();
+    let incomplete: Vec<_> = report
+        .incomplete
+        .iter()
+        .map(|(action, output)| json!({ "action": action, "output": output.digest }))
+        .collect();
+    if as_json {
+        output::print_json(&json!({
+            "version": 1,
+            "good_objects": report.good_objects,
+            "good_bytes": report.good_bytes,
+            "damaged": damaged,
+            "incomplete": incomplete,
+            "damaged_log_bytes": report.damaged_log_bytes,
+        }))?;
+    } else {
+        let mut text = format!(
+            "{} in order ({})\n",
+            format::count(report.good_objects, "object"),
+            format::size(report.good_bytes)
+        );
+        for digest in &damaged {
+            let done = if repair { ", moved to quarantine" } else { "" };
+            text.push_str(&format!("damaged: object {digest}{done}\n"));
+        }
+        for (action, lost) in &report.incomplete {
+            text.push_str(&format!(
+                "incomplete: the result of action {action} lost its output {}; it will be made anew\n",
+                lost.digest
+            ));
+        }
+        if report.damaged_log_bytes > 0 {
+            text.push_str(&format!(
+                "damaged: {} of the log of results; those will be made anew\n",
+                format::size(report.damaged_log_bytes)
+            ));
+        }
+        output::print(&text)?;
+    }
+    Ok(if report.is_clean() { ExitCode::Done } else { ExitCode::StoreTrouble })
+}

@@ -1,0 +1,26 @@
+//! `okapi check`.
+
+use crate::cli::{CheckArgs, Global};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::ui::{color, format, output};
+use crate::{project, render};
+
+/// Reports every mistake in a pipeline file.
+pub(crate) fn check(global: &Global, arguments: &CheckArgs) -> Result<ExitCode, Failure> {
+    let place = project::locate(global, &arguments.pipeline.pipeline)?;
+    let registry = okapi_stages::registry();
+    let (graph, diagnostics) = project::check(&arguments.pipeline, &place, &registry);
+    if arguments.json {
+        output::print_json(&render::to_json(&diagnostics))?;
+    } else if !diagnostics.items.is_empty() {
+        output::note(render::to_text(&diagnostics, color::stderr(global.color)).trim_end());
+    }
+    let Some(graph) = graph else { return Ok(ExitCode::BadUsage) };
+    if !arguments.json {
+        let nodes = format::count(graph.nodes.len() as u64, "node");
+        let instances = format::count(graph.instances.len() as u64, "instance");
+        output::print(&format!("{} is in order: {nodes}, {instances}\n", place.named.display()))?;
+    }
+    Ok(ExitCode::Done)
+}

@@ -1,0 +1,128 @@
+//! `okapi get`, and how commands name an artifact.
+
+use std::fs;
+use std::path::Path;
+
+use okapi_cache::{Artifact, Placement, Store};
+use okapi_engine::evaluate::{State, evaluate};
+use okapi_engine::graph::Graph;
+
+use crate::cli::{GetArgs, Global, PipelineArgs};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::project;
+use crate::ui::{format, output};
+
+/// Copies an artifact out of the store.
+pub(crate) fn get(global: &Global, arguments: &GetArgs) -> Result<ExitCode, Failure> {
+    let (store, artifact) = find(global, &arguments.pipeline, &arguments.artifact)?;
+    let destination = &arguments.destination;
+    let cannot = |error: std::io::Error| {
+        Failure::failed(format!("cannot write {}: {error}", destination.display()))
+    };
+    if fs::symlink_metadata(destination).is_ok() {
+        if !arguments.overwrite {
+            let message = format!("{} exists already", destination.display());
+            return Err(Failure::usage(message)
+                .with_hint("replace it by --overwrite, or name another place".to_owned()));
+        }
+    } else if let Some(folder) = destination.parent() {
+        fs::create_dir_all(folder).map_err(cannot)?;
+    }
+    // Placed beside and renamed: an interrupted copy leaves what was there.
+    let name = destination.file_name().ok_or_else(|| {
+        Failure::usage(format!("{} is no name for an artifact", destination.display()))
+    })?;
+    let beside = destination.with_file_name(format!(
+        ".{}.okapi-{}",
+        name.to_string_lossy(),
+        std::process::id()
+    ));
+    let placed = store
+        .place(&artifact, &beside, Placement::Private)
+        .map_err(Failure::from)
+        .and_then(|()| replace(&beside, destination).map_err(cannot));
+    if placed.is_err() {
+        // The first error is the one that matters.
+        let _ = remove(&beside);
+    }
+    placed?;
+    output::note(&format!("{}  {}", destination.display(), format::size(artifact.size)));
+    Ok(ExitCode::Done)
+}
+
+fn replace(new: &Path, old: &Path) -> std::io::Result<()> {
+    if old.is_dir() || new.is_dir() {
+        remove(old)?;
+    }
+    fs::rename(new, old)
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Finds the artifact that `NODE[:PORT]` names, as the pipeline stands now.
+pub(crate) fn find(
+    global: &Global,
+    pipeline: &PipelineArgs,
+    name: &str,
+) -> Result<(Store, Artifact), Failure> {
+    let place = project::locate(global, &pipeline.pipeline)?;
+    let registry = okapi_stages::registry();
+    let store = project::open_store_to_look(global, &place.root)?;
+    let (instance, port) = split_port(name);
+    let targets = [instance.to_owned()];
+    let loaded = project::prepare(global, pipeline, place, &registry, &store, &targets, &[])?;
+    let id = match loaded.selection.targets.as_slice() {
+        [id] => *id,
+        several => {
+            let names: Vec<_> = several
+                .iter()
+                .take(5)
+                .map(|&id| format!("'{}'", loaded.graph.instances[id as usize].name))
+                .collect();
+            let count = several.len();
+            return Err(Failure::usage(format!("`{instance}` has {count} instances: name one"))
+                .with_hint(format!("such as {}", names.join(", "))));
+        }
+    };
+    let port = port_index(&loaded.graph, id, port)?;
+    let machine = project::machine(None);
+    let evaluation = evaluate(&loaded.question(&machine, &store));
+    let State::Cached { first_output, .. } = evaluation.states[id as usize] else {
+        let message = format!("`{instance}` has no result as the pipeline stands now");
+        return Err(Failure::failed(message)
+            .with_hint(format!("run it: okapi run {} '{instance}'", pipeline.pipeline.display())));
+    };
+    let artifact = evaluation.artifacts[first_output as usize + port];
+    Ok((store, artifact))
+}
+
+/// `node[a=b]:port` into its two parts. A `:` inside brackets belongs to the instance.
+fn split_port(name: &str) -> (&str, Option<&str>) {
+    let after_brackets = name.rfind(']').map_or(0, |bracket| bracket + 1);
+    match name[after_brackets..].split_once(':') {
+        Some((rest, port)) => (&name[..after_brackets + rest.len()], Some(port)),
+        None => (name, None),
+    }
+}
+
+fn port_index(graph: &Graph, id: u32, port: Option<&str>) -> Result<usize, Failure> {
+    let node = graph.node(id);
+    let ports: Vec<_> = node.outputs.iter().map(|output| output.port.as_str()).collect();
+    let listed = ports.join(", ");
+    match port {
+        None if ports.len() == 1 => Ok(0),
+        None => Err(Failure::usage(format!("`{}` has several outputs: name one", node.name))
+            .with_hint(format!("{}:PORT, with a port of: {listed}", node.name))),
+        Some(port) => ports.iter().position(|it| *it == port).ok_or_else(|| {
+            Failure::usage(format!("`{}` has no output `{port}`", node.name))
+                .with_hint(format!("its outputs: {listed}"))
+        }),
+    }
+}

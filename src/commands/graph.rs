@@ -1,0 +1,34 @@
+//! `okapi graph`.
+
+use okapi_engine::graph_render;
+
+use crate::cli::{Global, GraphArgs, GraphFormat};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::project;
+use crate::ui::{color, output};
+
+/// Draws the graph of a pipeline.
+pub(crate) fn graph(global: &Global, arguments: &GraphArgs) -> Result<ExitCode, Failure> {
+    let place = project::locate(global, &arguments.pipeline.pipeline)?;
+    let registry = okapi_stages::registry();
+    let (graph, diagnostics) = project::check(&arguments.pipeline, &place, &registry);
+    if !diagnostics.items.is_empty() {
+        let text = crate::render::to_text(&diagnostics, color::stderr(global.color));
+        output::note(text.trim_end());
+    }
+    let Some(graph) = graph else { return Ok(ExitCode::BadUsage) };
+    let drawing = match arguments.format {
+        GraphFormat::Dot => graph_render::dot(&graph),
+        GraphFormat::Mermaid => graph_render::mermaid(&graph),
+        GraphFormat::Svg => graph_render::svg(&graph),
+        GraphFormat::Json => graph_render::json(&graph),
+    };
+    match &arguments.output {
+        None => output::print(&drawing)?,
+        Some(path) => std::fs::write(path, drawing).map_err(|error| {
+            Failure::failed(format!("cannot write {}: {error}", path.display()))
+        })?,
+    }
+    Ok(ExitCode::Done)
+}

@@ -1,0 +1,237 @@
+//! `okapi run`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use okapi_cache::{Access, Digest, Store};
+use okapi_engine::event::{Event, Outcome};
+use okapi_engine::executor::command_process::Launcher;
+use okapi_engine::executor::sandbox::{Sandbox, SandboxError};
+use okapi_engine::graph::Graph;
+use okapi_engine::manifest::ManifestText;
+use okapi_engine::publish::publish;
+use okapi_engine::run::{RunRequest, RunSummary, evaluate_for_run, run as run_engine};
+use okapi_engine::run_record::{self, RunEnd, RunInfo, RunRecord};
+
+use crate::cli::{Global, RunArgs};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::project::{self, Loaded};
+use crate::ui::progress::{self, Display};
+
+/// Brings nodes up to date.
+pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let place = project::locate(global, &arguments.pipeline.pipeline)?;
+    let registry = Arc::new(okapi_stages::registry());
+    let store = Arc::new(project::open_store(
+        global,
+        &place.root,
+        Access::ReadWrite,
+        arguments.durability.into(),
+    )?);
+    let guard = store.enter_run()?;
+    let loaded = project::prepare(
+        global,
+        &arguments.pipeline,
+        place,
+        &registry,
+        &store,
+        &arguments.targets,
+        &arguments.force,
+    )?;
+    let mut reporter = Reporter::new(arguments, &store, &loaded)?;
+    for digest in &guard.recovered {
+        reporter.say(Event::Warning {
+            message: format!(
+                "the object {} was damaged when the machine went down; it was set aside and what needs it is made anew",
+                digest.short()
+            ),
+        });
+    }
+    let machine = project::machine(arguments.jobs);
+    reporter.say(Event::RunStarted {
+        run: reporter.record.id().to_owned(),
+        pipeline: loaded.graph.name.clone(),
+        total: loaded.selection.len() as u64,
+        jobs: u64::from(machine.slots),
+    });
+    let pipeline = loaded.place.pipeline.clone();
+    let previous = || run_record::head(&store, &pipeline);
+    let mut request = RunRequest {
+        graph: &loaded.graph,
+        selection: &loaded.selection,
+        sources: &loaded.sources,
+        project_root: &loaded.place.root,
+        passed_env: &loaded.passed_env,
+        forced: &loaded.forced,
+        machine: &machine,
+        keep_going: arguments.keep_going,
+        grace: Duration::from_secs(arguments.grace),
+        store: Arc::clone(&store),
+        registry: Arc::clone(&registry),
+        launcher: Launcher::default(),
+        previous: &previous,
+        logs: reporter.record.logs(),
+    };
+    let evaluation = evaluate_for_run(&request);
+    if !evaluation.is_up_to_date() {
+        // Rules for commands are made only when something runs.
+        request.launcher = launcher(arguments, &loaded, &store, &mut reporter);
+    }
+    let summary = run_engine(&request, &evaluation, &mut |event| reporter.say(event))?;
+    let manifest = keep_manifest(&store, &pipeline, &loaded.graph, &summary)?;
+    let published = match publishes(arguments, &summary) {
+        true => place_published(&store, &loaded, &summary, &mut reporter),
+        false => Ok(()),
+    };
+    store.save_source_digests()?;
+    store.sync()?;
+    let end = RunEnd {
+        outcome: summary.outcome,
+        ran: summary.ran,
+        cached: summary.cached,
+        failed: summary.failed,
+        skipped: summary.skipped,
+        duration_ms: started.elapsed().as_millis() as u64,
+        manifest: Some(manifest),
+    };
+    reporter.finish(&store, end)?;
+    drop(guard);
+    if let Some(error) = summary.store_error {
+        return Err(error.into());
+    }
+    published?;
+    Ok(match summary.outcome {
+        Outcome::Succeeded => ExitCode::Done,
+        Outcome::Failed => ExitCode::Failed,
+        Outcome::Interrupted => ExitCode::Interrupted,
+        Outcome::StoreTrouble => ExitCode::StoreTrouble,
+    })
+}
+
+/// Events go to the display and to the run's record.
+struct Reporter {
+    display: Box<dyn Display>,
+    record: RunRecord,
+    trouble: Option<okapi_cache::StoreError>,
+}
+
+impl Reporter {
+    fn new(arguments: &RunArgs, store: &Store, loaded: &Loaded) -> Result<Reporter, Failure> {
+        let info = RunInfo {
+            version: 0,
+            id: String::new(),
+            okapi: env!("CARGO_PKG_VERSION").to_owned(),
+            pipeline: loaded.place.pipeline.clone(),
+            pipeline_digest: Digest::of(loaded.place.text.as_bytes()),
+            profile: arguments.pipeline.profile.clone(),
+            overrides: arguments.pipeline.overrides.clone(),
+            targets: arguments.targets.clone(),
+            started_unix_ms: 0,
+            end: None,
+        };
+        Ok(Reporter {
+            display: progress::choose(arguments.progress, arguments.quiet),
+            record: RunRecord::begin(store, info)?,
+            trouble: None,
+        })
+    }
+
+    fn say(&mut self, event: Event) {
+        if let Err(error) = self.record.keep(&event) {
+            // The run itself is worth more than its record.
+            self.trouble.get_or_insert(error);
+        }
+        self.display.show(&event);
+    }
+
+    fn finish(mut self, store: &Store, end: RunEnd) -> Result<(), Failure> {
+        self.say(Event::RunFinished {
+            outcome: end.outcome,
+            ran: end.ran,
+            cached: end.cached,
+            failed: end.failed,
+            skipped: end.skipped,
+            duration_ms: end.duration_ms,
+        });
+        let finished = self.record.finish(store, end);
+        if let Some(error) = self.trouble {
+            tracing::warn!("the run's record is incomplete: {error}");
+        }
+        finished?;
+        Ok(())
+    }
+}
+
+fn launcher(
+    arguments: &RunArgs,
+    loaded: &Loaded,
+    store: &Store,
+    reporter: &mut Reporter,
+) -> Launcher {
+    let sandbox = if arguments.no_sandbox {
+        None
+    } else {
+        let hidden = [loaded.place.root.clone(), store.root().to_owned()];
+        let shown = [store.work_folders(), store.scratch_folders()];
+        match Sandbox::new(&hidden, &shown) {
+            Ok(sandbox) => Some(Arc::new(sandbox)),
+            Err(error @ SandboxError::Unsupported) => {
+                tracing::info!("{error}");
+                None
+            }
+            Err(error) => {
+                reporter
+                    .say(Event::Warning { message: format!("no sandbox for commands: {error}") });
+                None
+            }
+        }
+    };
+    Launcher::new(sandbox, std::env::current_exe().ok())
+}
+
+/// Remembers which action each instance has now: from this run, or from the last for those that
+/// this run left alone.
+fn keep_manifest(
+    store: &Store,
+    pipeline: &str,
+    graph: &Graph,
+    summary: &RunSummary,
+) -> Result<Digest, Failure> {
+    let complete = summary.settled.iter().all(Option::is_some);
+    let previous = if complete { None } else { Some(run_record::head(store, pipeline)) };
+    let mut manifest = ManifestText::with_capacity(graph.instances.len());
+    for (instance, settled) in graph.instances.iter().zip(&summary.settled) {
+        let before = || previous.as_ref()?.action(&instance.name);
+        if let Some(action) = settled.as_ref().map(|it| it.action).or_else(before) {
+            manifest.push(&instance.name, &action);
+        }
+    }
+    let (text, digest) = manifest.finish();
+    run_record::set_head(store, pipeline, &text, &digest)?;
+    Ok(digest)
+}
+
+fn publishes(arguments: &RunArgs, summary: &RunSummary) -> bool {
+    let usable = match summary.outcome {
+        Outcome::Succeeded => true,
+        Outcome::Failed => arguments.keep_going,
+        Outcome::Interrupted | Outcome::StoreTrouble => false,
+    };
+    usable && !arguments.no_publish
+}
+
+fn place_published(
+    store: &Store,
+    loaded: &Loaded,
+    summary: &RunSummary,
+    reporter: &mut Reporter,
+) -> Result<(), Failure> {
+    let placed = publish(store, &loaded.graph, &loaded.place.root, &summary.settled)
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    for placed in placed {
+        reporter.say(Event::Published { path: placed.path, node: placed.node, kept: placed.kept });
+    }
+    Ok(())
+}

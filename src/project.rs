@@ -1,0 +1,336 @@
+//! From a command line to a loaded pipeline: where the project is, where the store is, the checked
+//! graph, the digests of the tracked files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use okapi_cache::{Access, Artifact, Durability, Store, StoreError};
+use okapi_engine::action::PassedEnv;
+use okapi_engine::diagnostic::Diagnostics;
+use okapi_engine::evaluate::Question;
+use okapi_engine::graph::Graph;
+use okapi_engine::graph_cache::{self, GraphKey};
+use okapi_engine::load::{LoadRequest, load};
+use okapi_engine::machine::Machine;
+use okapi_engine::selection::{Selection, matching};
+use okapi_engine::stage::StageRegistry;
+
+use crate::cli::{Global, PipelineArgs};
+use crate::env_vars;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::ui;
+
+/// Where things are.
+pub(crate) struct Place {
+    /// The project's root, absolute, without symlinks.
+    pub(crate) root: PathBuf,
+    /// The pipeline file from the project's root.
+    pub(crate) pipeline: String,
+    /// The pipeline file as the user named it.
+    pub(crate) named: PathBuf,
+    /// Its text.
+    pub(crate) text: String,
+}
+
+/// A pipeline, ready to be planned or run.
+pub(crate) struct Loaded {
+    pub(crate) place: Place,
+    pub(crate) graph: Graph,
+    pub(crate) selection: Selection,
+    /// By source of the graph; `None` for those that nothing selected tracks.
+    pub(crate) sources: Vec<Option<Artifact>>,
+    pub(crate) passed_env: PassedEnv,
+    pub(crate) forced: Vec<bool>,
+}
+
+/// Finds the project and reads the pipeline file.
+pub(crate) fn locate(global: &Global, pipeline: &Path) -> Result<Place, Failure> {
+    let real = fs::canonicalize(pipeline).map_err(|error| {
+        Failure::usage(format!("cannot read the pipeline {}: {error}", pipeline.display()))
+            .with_hint(similar_file(pipeline))
+    })?;
+    if real.is_dir() {
+        return Err(Failure::usage(format!("{} is a folder, not a pipeline", pipeline.display()))
+            .with_hint(first_pipeline_in(&real)));
+    }
+    let root = match &global.project {
+        Some(root) => canonical(root)?,
+        None => find_root(&real),
+    };
+    let inside = real.strip_prefix(&root).map_err(|_| {
+        let (file, root) = (pipeline.display(), root.display());
+        Failure::usage(format!("the pipeline {file} lies outside the project {root}"))
+            .with_hint("name the project by --project".to_owned())
+    })?;
+    let inside = inside.to_str().map(str::to_owned).ok_or_else(|| {
+        Failure::usage(format!("the path of {} is not UTF-8", pipeline.display()))
+    })?;
+    let bytes = fs::read(&real).map_err(|error| {
+        Failure::usage(format!("cannot read the pipeline {}: {error}", pipeline.display()))
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let message = format!("{}:{line}: the text is not UTF-8", pipeline.display());
+        Failure::usage(message).with_hint("save the file as UTF-8".to_owned())
+    })?;
+    Ok(Place { root, pipeline: inside, named: pipeline.to_owned(), text })
+}
+
+/// The project without a pipeline, for commands that look at the store alone.
+pub(crate) fn root_without_pipeline(global: &Global) -> Result<PathBuf, Failure> {
+    match &global.project {
+        Some(root) => canonical(root),
+        None => {
+            let here = canonical(Path::new("."))?;
+            let marked = here.ancestors().find(|folder| is_root(folder));
+            Ok(marked.unwrap_or(&here).to_owned())
+        }
+    }
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, Failure> {
+    fs::canonicalize(path)
+        .map_err(|error| Failure::usage(format!("cannot open {}: {error}", path.display())))
+}
+
+fn is_root(folder: &Path) -> bool {
+    folder.join(".okapi").join("format").exists() || folder.join(".git").exists()
+}
+
+fn find_root(pipeline: &Path) -> PathBuf {
+    let folder = pipeline.parent().unwrap_or(pipeline);
+    if let Some(root) = folder.ancestors().find(|folder| is_root(folder)) {
+        return root.to_owned();
+    }
+    match fs::canonicalize(".") {
+        Ok(here) if pipeline.starts_with(&here) => here,
+        _ => folder.to_owned(),
+    }
+}
+
+fn similar_file(pipeline: &Path) -> Option<String> {
+    let folder =
+        pipeline.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let wanted = pipeline.file_name()?.to_str()?;
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| is_yaml(name))
+        .collect();
+    names.sort();
+    match okapi_engine::suggest::nearest(wanted, names.iter().map(String::as_str)) {
+        Some(near) => Some(format!("did you mean {}?", folder.join(near).display())),
+        None if names.is_empty() => Some("`okapi init` writes one to begin with".to_owned()),
+        None => Some(format!("there is: {}", names.join(", "))),
+    }
+}
+
+fn first_pipeline_in(folder: &Path) -> Option<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| is_yaml(name))
+        .collect();
+    names.sort();
+    Some(format!("name a file in it, such as {}", folder.join(names.first()?).display()))
+}
+
+fn is_yaml(name: &str) -> bool {
+    name.ends_with(".yaml") || name.ends_with(".yml")
+}
+
+/// Opens the project's store.
+pub(crate) fn open_store(
+    global: &Global,
+    root: &Path,
+    access: Access,
+    durability: Durability,
+) -> Result<Store, Failure> {
+    let path = global.store.clone().unwrap_or_else(|| root.join(".okapi"));
+    if access == Access::ReadOnly && !path.join("format").exists() {
+        return Err(Failure::usage(format!("there is no store at {}", path.display()))
+            .with_hint("`okapi run` makes one; name another by --store".to_owned()));
+    }
+    let store = Store::open(&path, access, durability)?;
+    if store.damaged_log_bytes() > 0 {
+        tracing::warn!(
+            "{} bytes of the store's log are damaged; their results will be made anew",
+            store.damaged_log_bytes()
+        );
+    }
+    Ok(store)
+}
+
+/// Opens the project's store for a command that only looks, and need not be able to write.
+pub(crate) fn open_store_to_look(global: &Global, root: &Path) -> Result<Store, Failure> {
+    match open_store(global, root, Access::ReadWrite, Durability::Batch) {
+        Ok(store) => Ok(store),
+        Err(error) => {
+            open_store(global, root, Access::ReadOnly, Durability::None).map_err(|_| error)
+        }
+    }
+}
+
+/// Loads, checks and selects. Mistakes are printed here.
+pub(crate) fn prepare(
+    global: &Global,
+    arguments: &PipelineArgs,
+    place: Place,
+    registry: &StageRegistry,
+    store: &Store,
+    targets: &[String],
+    force: &[String],
+) -> Result<Loaded, Failure> {
+    let key = graph_key(arguments, &place).digest(registry);
+    let kept = graph_cache::get(store, &key);
+    let was_kept = kept.is_some();
+    let graph = match kept {
+        Some(graph) => graph,
+        None => load_anew(global, arguments, &place, registry, Some((store, &key)))?,
+    };
+    let selection = select(&graph, targets)?;
+    let sources = match digest_sources(store, &place.root, &graph, &selection) {
+        Ok(sources) => sources,
+        Err(error) => {
+            // A tracked file has gone since the graph was kept: checking again says so properly.
+            if was_kept {
+                load_anew(global, arguments, &place, registry, None)?;
+            }
+            return Err(error);
+        }
+    };
+    let mut forced = vec![false; graph.instances.len()];
+    for target in force {
+        let found = matching(&graph, target);
+        if found.is_empty() {
+            select(&graph, std::slice::from_ref(target))?;
+        }
+        found.into_iter().for_each(|id| forced[id as usize] = true);
+    }
+    let passed_env = passed_env(&graph);
+    Ok(Loaded { place, graph, selection, sources, passed_env, forced })
+}
+
+fn graph_key<'a>(arguments: &'a PipelineArgs, place: &'a Place) -> GraphKey<'a> {
+    GraphKey {
+        text: &place.text,
+        pipeline: &place.pipeline,
+        project_root: place.root.to_str().unwrap_or_default(),
+        profile: arguments.profile.as_deref(),
+        overrides: &arguments.overrides,
+    }
+}
+
+/// Checks the pipeline file; prints what is wrong with it.
+fn load_anew(
+    global: &Global,
+    arguments: &PipelineArgs,
+    place: &Place,
+    registry: &StageRegistry,
+    keep: Option<(&Store, &okapi_cache::Digest)>,
+) -> Result<Graph, Failure> {
+    let (graph, diagnostics) = check(arguments, place, registry);
+    if !diagnostics.items.is_empty() {
+        let color = ui::color::stderr(global.color);
+        ui::output::note(crate::render::to_text(&diagnostics, color).trim_end());
+    }
+    let Some(graph) = graph else { return Err(Failure::silent(ExitCode::BadUsage)) };
+    // A pipeline with warnings is checked each time, so that they are seen each time.
+    if let Some((store, key)) = keep
+        && diagnostics.items.is_empty()
+        && let Err(error) = graph_cache::put(store, key, &graph)
+    {
+        tracing::info!("the checked pipeline is not kept: {error}");
+    }
+    Ok(graph)
+}
+
+/// Checks the pipeline file.
+pub(crate) fn check(
+    arguments: &PipelineArgs,
+    place: &Place,
+    registry: &StageRegistry,
+) -> (Option<Graph>, Diagnostics) {
+    let pipeline_dir = place.pipeline.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let request = LoadRequest {
+        text: &place.text,
+        file: &place.named,
+        pipeline_dir,
+        profile: arguments.profile.as_deref(),
+        overrides: &arguments.overrides,
+        project_root: &place.root,
+    };
+    load(request, registry)
+}
+
+fn select(graph: &Graph, targets: &[String]) -> Result<Selection, Failure> {
+    Selection::new(graph, targets).map_err(|unknown| {
+        let messages: Vec<_> = unknown.iter().map(ToString::to_string).collect();
+        let hint = unknown.into_iter().find_map(|it| it.hint);
+        Failure::usage(messages.join("; ")).with_hint(hint)
+    })
+}
+
+fn digest_sources(
+    store: &Store,
+    root: &Path,
+    graph: &Graph,
+    selection: &Selection,
+) -> Result<Vec<Option<Artifact>>, Failure> {
+    let mut wanted = vec![false; graph.sources.len()];
+    for (id, instance) in graph.instances.iter().enumerate().filter(|(id, _)| selection.needed[*id])
+    {
+        debug_assert!(selection.needed[id]);
+        let prompts = instance.prompts.iter().map(|(_, source)| source);
+        for &source in instance.files.iter().chain(prompts) {
+            wanted[source as usize] = true;
+        }
+    }
+    let ids: Vec<_> = (0..graph.sources.len()).filter(|&id| wanted[id]).collect();
+    let paths: Vec<_> = ids.iter().map(|&id| root.join(&*graph.sources[id].path)).collect();
+    let mut sources = vec![None; graph.sources.len()];
+    for (id, found) in ids.into_iter().zip(store.digest_sources(&paths)) {
+        match found {
+            Ok(artifact) => sources[id] = Some(artifact),
+            Err(error @ (StoreError::Io { .. } | StoreError::Unstorable { .. })) => {
+                return Err(Failure::usage(format!("a tracked file cannot be read: {error}")));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if let Err(error) = store.save_source_digests() {
+        tracing::info!("digests of tracked files are not kept: {error}");
+    }
+    Ok(sources)
+}
+
+fn passed_env(graph: &Graph) -> PassedEnv {
+    let names = graph.nodes.iter().flat_map(|node| &node.pass_env);
+    let value =
+        |name: &String| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    names.map(|name| (name.clone(), value(name))).collect::<BTreeMap<_, _>>()
+}
+
+/// The machine, with `jobs` slots.
+pub(crate) fn machine(jobs: Option<u32>) -> Machine {
+    let visible = std::env::var(env_vars::CUDA_VISIBLE_DEVICES).ok();
+    Machine::detect(jobs, visible.as_deref())
+}
+
+impl Loaded {
+    /// What to evaluate.
+    pub(crate) fn question<'a>(&'a self, machine: &'a Machine, store: &'a Store) -> Question<'a> {
+        Question {
+            graph: &self.graph,
+            selection: &self.selection,
+            sources: &self.sources,
+            passed_env: &self.passed_env,
+            forced: &self.forced,
+            machine,
+            store,
+        }
+    }
+}

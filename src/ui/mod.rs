@@ -1,0 +1,8 @@
+//! How okapi talks to people.
+
+pub(crate) mod color;
+pub(crate) mod format;
+pub(crate) mod logging;
+pub(crate) mod output;
+pub(crate) mod progress;
+pub(crate) mod table;
