@@ -185,8 +185,15 @@ impl<'a> Sources<'a> {
                 .filter_map(|entry| entry.file_name().into_string().ok())
                 .collect();
             names.sort();
-            return Some(match suggest::nearest(part, names.iter().map(String::as_str)) {
-                Some(near) => format!("did you mean `{}`?", folder.join(near).display()),
+            let near = suggest::nearest(part, names.iter().map(String::as_str));
+            return Some(match near.map(|near| folder.join(near)) {
+                Some(near) => {
+                    // The rest of the path counts only if it is there too.
+                    let rest = path.split('/').skip(near.components().count());
+                    let whole = near.join(rest.collect::<PathBuf>());
+                    let meant = if self.root.join(&whole).exists() { whole } else { near };
+                    format!("did you mean `{}`?", meant.display())
+                }
                 None if folder.as_os_str().is_empty() => {
                     format!("there is no `{part}` in the project's root")
                 }

@@ -2,6 +2,8 @@
 //! everything, and the JSON Schema of it all (`schema`).
 
 pub mod codes;
+#[cfg(test)]
+mod differential;
 pub(crate) mod expect;
 pub(crate) mod findings;
 pub(crate) mod parse;
