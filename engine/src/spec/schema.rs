@@ -84,7 +84,7 @@ fn described(mut schema: Value, text: &str) -> Value {
 }
 
 /// The schema, or a text that holds a reference.
-fn or_reference(schema: Value) -> Value {
+fn or_reference(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "$ref": "#/$defs/reference" }] })
 }
 
@@ -101,7 +101,7 @@ fn node_properties(stages: &[&str], stage_help: &[String]) -> Value {
             json!({
                 "type": "object",
                 "minProperties": 1,
-                "additionalProperties": or_reference(json!({
+                "additionalProperties": or_reference(&json!({
                     "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/scalar" },
                 })),
             }),
@@ -127,12 +127,12 @@ fn node_properties(stages: &[&str], stage_help: &[String]) -> Value {
         "teacher": described(json!({ "type": "string" }), "The teacher that answers, by name."),
         "run": described(json!({ "type": "string" }), "A shell script. Inputs are at $OKAPI_INPUT_<PORT>, outputs go to $OKAPI_OUTPUT_<PORT>."),
         "files": described(
-            json!({ "type": "array", "items": { "type": "string" } }),
+            or_reference(&json!({ "type": "array", "items": { "type": "string" } })),
             "Files and folders of the project that the script uses, tracked by content.",
         ),
-        "env": described(scalars, "Environment variables with their values; part of the node's identity."),
+        "env": described(or_reference(&scalars), "Environment variables with their values; part of the node's identity."),
         "pass_env": described(
-            json!({ "type": "array", "items": { "type": "string" } }),
+            or_reference(&json!({ "type": "array", "items": { "type": "string" } })),
             "Environment variables taken from the caller; their values are part of the node's identity and are never written down.",
         ),
         "outputs": described(
@@ -144,9 +144,9 @@ fn node_properties(stages: &[&str], stage_help: &[String]) -> Value {
                 "type": "object",
                 "additionalProperties": false,
                 "properties": {
-                    "cpu": described(or_reference(json!({ "type": "number", "exclusiveMinimum": 0 })), "Processor slots; 1 if left out."),
+                    "cpu": described(or_reference(&json!({ "type": "number", "exclusiveMinimum": 0 })), "Processor slots; 1 if left out."),
                     "mem": described(json!({ "type": ["string", "integer"] }), "Memory: `512M`, `16G`, or bytes."),
-                    "gpu": described(or_reference(json!({ "type": "integer", "minimum": 0 })), "Whole GPUs, handed out by id."),
+                    "gpu": described(or_reference(&json!({ "type": "integer", "minimum": 0 })), "Whole GPUs, handed out by id."),
                 },
             }),
             "What the node needs while it runs. It never decides whether the node runs again.",
@@ -155,9 +155,9 @@ fn node_properties(stages: &[&str], stage_help: &[String]) -> Value {
             json!({ "type": ["string", "number"] }),
             "The longest it may run: `90s`, `10m`, `2h`, or seconds.",
         ),
-        "retries": described(or_reference(json!({ "type": "integer", "minimum": 0 })), "How many times a failure is tried again."),
-        "seed": described(or_reference(json!({ "type": "integer" })), "The seed for whatever is random."),
-        "epoch": described(or_reference(json!({ "type": "integer", "minimum": 0 })), "Raise it to disown all earlier results of the node."),
+        "retries": described(or_reference(&json!({ "type": "integer", "minimum": 0 })), "How many times a failure is tried again."),
+        "seed": described(or_reference(&json!({ "type": "integer" })), "The seed for whatever is random."),
+        "epoch": described(or_reference(&json!({ "type": "integer", "minimum": 0 })), "Raise it to disown all earlier results of the node."),
     })
 }
 
@@ -222,7 +222,7 @@ fn condition(descriptor: &StageDescriptor) -> Value {
 fn param_schema(param: &Param) -> Value {
     let mut schema = type_schema(&param.ty);
     if !matches!(param.ty, ParamType::String | ParamType::Source | ParamType::Any) {
-        schema = or_reference(schema);
+        schema = or_reference(&schema);
     }
     if let ParamDefault::Value(text) = param.default
         && let Ok(default) = serde_json::from_str::<Value>(text)
@@ -262,10 +262,10 @@ fn type_schema(ty: &ParamType) -> Value {
             json!({ "enum": kinds })
         }
         ParamType::List(item) => {
-            json!({ "type": "array", "items": or_reference(type_schema(item)) })
+            json!({ "type": "array", "items": or_reference(&type_schema(item)) })
         }
         ParamType::Map(item) => {
-            json!({ "type": "object", "additionalProperties": or_reference(type_schema(item)) })
+            json!({ "type": "object", "additionalProperties": or_reference(&type_schema(item)) })
         }
         ParamType::Any => json!({}),
     }

@@ -141,7 +141,8 @@ fn syntax_error(text: &str, error: &granit_parser::ScanError, findings: &mut Fin
     let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
     let line = text[line_start..].lines().next().unwrap_or("");
     let indent = &line[..line.len() - line.trim_start().len()];
-    let at = Span { start: offset as u32, end: (offset + 1).min(text.len()) as u32 };
+    let width = text[offset..].chars().next().map_or(0, char::len_utf8);
+    let at = Span { start: offset as u32, end: (offset + width) as u32 };
     if let Some(tab) = indent.find('\t') {
         let tab = (line_start + tab) as u32;
         findings

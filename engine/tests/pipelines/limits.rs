@@ -19,8 +19,10 @@ fn a_long_chain_needs_no_stack() {
     const LENGTH: usize = 100_000;
     let mut text = String::from("okapi: 1\nnodes:\n");
     for node in (0..LENGTH).rev() {
-        let input = if node == 0 { String::new() } else { format!(", inputs: {{x: n{}}}", node - 1) };
-        let _ = writeln!(text, "  n{node}: {{stage: command, run: w, outputs: {{o: file}}{input}}}");
+        let input =
+            if node == 0 { String::new() } else { format!(", inputs: {{x: n{}}}", node - 1) };
+        let _ =
+            writeln!(text, "  n{node}: {{stage: command, run: w, outputs: {{o: file}}{input}}}");
     }
     with_small_stack(move || {
         let graph = graph(&text);

@@ -56,8 +56,9 @@ fn params_outside_the_identity_are_settings() {
 #[test]
 fn a_whole_reference_keeps_its_type_and_an_embedded_one_is_text() {
     let text = "okapi: 1\nvars: {n: 2, r: 2.0e-5, m: {k: [a, b]}}\n".to_owned()
-        + &train("epochs: \"${vars.n}\", title: \"${vars.n} at ${vars.r} ${vars.m.k[1]}\", extra: \"${vars.m}\"")
-            ["okapi: 1\n".len()..];
+        + &train(
+            "epochs: \"${vars.n}\", title: \"${vars.n} at ${vars.r} ${vars.m.k[1]}\", extra: \"${vars.m}\"",
+        )["okapi: 1\n".len()..];
     let graph = graph(&text);
     let learn = declared(&graph, "learn");
     assert!(learn.contains("\"epochs\":2"), "{learn}");
@@ -89,7 +90,8 @@ fn a_script_that_names_the_project_is_warned_of() {
 
 #[test]
 fn an_override_takes_part_like_the_file() {
-    let text = "okapi: 1\nvars: {n: 1}\n".to_owned() + &train("epochs: \"${vars.n}\"")["okapi: 1\n".len()..];
+    let text = "okapi: 1\nvars: {n: 1}\n".to_owned()
+        + &train("epochs: \"${vars.n}\"")["okapi: 1\n".len()..];
     let (changed, diagnostics) = load_text(&text, "", None, &["vars.n=7"]);
     assert!(diagnostics.items.is_empty(), "{}", render(&diagnostics));
     assert!(declared(&changed.unwrap(), "learn").contains("\"epochs\":7"));

@@ -195,9 +195,8 @@ pub(crate) fn render(diagnostics: &Diagnostics) -> String {
 /// All of a graph but the places in the file, an instance a paragraph.
 pub(crate) fn describe(graph: &Graph) -> String {
     let mut text = format!("pipeline {}\n", graph.name);
-    let port = |instance: u32, port: u16| {
-        graph.node(instance).outputs[usize::from(port)].port.as_str()
-    };
+    let port =
+        |instance: u32, port: u16| graph.node(instance).outputs[usize::from(port)].port.as_str();
     for node in &graph.nodes {
         text += &format!("node {} ({})", node.name, node.stage);
         text += &format!(" axes {:?}", node.axes);
