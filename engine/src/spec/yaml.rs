@@ -19,7 +19,7 @@ const MOST_BYTES: usize = 64 << 20;
 /// The most values that aliases may add.
 const MOST_ALIASED: usize = 1_000_000;
 /// The most values in a file.
-const MOST_VALUES: usize = 8_000_000;
+const MOST_VALUES: usize = 4_000_000;
 /// The deepest nesting, aliases expanded. Everything that walks the tree recurses no deeper.
 pub(crate) const DEEPEST: usize = 128;
 
