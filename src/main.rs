@@ -33,6 +33,5 @@ fn main() {
     };
     // What is buffered is written; large structures are not taken apart one by one.
     let _ = std::io::stdout().flush();
-    #[expect(clippy::exit, reason = "the one place where the program ends")]
     std::process::exit(code.into());
 }

@@ -67,7 +67,7 @@ fn one(renderer: &Renderer, diagnostics: &Diagnostics, item: &Diagnostic) -> Str
     if let Some(hint) = &item.hint {
         group = group.element(Level::HELP.message(hint.as_str()));
     }
-    renderer.render(&[group]).to_string()
+    renderer.render(&[group])
 }
 
 /// A span as a range of whole characters inside the text; one over several lines ends with the

@@ -42,22 +42,24 @@ impl Faults {
     }
 }
 
+/// The next number of a temporary file of this process: one process may have a store open twice.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
 /// Creates temporary files and gives them their names.
 #[derive(Debug)]
 pub(crate) struct AtomicWriter {
     tmp: PathBuf,
-    counter: AtomicU64,
     pub(crate) faults: Faults,
 }
 
 impl AtomicWriter {
     pub(crate) fn new(tmp: PathBuf, faults: Faults) -> AtomicWriter {
-        AtomicWriter { tmp, counter: AtomicU64::new(0), faults }
+        AtomicWriter { tmp, faults }
     }
 
     /// A name in `tmp/` that nobody else uses: process, and a number within it.
     pub(crate) fn temp_path(&self) -> PathBuf {
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         self.tmp.join(format!("{}-{number}", std::process::id()))
     }
 

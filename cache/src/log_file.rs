@@ -397,7 +397,7 @@ mod tests {
         let path = folder.path().join("a.log");
         let mut log = LogFile::new(path.clone(), "test");
         append(&mut log, &[b"one", b"two"]);
-        let mut reader = LogFile::new(path.clone(), "test");
+        let mut reader = LogFile::new(path, "test");
         assert_eq!(records(&mut reader).len(), 2);
         log.replace(&[b"two".to_vec()], &folder.path().join("temp")).unwrap();
         let mut found = Vec::new();

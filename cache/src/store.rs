@@ -17,7 +17,7 @@ use crate::lease::{Holder, Lease};
 use crate::materialize::{self, Placement};
 use crate::run_guard::RunGuard;
 use crate::stat_cache::StatCache;
-use crate::tree::{Tree, TreeEntry};
+use crate::tree::{FileSink, Tree, TreeEntry};
 use crate::{ActionDigest, Digest, StoreError};
 
 /// The format of stores that this code writes.
@@ -257,7 +257,7 @@ impl Store {
         &self,
         path: &Path,
         kind: ArtifactKind,
-        store: &mut dyn FnMut(&Path) -> Result<(Digest, u64), StoreError>,
+        store: &mut FileSink<'_>,
     ) -> Result<Artifact, StoreError> {
         self.unsynced.store(true, Ordering::Relaxed);
         match kind {
@@ -523,6 +523,10 @@ fn initialise(root: &Path) -> Result<(), StoreError> {
         let known = name.to_str().is_some_and(|name| {
             FOLDERS.contains(&name) || name == ".gitignore" || name.starts_with("format.")
         });
+        // Another process may have finished the same work since the first look.
+        if !known && format.exists() {
+            return Ok(());
+        }
         if !known {
             return Err(StoreError::NotAStore { path: root.to_owned() });
         }

@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::AtPath;
 use crate::{Digest, StoreError, canonical_json};
 
+/// Stores or hashes one file of a folder; returns digest and size.
+pub(crate) type FileSink<'a> = dyn FnMut(&Path) -> Result<(Digest, u64), StoreError> + 'a;
+
 /// The contents of a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,10 +75,7 @@ impl TreeEntry {
 
 impl Tree {
     /// Lists a folder; `store` stores or hashes each file and returns digest and size.
-    pub(crate) fn of_folder(
-        folder: &Path,
-        store: &mut dyn FnMut(&Path) -> Result<(Digest, u64), StoreError>,
-    ) -> Result<Tree, StoreError> {
+    pub(crate) fn of_folder(folder: &Path, store: &mut FileSink<'_>) -> Result<Tree, StoreError> {
         let mut entries = Vec::new();
         // A stack, not recursion: folders may be nested deeper than a thread's stack.
         let mut stack = vec![String::new()];

@@ -30,12 +30,13 @@ impl Machine {
     }
 
     /// What `resources` take of this machine. An instance that asks for more processors or memory
-    /// than there are gets all of them: it runs, alone.
+    /// than there are gets all of them: it runs, alone. One that asks for more GPUs than there are
+    /// is refused before it is granted anything.
     pub fn clamp(&self, resources: Resources) -> Resources {
         Resources {
             cpu_milli: resources.cpu_milli.min(self.slots.saturating_mul(1000)),
             memory: resources.memory.min(self.memory),
-            gpu: resources.gpu,
+            gpu: resources.gpu.min(self.gpus.len() as u32),
         }
     }
 }

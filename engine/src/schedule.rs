@@ -10,7 +10,7 @@
 //!  Skipped ◀─────────────────── put back (retry, lease) ◀─────────────────┘ its readers
 //! ```
 //!
-//! Every change of state goes through [`Schedule::set`]. Ready instances leave in the order of the
+//! Every change of state goes through `Schedule::set`. Ready instances leave in the order of the
 //! longest path still ahead of them; ties go to the smaller id, so that the order is repeatable.
 
 use std::cmp::Reverse;

@@ -67,7 +67,7 @@ pub(crate) fn explain(global: &Global, arguments: &ExplainArgs) -> Result<ExitCo
             text.push_str(&format!("{name} {}{reason}\n", verdict_phrase(planned.verdict)));
             match &explanation {
                 Some(explanation) => {
-                    text.push_str(&describe(explanation, planned.verdict, colored))
+                    text.push_str(&describe(explanation, planned.verdict, colored));
                 }
                 None => text.push_str(&waiting(planned.waits_for.as_deref())),
             }

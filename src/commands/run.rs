@@ -42,7 +42,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
     )?;
     let mut reporter = Reporter::new(arguments, &store, &loaded)?;
     for digest in &guard.recovered {
-        reporter.say(Event::Warning {
+        reporter.say(&Event::Warning {
             message: format!(
                 "the object {} was damaged when the machine went down; it was set aside and what needs it is made anew",
                 digest.short()
@@ -50,7 +50,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         });
     }
     let machine = project::machine(arguments.jobs);
-    reporter.say(Event::RunStarted {
+    reporter.say(&Event::RunStarted {
         run: reporter.record.id().to_owned(),
         pipeline: loaded.graph.name.clone(),
         total: loaded.selection.len() as u64,
@@ -79,7 +79,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         // Rules for commands are made only when something runs.
         request.launcher = launcher(arguments, &loaded, &store, &mut reporter);
     }
-    let summary = run_engine(&request, &evaluation, &mut |event| reporter.say(event))?;
+    let summary = run_engine(&request, &evaluation, &mut |event| reporter.say(&event))?;
     let manifest = keep_manifest(&store, &pipeline, &loaded.graph, &summary)?;
     let published = match publishes(arguments, &summary) {
         true => place_published(&store, &loaded, &summary, &mut reporter),
@@ -138,16 +138,16 @@ impl Reporter {
         })
     }
 
-    fn say(&mut self, event: Event) {
-        if let Err(error) = self.record.keep(&event) {
+    fn say(&mut self, event: &Event) {
+        if let Err(error) = self.record.keep(event) {
             // The run itself is worth more than its record.
             self.trouble.get_or_insert(error);
         }
-        self.display.show(&event);
+        self.display.show(event);
     }
 
     fn finish(mut self, store: &Store, end: RunEnd) -> Result<(), Failure> {
-        self.say(Event::RunFinished {
+        self.say(&Event::RunFinished {
             outcome: end.outcome,
             ran: end.ran,
             cached: end.cached,
@@ -183,7 +183,7 @@ fn launcher(
             }
             Err(error) => {
                 reporter
-                    .say(Event::Warning { message: format!("no sandbox for commands: {error}") });
+                    .say(&Event::Warning { message: format!("no sandbox for commands: {error}") });
                 None
             }
         }
@@ -231,7 +231,7 @@ fn place_published(
     let placed = publish(store, &loaded.graph, &loaded.place.root, &summary.settled)
         .map_err(|error| Failure::failed(error.to_string()))?;
     for placed in placed {
-        reporter.say(Event::Published { path: placed.path, node: placed.node, kept: placed.kept });
+        reporter.say(&Event::Published { path: placed.path, node: placed.node, kept: placed.kept });
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ fn document(descriptor: &StageDescriptor) -> String {
     );
     match descriptor.inputs {
         Inputs::Any => {
-            text.push_str("Any ports, of any kind; each takes one artifact or a gathering.\n")
+            text.push_str("Any ports, of any kind; each takes one artifact or a gathering.\n");
         }
         Inputs::Fixed([]) => text.push_str("None.\n"),
         Inputs::Fixed(ports) => {

@@ -57,12 +57,13 @@ impl Launcher {
             .stdout(create(&work.stdout)?)
             .stderr(create(&work.stderr)?)
             .process_group(0);
+        // Before the command, so that there is someone to tell of it at once.
+        let watchdog = self.watchdog();
         let mut child = self.spawn(&mut command).map_err(|source| StageError::Io {
             path: PathBuf::from(command.get_program()),
             source,
         })?;
         let group = Pid::from_child(&child);
-        let watchdog = self.watchdog();
         if let Some(watchdog) = watchdog {
             watchdog.begin(group);
         }

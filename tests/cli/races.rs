@@ -1,0 +1,112 @@
+//! Several runs on one store, and runs that are told to stop.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use crate::sandbox::{Said, Sandbox};
+
+/// Every execution leaves a line in `ran/`, outside the project, one file per execution.
+fn counting(sandbox: &Sandbox, nodes: usize) {
+    let ran = sandbox.path("ran");
+    fs::create_dir_all(&ran).unwrap();
+    let mut pipeline = String::from("okapi: 1\nname: race\nnodes:\n");
+    for node in 0..nodes {
+        let input =
+            if node >= 4 { format!("inputs: {{i: n{}}}, ", node - 4) } else { String::new() };
+        pipeline.push_str(&format!(
+            "  n{node}: {{stage: command, {input}run: 'mktemp {}/n{node}.XXXXXX >&2; echo {node} > \"$OKAPI_OUTPUT_O\"', outputs: {{o: file}}}}\n",
+            ran.display()
+        ));
+    }
+    sandbox.write("p.yaml", &pipeline);
+}
+
+#[test]
+fn two_and_eight_runs_at_once_execute_each_action_once() {
+    for runs in [2, 8] {
+        let sandbox = Sandbox::new("");
+        let nodes = 24;
+        counting(&sandbox, nodes);
+        let children: Vec<Child> = (0..runs)
+            .map(|_| sandbox.start(&["run", "p.yaml", "--no-sandbox", "-j", "2"]))
+            .collect();
+        for child in children {
+            let said = Said::of(child.wait_with_output().unwrap());
+            assert_eq!(said.code, Some(0), "{}", said.stderr);
+        }
+        let executions = fs::read_dir(sandbox.path("ran")).unwrap().count();
+        assert_eq!(executions, nodes, "with {runs} runs at once");
+        assert_eq!(sandbox.okapi(&["cache", "verify"]).code, Some(0));
+    }
+}
+
+/// Starts a run whose one command says its process number and then sleeps.
+fn sleeping(script: &str) -> (Sandbox, Child, Pid) {
+    let sandbox = Sandbox::new(&format!(
+        "okapi: 1\nname: sleep\nnodes:\n  n:\n    stage: command\n    run: |\n      {script}\n    outputs: {{o: file}}\n"
+    ));
+    let fifo = sandbox.path("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    sandbox.edit("p.yaml", "FIFO", fifo.to_str().unwrap());
+    let child = sandbox.start(&["run", "p.yaml", "--no-sandbox", "--grace", "1"]);
+    let mut line = String::new();
+    BufReader::new(fs::File::open(&fifo).unwrap()).read_line(&mut line).unwrap();
+    let pid = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+    (sandbox, child, pid)
+}
+
+fn wait_until_gone(pid: Pid) {
+    for _ in 0..1000 {
+        // A zombie that nobody has waited for yet still counts as a process.
+        let state = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+        let zombie = state.is_ok_and(|stat| stat.contains(") Z"));
+        if zombie || test_kill_process(pid).is_err() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("process {} is an orphan", pid.as_raw_nonzero());
+}
+
+#[test]
+fn ctrl_c_ends_commands_politely_and_exits_with_130() {
+    let (sandbox, child, pid) = sleeping(
+        "trap 'echo was asked to stop >&2; exit 1' TERM; echo $$ > FIFO; sleep 600 & wait",
+    );
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let said = Said::of(child.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(130), "{}", said.stderr);
+    wait_until_gone(pid);
+    let runs = sandbox.okapi(&["runs", "--json"]).json();
+    assert_eq!(runs["runs"][0]["end"]["outcome"], "interrupted");
+}
+
+#[test]
+fn a_command_that_ignores_the_request_is_killed_after_the_grace_period() {
+    let (_sandbox, child, pid) =
+        sleeping("trap '' TERM; echo $$ > FIFO; while :; do sleep 1; done");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(Said::of(child.wait_with_output().unwrap()).code, Some(130));
+    wait_until_gone(pid);
+}
+
+#[test]
+fn a_killed_okapi_leaves_no_orphan() {
+    let (_sandbox, mut child, pid) = sleeping("echo $$ > FIFO; sleep 600");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until_gone(pid);
+}
+
+#[test]
+fn what_a_script_leaves_in_the_background_ends_with_it() {
+    let sandbox = Sandbox::new(
+        "okapi: 1\nname: b\nnodes:\n  n: {stage: command, run: 'sleep 600 & echo $! > \"$OKAPI_OUTPUT_O\"', outputs: {o: text}}\n",
+    );
+    sandbox.run();
+    let pid = sandbox.okapi(&["show", "p.yaml", "n"]).stdout.trim().parse().unwrap();
+    wait_until_gone(Pid::from_raw(pid).unwrap());
+}
