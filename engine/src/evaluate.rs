@@ -101,6 +101,11 @@ impl Evaluation {
         }
     }
 
+    /// How many instances are cached.
+    pub fn count_cached(&self) -> u64 {
+        self.states.iter().filter(|state| matches!(state, State::Cached { .. })).count() as u64
+    }
+
     /// Whether every selected instance is cached.
     pub fn is_up_to_date(&self) -> bool {
         self.states.iter().all(|state| matches!(state, State::NotSelected | State::Cached { .. }))

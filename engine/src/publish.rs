@@ -14,7 +14,7 @@ use okapi_cache::{Artifact, Digest, Placement, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::graph::Graph;
-use crate::run::Settled;
+use crate::run::Results;
 
 /// What was published last at each path of a project, so that an edit is noticed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -65,15 +65,12 @@ pub fn publish(
     store: &Store,
     graph: &Graph,
     project_root: &Path,
-    settled: &[Option<Settled>],
+    results: Results<'_>,
 ) -> Result<Vec<Placed>, PublishError> {
     let wanted: Vec<_> = graph
         .publish
         .iter()
-        .filter_map(|entry| {
-            let settled = settled[entry.instance as usize].as_ref()?;
-            Some((entry, settled.outputs[entry.port as usize]))
-        })
+        .filter_map(|entry| Some((entry, results.output(entry.instance, entry.port)?)))
         .collect();
     if wanted.is_empty() {
         return Ok(Vec::new());

@@ -256,3 +256,139 @@ impl<'a> Schedule<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::Span;
+    use crate::graph::{Feed, Input, Instance, Node, Output};
+    use crate::port::PortKind;
+    use proptest::prelude::*;
+
+    /// A graph in which instance `i` reads `reads[i]`.
+    fn graph(reads: &[Vec<usize>], resources: &[Resources]) -> Graph {
+        let span = Span::default();
+        let output = Output { port: "o".into(), kind: PortKind::File };
+        Graph {
+            name: "schedule".into(),
+            nodes: vec![Node {
+                name: "n".into(),
+                stage: "s".into(),
+                axes: vec![],
+                outputs: vec![output],
+                pass_env: vec![],
+                span,
+            }],
+            instances: reads
+                .iter()
+                .enumerate()
+                .map(|(id, reads)| Instance {
+                    name: format!("n{id}").into(),
+                    node: 0,
+                    declared: "{}".into(),
+                    settings: "{}".into(),
+                    files: Box::default(),
+                    prompts: Box::default(),
+                    inputs: reads
+                        .iter()
+                        .map(|&read| Input {
+                            port: format!("p{read}").into(),
+                            gathered: false,
+                            feeds: [Feed { key: "".into(), instance: read as u32, port: 0 }].into(),
+                        })
+                        .collect(),
+                    resources: resources[id],
+                    timeout_ms: None,
+                    retries: 0,
+                })
+                .collect(),
+            sources: vec![],
+            publish: vec![],
+        }
+    }
+
+    #[test]
+    fn the_longest_path_goes_first() {
+        // 0 -> 2 -> 3, and 1 alone.
+        let graph = graph(&[vec![], vec![], vec![0], vec![2]], &[Resources::default(); 4]);
+        let machine = Machine { slots: 1, memory: 0, gpus: vec![] };
+        let mut schedule = Schedule::new(&graph, &machine, &[true; 4], |_| 1);
+        assert_eq!(schedule.take_ready(), Some(0));
+        schedule.put_back(0);
+        assert_eq!(schedule.take_ready(), Some(0));
+        schedule.done(0);
+        assert_eq!(schedule.take_ready(), Some(2));
+    }
+
+    #[test]
+    fn what_waits_for_the_gpu_does_not_stand_before_what_needs_none() {
+        let gpu = Resources { gpu: 1, ..Resources::default() };
+        let resources = [gpu, gpu, gpu, Resources::default()];
+        let graph = graph(&[vec![], vec![], vec![], vec![]], &resources);
+        let machine = Machine { slots: 4, memory: 0, gpus: vec!["7".into()] };
+        let mut schedule = Schedule::new(&graph, &machine, &[true; 4], |_| 1);
+        let first = schedule.take_ready().unwrap();
+        assert_eq!(schedule.grant(first).gpus, ["7"]);
+        assert_eq!(schedule.take_ready(), Some(3));
+        assert_eq!(schedule.take_ready(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn everything_settles_and_nothing_is_over_granted(
+            reads in prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 0..3), 1..20),
+            demands in prop::collection::vec((0_u32..3000, 0_u64..200, 0_u32..2), 20),
+            fates in prop::collection::vec(0_u8..10, 20),
+        ) {
+            let reads: Vec<Vec<usize>> = reads
+                .iter()
+                .enumerate()
+                .map(|(id, reads)| {
+                    let reads = reads.iter().filter(|_| id > 0);
+                    reads.map(|index| index.index(id.max(1))).collect()
+                })
+                .collect();
+            let resources: Vec<_> = demands
+                .iter()
+                .map(|&(cpu_milli, memory, gpu)| Resources { cpu_milli, memory, gpu })
+                .collect();
+            let graph = graph(&reads, &resources);
+            let machine = Machine { slots: 2, memory: 100, gpus: vec!["0".into()] };
+            let mut schedule = Schedule::new(&graph, &machine, &vec![true; reads.len()], |_| 1);
+            let mut running: Vec<(InstanceId, Grant)> = Vec::new();
+            let mut failed = Vec::new();
+            while !schedule.is_finished() {
+                while let Some(id) = schedule.take_ready() {
+                    for &read in &reads[id as usize] {
+                        prop_assert_eq!(schedule.standing(read as u32), Standing::Done);
+                    }
+                    running.push((id, schedule.grant(id)));
+                }
+                let cpu: u32 = running.iter().map(|(_, grant)| grant.resources.cpu_milli).sum();
+                let memory: u64 = running.iter().map(|(_, grant)| grant.resources.memory).sum();
+                let gpus: usize = running.iter().map(|(_, grant)| grant.gpus.len()).sum();
+                prop_assert!(cpu <= 2000 && memory <= 100 && gpus <= 1);
+                prop_assert!(!running.is_empty(), "stuck with work left");
+                prop_assert_eq!(schedule.running(), running.len());
+                let (id, grant) = running.remove(0);
+                schedule.release(grant);
+                match fates[id as usize] {
+                    0 => {
+                        failed.push(id);
+                        schedule.failed(id);
+                    }
+                    _ => schedule.done(id),
+                }
+            }
+            for id in 0..reads.len() as u32 {
+                let expected_failure = failed.contains(&id);
+                let standing = schedule.standing(id);
+                prop_assert_eq!(standing == Standing::Failed, expected_failure);
+                let needs_bad = reads[id as usize].iter().any(|&read| {
+                    !matches!(schedule.standing(read as u32), Standing::Done)
+                });
+                prop_assert_eq!(matches!(standing, Standing::Skipped { .. }), needs_bad);
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@ use okapi_engine::executor::sandbox::{Sandbox, SandboxError};
 use okapi_engine::graph::Graph;
 use okapi_engine::manifest::ManifestText;
 use okapi_engine::publish::publish;
-use okapi_engine::run::{RunRequest, RunSummary, evaluate_for_run, run as run_engine};
+use okapi_engine::run::{Results, RunRequest, RunSummary, evaluate_for_run, run as run_engine};
 use okapi_engine::run_record::{self, RunEnd, RunInfo, RunRecord};
 
 use crate::cli::{Global, RunArgs};
@@ -80,9 +80,10 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         request.launcher = launcher(arguments, &loaded, &store, &mut reporter);
     }
     let summary = run_engine(&request, &evaluation, &mut |event| reporter.say(&event))?;
-    let manifest = keep_manifest(&store, &pipeline, &loaded.graph, &summary)?;
+    let results = Results { evaluation: &evaluation, later: &summary.later };
+    let manifest = keep_manifest(&store, &pipeline, &loaded.graph, results)?;
     let published = match publishes(arguments, &summary) {
-        true => place_published(&store, &loaded, &summary, &mut reporter),
+        true => place_published(&store, &loaded, results, &mut reporter),
         false => Ok(()),
     };
     store.save_source_digests()?;
@@ -197,15 +198,17 @@ fn keep_manifest(
     store: &Store,
     pipeline: &str,
     graph: &Graph,
-    summary: &RunSummary,
+    results: Results<'_>,
 ) -> Result<Digest, Failure> {
-    let complete = summary.settled.iter().all(Option::is_some);
+    let ids = 0..graph.instances.len() as u32;
+    let complete = ids.clone().all(|id| results.action(id).is_some());
     let previous = if complete { None } else { Some(run_record::head(store, pipeline)) };
     let mut manifest = ManifestText::with_capacity(graph.instances.len());
-    for (instance, settled) in graph.instances.iter().zip(&summary.settled) {
-        let before = || previous.as_ref()?.action(&instance.name);
-        if let Some(action) = settled.as_ref().map(|it| it.action).or_else(before) {
-            manifest.push(&instance.name, &action);
+    for id in ids {
+        let name = &graph.instances[id as usize].name;
+        let before = || previous.as_ref()?.action(name);
+        if let Some(action) = results.action(id).or_else(before) {
+            manifest.push(name, &action);
         }
     }
     let (text, digest) = manifest.finish();
@@ -225,10 +228,10 @@ fn publishes(arguments: &RunArgs, summary: &RunSummary) -> bool {
 fn place_published(
     store: &Store,
     loaded: &Loaded,
-    summary: &RunSummary,
+    results: Results<'_>,
     reporter: &mut Reporter,
 ) -> Result<(), Failure> {
-    let placed = publish(store, &loaded.graph, &loaded.place.root, &summary.settled)
+    let placed = publish(store, &loaded.graph, &loaded.place.root, results)
         .map_err(|error| Failure::failed(error.to_string()))?;
     for placed in placed {
         reporter.say(&Event::Published { path: placed.path, node: placed.node, kept: placed.kept });

@@ -5,6 +5,7 @@
 mod architecture;
 mod commands;
 mod crash;
+mod downloads;
 mod failures;
 mod gpus;
 mod quickstart;

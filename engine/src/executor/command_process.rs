@@ -5,11 +5,12 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use super::sandbox::{Sandbox, SandboxError};
+use super::sandbox::Sandbox;
 use super::watchdog::Watchdog;
 use crate::stage_context::{Cancellation, StageError, WorkFolder};
 
@@ -21,12 +22,14 @@ pub struct Launcher {
     /// The okapi executable, for the watchdog; none in tests inside one process.
     pub okapi: Option<PathBuf>,
     watchdog: Arc<OnceLock<Option<Watchdog>>>,
+    /// Threads that wait for a command to start.
+    spawners: Arc<Mutex<Vec<Spawner>>>,
 }
 
 impl Launcher {
     /// A launcher. The watchdog starts with the first command.
     pub fn new(sandbox: Option<Arc<Sandbox>>, okapi: Option<PathBuf>) -> Launcher {
-        Launcher { sandbox, okapi, watchdog: Arc::default() }
+        Launcher { sandbox, okapi, watchdog: Arc::default(), spawners: Arc::default() }
     }
 
     fn watchdog(&self) -> Option<&Watchdog> {
@@ -59,10 +62,10 @@ impl Launcher {
             .process_group(0);
         // Before the command, so that there is someone to tell of it at once.
         let watchdog = self.watchdog();
-        let mut child = self.spawn(&mut command).map_err(|source| StageError::Io {
-            path: PathBuf::from(command.get_program()),
-            source,
-        })?;
+        let program = PathBuf::from(command.get_program());
+        let mut child = self
+            .spawn(command)
+            .map_err(|source| StageError::Io { path: program.clone(), source })?;
         let group = Pid::from_child(&child);
         if let Some(watchdog) = watchdog {
             watchdog.begin(group);
@@ -76,10 +79,7 @@ impl Launcher {
         if let Some(watchdog) = watchdog {
             watchdog.end(group);
         }
-        let status = status.map_err(|source| StageError::Io {
-            path: PathBuf::from(command.get_program()),
-            source,
-        })?;
+        let status = status.map_err(|source| StageError::Io { path: program, source })?;
         if cancel.is_requested() && !status.success() {
             return Err(StageError::Cancelled);
         }
@@ -88,16 +88,56 @@ impl Launcher {
 
     /// Starts the process from a thread that has entered the sandbox. Rules hold for a thread and
     /// its children, so neither this process nor `posix_spawn`'s speed is lost.
-    fn spawn(&self, command: &mut Command) -> io::Result<Child> {
-        let Some(sandbox) = &self.sandbox else { return command.spawn() };
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| match sandbox.enter() {
-                Ok(()) => command.spawn(),
-                Err(SandboxError::Io(error)) => Err(error),
-                Err(error) => Err(io::Error::other(error.to_string())),
-            });
-            thread.join().unwrap_or_else(|_| Err(io::Error::other("the sandbox thread panicked")))
-        })
+    fn spawn(&self, command: Command) -> io::Result<Child> {
+        let Some(sandbox) = &self.sandbox else {
+            let mut command = command;
+            return command.spawn();
+        };
+        let idle = self.spawners().pop();
+        let spawner = match idle {
+            Some(spawner) => spawner,
+            None => Spawner::start(Arc::clone(sandbox))?,
+        };
+        let child = spawner.spawn(command);
+        self.spawners().push(spawner);
+        child
+    }
+
+    fn spawners(&self) -> MutexGuard<'_, Vec<Spawner>> {
+        self.spawners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread that has entered the sandbox and starts processes for others. It cannot leave the
+/// sandbox again, so it does nothing else; it is kept, for entering costs as much as a spawn.
+struct Spawner {
+    commands: Sender<Command>,
+    children: Receiver<io::Result<Child>>,
+}
+
+impl Spawner {
+    fn start(sandbox: Arc<Sandbox>) -> io::Result<Spawner> {
+        let (commands, inbox) = channel::<Command>();
+        let (outbox, children) = channel();
+        std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
+            let entered = sandbox.enter();
+            for mut command in inbox {
+                let child = match &entered {
+                    Ok(()) => command.spawn(),
+                    Err(error) => Err(io::Error::other(error.to_string())),
+                };
+                if outbox.send(child).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Spawner { commands, children })
+    }
+
+    fn spawn(&self, command: Command) -> io::Result<Child> {
+        let gone = || io::Error::other("the thread that starts commands has ended");
+        self.commands.send(command).map_err(|_| gone())?;
+        self.children.recv().map_err(|_| gone())?
     }
 }
 

@@ -11,6 +11,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod identity;
 mod model;
 mod project;
 
@@ -26,7 +27,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(config(150))]
+    #![proptest_config(config(100))]
 
     #[test]
     fn an_incremental_run_is_a_clean_run_and_runs_nothing_else(

@@ -14,7 +14,7 @@ use okapi_engine::graph::Graph;
 use okapi_engine::machine::Machine;
 use okapi_engine::manifest::{Manifest, ManifestText};
 use okapi_engine::plan::{Verdict, plan};
-use okapi_engine::run::{RunRequest, run};
+use okapi_engine::run::{Results, RunRequest, run};
 use okapi_engine::selection::Selection;
 use okapi_engine::stage::{
     Determinism, Inputs, NodeField, OutputKind, OutputPort, Outputs, Stage, StageDescriptor,
@@ -135,12 +135,13 @@ impl Project {
         assert_eq!(summary.outcome, Outcome::Succeeded, "{:?}", summary.store_error);
         let mut outputs = BTreeMap::new();
         let mut actions = BTreeMap::new();
-        for (id, settled) in summary.settled.iter().enumerate() {
-            let settled = settled.as_ref().unwrap();
-            let name = graph.instances[id].name.to_string();
-            let path = store.object_path(&settled.outputs[0].digest);
+        let results = Results { evaluation: &evaluation, later: &summary.later };
+        for (id, instance) in graph.instances.iter().enumerate() {
+            let name = instance.name.to_string();
+            let output = results.output(id as u32, 0).unwrap();
+            let path = store.object_path(&output.digest);
             outputs.insert(name.clone(), fs::read(path).unwrap());
-            actions.insert(name, settled.action);
+            actions.insert(name, results.action(id as u32).unwrap());
         }
         let mut manifest = ManifestText::with_capacity(actions.len());
         actions.iter().for_each(|(name, action)| manifest.push(name, action));

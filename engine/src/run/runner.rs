@@ -1,140 +1,29 @@
-//! The run: a loop around the schedule that executes what has no result.
-//!
-//! 1. [`evaluate`] settles every instance whose result is there. If that is all of them, nothing
-//!    else happens.
-//! 2. The rest goes to the [`Schedule`]. When an instance becomes ready its inputs are known, so
-//!    its action is: [`decide`] again (an input that came out as before gives the old action, and
-//!    its result: early cutoff), else take the lease on the action and execute it in a thread.
-//! 3. A finished instance's result is queued for the store and its readers become ready.
-//!
-//! Another run may hold the lease. Then the instance is set aside and looked at again: the result
-//! of the other run is used as soon as it is there, and if the other run dies, this one takes over.
+//! The loop of a run: one thread owns all of a run's state; jobs run in threads and send messages.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use okapi_cache::{Artifact, Commit, Lease, ResultInfo, Store, StoreError};
+use okapi_cache::{Commit, Lease, ResultInfo, StoreError};
 use tokio::sync::mpsc;
 
-use crate::action::{Action, ActionWriter, PassedEnv};
-use crate::evaluate::{Decision, Evaluation, Miss, Question, State, decide, evaluate};
+use super::interrupts::Interrupts;
+use super::{RunRequest, RunSummary, Settled};
+use crate::action::Action;
+use crate::evaluate::{Decision, Evaluation, Miss, State, decide};
 use crate::event::{Event, Outcome};
-use crate::executor::command_process::Launcher;
-use crate::executor::local::{JobInput, JobSource, SCRIPT, places_files};
-use crate::executor::{Execution, ExecutionError, Executor, Job};
+use crate::executor::local::SCRIPT;
+use crate::executor::{Execution, ExecutionError, Executor};
 use crate::explain::reason_in_a_line;
-use crate::graph::{Feed, Graph, InstanceId};
-use crate::machine::Machine;
+use crate::graph::InstanceId;
 use crate::manifest::Manifest;
 use crate::retry::wait_before_next;
 use crate::schedule::{Grant, Schedule, Standing};
-use crate::selection::Selection;
-use crate::stage::StageRegistry;
 use crate::stage_context::{Cancellation, Report, Reporter, StageError};
 
 /// How often an action that another run is executing is looked at.
 const LEASE_POLL: Duration = Duration::from_millis(20);
-
-/// What a run is asked to do.
-pub struct RunRequest<'a> {
-    /// The checked pipeline.
-    pub graph: &'a Graph,
-    /// The instances to bring up to date.
-    pub selection: &'a Selection,
-    /// The artifact of each source that a selected instance tracks.
-    pub sources: &'a [Option<Artifact>],
-    /// The project's root on this machine.
-    pub project_root: &'a std::path::Path,
-    /// Values for `pass_env`.
-    pub passed_env: &'a PassedEnv,
-    /// For every instance: must it run even if there is a result?
-    pub forced: &'a [bool],
-    /// What the machine has.
-    pub machine: &'a Machine,
-    /// Whether to go on with what does not depend on a failed instance.
-    pub keep_going: bool,
-    /// How long running commands get to end after an interrupt.
-    pub grace: Duration,
-    /// The store.
-    pub store: Arc<Store>,
-    /// The stages.
-    pub registry: Arc<StageRegistry>,
-    /// What commands are started with.
-    pub launcher: Launcher,
-    /// What the pipeline's last run left behind, for the reasons in events.
-    pub previous: &'a dyn Fn() -> Manifest,
-    /// The folder for logs of failed instances.
-    pub logs: PathBuf,
-}
-
-/// How a run ended.
-#[derive(Debug)]
-pub struct RunSummary {
-    /// In a word.
-    pub outcome: Outcome,
-    /// Instances that ran.
-    pub ran: u64,
-    /// Instances whose results were found.
-    pub cached: u64,
-    /// Instances that failed.
-    pub failed: u64,
-    /// Instances that were not run.
-    pub skipped: u64,
-    /// The store's trouble, if that is how it ended.
-    pub store_error: Option<StoreError>,
-    /// Action and outputs of every instance that has a result.
-    pub settled: Vec<Option<Settled>>,
-    /// Instances that ran, in the order in which they finished.
-    pub executed: Vec<InstanceId>,
-}
-
-/// The result of an instance.
-#[derive(Debug, Clone)]
-pub struct Settled {
-    /// Its action.
-    pub action: okapi_cache::ActionDigest,
-    /// Its outputs, in the order of its node's ports.
-    pub outputs: Vec<Artifact>,
-}
-
-/// Brings the selected instances up to date. Events go to `emit`, in the calling thread.
-///
-/// # Errors
-/// When the store refuses before anything has run. Failures of instances are in the summary.
-pub fn run(
-    request: &RunRequest<'_>,
-    evaluation: &Evaluation,
-    emit: &mut dyn FnMut(Event),
-) -> Result<RunSummary, StoreError> {
-    let mut runner = Runner::new(request, evaluation);
-    let cached = runner.count_cached();
-    if cached > 0 {
-        emit(Event::Cached { count: cached });
-    }
-    if !evaluation.is_up_to_date() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|source| StoreError::io(request.store.root(), source))?;
-        runtime.block_on(runner.drive(emit));
-    }
-    Ok(runner.into_summary(cached))
-}
-
-/// Evaluates anew, as [`run`] needs it.
-pub fn evaluate_for_run(request: &RunRequest<'_>) -> Evaluation {
-    evaluate(&Question {
-        graph: request.graph,
-        selection: request.selection,
-        sources: request.sources,
-        passed_env: request.passed_env,
-        forced: request.forced,
-        machine: request.machine,
-        store: &request.store,
-    })
-}
 
 /// What a job's thread sends to the loop.
 enum Message {
@@ -160,16 +49,16 @@ enum Aside {
     BackingOff { until: Instant },
 }
 
-struct Runner<'a> {
-    request: &'a RunRequest<'a>,
-    evaluation: &'a Evaluation,
+pub(super) struct Runner<'a> {
+    pub(super) request: &'a RunRequest<'a>,
+    pub(super) evaluation: &'a Evaluation,
     schedule: Schedule<'a>,
     /// Outputs of instances that were settled by this run.
-    outputs: BTreeMap<InstanceId, Settled>,
+    pub(super) outputs: BTreeMap<InstanceId, Settled>,
     running: BTreeMap<InstanceId, Running>,
     aside: BTreeMap<InstanceId, Aside>,
     attempts: BTreeMap<InstanceId, u32>,
-    previous: Option<Manifest>,
+    pub(super) previous: Option<Manifest>,
     executor: Executor,
     sender: mpsc::UnboundedSender<Message>,
     receiver: Option<mpsc::UnboundedReceiver<Message>>,
@@ -182,7 +71,7 @@ struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    fn new(request: &'a RunRequest<'a>, evaluation: &'a Evaluation) -> Runner<'a> {
+    pub(super) fn new(request: &'a RunRequest<'a>, evaluation: &'a Evaluation) -> Runner<'a> {
         let to_settle: Vec<bool> = evaluation
             .states
             .iter()
@@ -214,13 +103,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn count_cached(&self) -> u64 {
-        let cached = |state: &&State| matches!(state, State::Cached { .. });
-        self.evaluation.states.iter().filter(cached).count() as u64
-    }
-
     /// The loop. Everything that changes the run's state happens here, in one thread.
-    async fn drive(&mut self, emit: &mut dyn FnMut(Event)) {
+    pub(super) async fn drive(&mut self, emit: &mut dyn FnMut(Event)) {
         let Some(mut receiver) = self.receiver.take() else { return };
         let mut interrupts = match Interrupts::new() {
             Ok(interrupts) => interrupts,
@@ -269,7 +153,7 @@ impl<'a> Runner<'a> {
                 }
             }
         }
-        self.count_unsettled(emit);
+        self.count_unsettled();
         if let Err(error) = self.request.store.flush() {
             self.store_error.get_or_insert(error);
         }
@@ -605,17 +489,16 @@ impl<'a> Runner<'a> {
     }
 
     /// Counts what the end of the run left undone.
-    fn count_unsettled(&mut self, emit: &mut dyn FnMut(Event)) {
+    fn count_unsettled(&mut self) {
         for id in 0..self.request.graph.instances.len() as InstanceId {
             match self.schedule.standing(id) {
                 Standing::Ready | Standing::Waiting { .. } => self.skipped += 1,
                 _ => {}
             }
         }
-        let _ = emit;
     }
 
-    fn into_summary(self, cached: u64) -> RunSummary {
+    pub(super) fn into_summary(self, cached: u64) -> RunSummary {
         let outcome = if self.store_error.is_some() {
             Outcome::StoreTrouble
         } else if self.interrupted {
@@ -625,22 +508,6 @@ impl<'a> Runner<'a> {
         } else {
             Outcome::Succeeded
         };
-        let mut later = self.outputs;
-        let settled = self
-            .evaluation
-            .states
-            .iter()
-            .enumerate()
-            .map(|(id, state)| match state {
-                State::Cached { action, first_output, .. } => {
-                    let count = self.request.graph.node(id as InstanceId).outputs.len();
-                    let first = *first_output as usize;
-                    let outputs = self.evaluation.artifacts[first..first + count].to_vec();
-                    Some(Settled { action: *action, outputs })
-                }
-                _ => later.remove(&(id as InstanceId)),
-            })
-            .collect();
         RunSummary {
             outcome,
             ran: self.executed.len() as u64,
@@ -648,103 +515,9 @@ impl<'a> Runner<'a> {
             failed: self.failed,
             skipped: self.skipped,
             store_error: self.store_error,
-            settled,
+            later: self.outputs,
             executed: self.executed,
         }
-    }
-
-    fn name(&self, id: InstanceId) -> String {
-        self.request.graph.instances[id as usize].name.to_string()
-    }
-
-    /// The artifact that a feed reads; its instance has a result.
-    fn artifact(&self, feed: &Feed) -> Artifact {
-        self.evaluation
-            .artifact(feed)
-            .or_else(|| Some(self.outputs.get(&feed.instance)?.outputs[feed.port as usize]))
-            .expect("inputs of a ready instance have results")
-    }
-
-    fn action(&self, id: InstanceId) -> Action {
-        let writer = ActionWriter {
-            graph: self.request.graph,
-            sources: self.request.sources,
-            passed_env: self.request.passed_env,
-        };
-        let mut document = String::new();
-        let digest = writer.write(id, &mut document, |feed| self.artifact(feed));
-        Action { document, digest }
-    }
-
-    /// Tracked files and prompts of an instance: kept with its result, so that a later `explain`
-    /// can show what changed in them.
-    fn sources_of(&self, id: InstanceId) -> Vec<Artifact> {
-        let instance = &self.request.graph.instances[id as usize];
-        let prompts = instance.prompts.iter().map(|(_, source)| source);
-        let sources = instance.files.iter().chain(prompts);
-        sources.filter_map(|&source| self.request.sources[source as usize]).collect()
-    }
-
-    fn previous_outputs(&self, id: InstanceId) -> Option<Vec<Artifact>> {
-        let previous = self.previous.as_ref()?;
-        let name = &self.request.graph.instances[id as usize].name;
-        let action = previous.action(name)?;
-        Some(self.request.store.lookup(&action)?.outputs().to_vec())
-    }
-
-    fn job(&self, id: InstanceId, action: &Action, grant: &Grant) -> Result<Job, ExecutionError> {
-        let request = self.request;
-        let graph = request.graph;
-        let instance = &graph.instances[id as usize];
-        let node = graph.node(id);
-        let parse = |text: &str| {
-            serde_json::from_str(text).map_err(|error| {
-                StageError::failed(format!("the checked pipeline holds bad JSON: {error}"))
-            })
-        };
-        let source = |id: u32| JobSource {
-            path: graph.sources[id as usize].path.clone(),
-            absolute: request.project_root.join(&*graph.sources[id as usize].path),
-            artifact: request.sources[id as usize]
-                .expect("a selected instance's sources have been digested"),
-        };
-        let fields =
-            request.registry.get(&node.stage).map_or(&[][..], |stage| stage.descriptor().fields);
-        Ok(Job {
-            instance: instance.name.to_string(),
-            action: action.clone(),
-            stage: node.stage.clone(),
-            declared: parse(&instance.declared)?,
-            settings: parse(&instance.settings)?,
-            passed_env: node
-                .pass_env
-                .iter()
-                .filter_map(|name| Some((name.clone(), request.passed_env.get(name)?.clone()?)))
-                .collect(),
-            inputs: instance
-                .inputs
-                .iter()
-                .map(|input| JobInput {
-                    port: input.port.to_string(),
-                    gathered: input.gathered,
-                    items: input
-                        .feeds
-                        .iter()
-                        .map(|feed| (feed.key.to_string(), self.artifact(feed)))
-                        .collect(),
-                })
-                .collect(),
-            files: instance.files.iter().map(|&id| source(id)).collect(),
-            prompts: instance
-                .prompts
-                .iter()
-                .map(|(name, id)| (name.to_string(), source(*id)))
-                .collect(),
-            places_files: places_files(fields),
-            outputs: node.outputs.clone(),
-            gpus: grant.gpus.clone(),
-            threads: (grant.resources.cpu_milli / 1000).max(1) as usize,
-        })
     }
 }
 
@@ -773,31 +546,5 @@ async fn sleep_until(wake: Option<Instant>) {
     match wake {
         Some(wake) => tokio::time::sleep_until(wake.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// SIGINT, SIGTERM and SIGHUP, one as good as the other.
-struct Interrupts {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
-}
-
-impl Interrupts {
-    fn new() -> std::io::Result<Interrupts> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Interrupts {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
-        }
     }
 }

@@ -1,0 +1,112 @@
+//! From an instance and the results so far to a job: its action, its inputs, its files.
+
+use okapi_cache::Artifact;
+
+use super::runner::Runner;
+use crate::action::{Action, ActionWriter};
+use crate::executor::local::{JobInput, JobSource, places_files};
+use crate::executor::{ExecutionError, Job};
+use crate::graph::{Feed, InstanceId};
+use crate::schedule::Grant;
+use crate::stage_context::StageError;
+
+impl Runner<'_> {
+    pub(super) fn name(&self, id: InstanceId) -> String {
+        self.request.graph.instances[id as usize].name.to_string()
+    }
+
+    /// The artifact that a feed reads; its instance has a result.
+    pub(super) fn artifact(&self, feed: &Feed) -> Artifact {
+        self.evaluation
+            .artifact(feed)
+            .or_else(|| Some(self.outputs.get(&feed.instance)?.outputs[feed.port as usize]))
+            .expect("inputs of a ready instance have results")
+    }
+
+    pub(super) fn action(&self, id: InstanceId) -> Action {
+        let writer = ActionWriter {
+            graph: self.request.graph,
+            sources: self.request.sources,
+            passed_env: self.request.passed_env,
+        };
+        let mut document = String::new();
+        let digest = writer.write(id, &mut document, |feed| self.artifact(feed));
+        Action { document, digest }
+    }
+
+    /// Tracked files and prompts of an instance: kept with its result, so that a later `explain`
+    /// can show what changed in them.
+    pub(super) fn sources_of(&self, id: InstanceId) -> Vec<Artifact> {
+        let instance = &self.request.graph.instances[id as usize];
+        let prompts = instance.prompts.iter().map(|(_, source)| source);
+        let sources = instance.files.iter().chain(prompts);
+        sources.filter_map(|&source| self.request.sources[source as usize]).collect()
+    }
+
+    pub(super) fn previous_outputs(&self, id: InstanceId) -> Option<Vec<Artifact>> {
+        let previous = self.previous.as_ref()?;
+        let name = &self.request.graph.instances[id as usize].name;
+        let action = previous.action(name)?;
+        Some(self.request.store.lookup(&action)?.outputs().to_vec())
+    }
+
+    pub(super) fn job(
+        &self,
+        id: InstanceId,
+        action: &Action,
+        grant: &Grant,
+    ) -> Result<Job, ExecutionError> {
+        let request = self.request;
+        let graph = request.graph;
+        let instance = &graph.instances[id as usize];
+        let node = graph.node(id);
+        let parse = |text: &str| {
+            serde_json::from_str(text).map_err(|error| {
+                StageError::failed(format!("the checked pipeline holds bad JSON: {error}"))
+            })
+        };
+        let source = |id: u32| JobSource {
+            path: graph.sources[id as usize].path.clone(),
+            absolute: request.project_root.join(&*graph.sources[id as usize].path),
+            artifact: request.sources[id as usize]
+                .expect("a selected instance's sources have been digested"),
+        };
+        let fields =
+            request.registry.get(&node.stage).map_or(&[][..], |stage| stage.descriptor().fields);
+        Ok(Job {
+            instance: instance.name.to_string(),
+            action: action.clone(),
+            stage: node.stage.clone(),
+            declared: parse(&instance.declared)?,
+            settings: parse(&instance.settings)?,
+            passed_env: node
+                .pass_env
+                .iter()
+                .filter_map(|name| Some((name.clone(), request.passed_env.get(name)?.clone()?)))
+                .collect(),
+            inputs: instance
+                .inputs
+                .iter()
+                .map(|input| JobInput {
+                    port: input.port.to_string(),
+                    gathered: input.gathered,
+                    items: input
+                        .feeds
+                        .iter()
+                        .map(|feed| (feed.key.to_string(), self.artifact(feed)))
+                        .collect(),
+                })
+                .collect(),
+            files: instance.files.iter().map(|&id| source(id)).collect(),
+            prompts: instance
+                .prompts
+                .iter()
+                .map(|(name, id)| (name.to_string(), source(*id)))
+                .collect(),
+            places_files: places_files(fields),
+            outputs: node.outputs.clone(),
+            gpus: grant.gpus.clone(),
+            threads: (grant.resources.cpu_milli / 1000).max(1) as usize,
+        })
+    }
+}

@@ -1,0 +1,62 @@
+//! The run: a loop around the schedule that executes what has no result.
+//!
+//! 1. [`evaluate`] settles every instance whose result is there. If that is all of them, nothing
+//!    else happens.
+//! 2. The rest goes to the [`Schedule`]. When an instance becomes ready its inputs are known, so
+//!    its action is: [`decide`] again (an input that came out as before gives the old action, and
+//!    its result: early cutoff), else take the lease on the action and execute it in a thread.
+//! 3. A finished instance's result is queued for the store and its readers become ready.
+//!
+//! Another run may hold the lease. Then the instance is set aside and looked at again: the result
+//! of the other run is used as soon as it is there, and if the other run dies, this one takes over.
+
+mod assemble;
+mod interrupts;
+mod request;
+mod runner;
+
+pub use request::{Results, RunRequest, RunSummary, Settled};
+
+use okapi_cache::StoreError;
+
+use crate::evaluate::{Evaluation, Question, evaluate};
+use crate::event::Event;
+use runner::Runner;
+
+/// Brings the selected instances up to date. Events go to `emit`, in the calling thread.
+///
+/// # Errors
+/// When the store refuses before anything has run. Failures of instances are in the summary.
+pub fn run(
+    request: &RunRequest<'_>,
+    evaluation: &Evaluation,
+    emit: &mut dyn FnMut(Event),
+) -> Result<RunSummary, StoreError> {
+    let cached = evaluation.count_cached();
+    if cached > 0 {
+        emit(Event::Cached { count: cached });
+    }
+    if evaluation.is_up_to_date() {
+        return Ok(RunSummary::nothing_to_do(cached));
+    }
+    let mut runner = Runner::new(request, evaluation);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| StoreError::io(request.store.root(), source))?;
+    runtime.block_on(runner.drive(emit));
+    Ok(runner.into_summary(cached))
+}
+
+/// Evaluates anew, as [`run`] needs it.
+pub fn evaluate_for_run(request: &RunRequest<'_>) -> Evaluation {
+    evaluate(&Question {
+        graph: request.graph,
+        selection: request.selection,
+        sources: request.sources,
+        passed_env: request.passed_env,
+        forced: request.forced,
+        machine: request.machine,
+        store: &request.store,
+    })
+}
