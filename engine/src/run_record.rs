@@ -11,6 +11,7 @@
 //! An id is the time at which the run began, so that ids sort by time, and four digits that keep two
 //! runs of one millisecond apart.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -170,6 +171,40 @@ pub fn list(store: &Store) -> Result<Vec<RunInfo>, StoreError> {
     }
     infos.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(infos)
+}
+
+/// Removes the records of `dropped` runs, and the manifests that only they refer to. `kept` are all
+/// other runs.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub fn remove(store: &Store, dropped: &[RunInfo], kept: &[RunInfo]) -> Result<(), StoreError> {
+    let manifest = |run: &RunInfo| run.end.as_ref()?.manifest;
+    // Only manifests of dropped runs are looked at: one that a run is about to refer to is not
+    // among them.
+    let mut unused: BTreeSet<_> = dropped.iter().filter_map(manifest).collect();
+    for digest in kept.iter().filter_map(manifest) {
+        unused.remove(&digest);
+    }
+    let pipelines: BTreeSet<_> =
+        kept.iter().chain(dropped).map(|run| run.pipeline.as_str()).collect();
+    for digest in pipelines.into_iter().filter_map(|pipeline| head_digest(store, pipeline)) {
+        unused.remove(&digest);
+    }
+    for run in dropped {
+        let folder = store.runs_folder().join(&run.id);
+        fs::remove_dir_all(&folder).map_err(|error| StoreError::io(&folder, error))?;
+    }
+    for digest in unused {
+        let path = manifest_path(store, &digest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io(&path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The events of a run, in order. A line that was cut by a crash ends them.

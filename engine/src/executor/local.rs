@@ -10,7 +10,7 @@ use std::time::Instant;
 use okapi_cache::{Artifact, ArtifactKind, Digest, Store, StoreError};
 
 use super::command_process::Launcher;
-use super::work_folder::Prepared;
+use super::work_folder::{IdleFolders, Prepared};
 use crate::action::Action;
 use crate::graph::Output;
 use crate::stage::{NodeField, StageRegistry};
@@ -181,15 +181,19 @@ impl ExecutionError {
 /// Executes jobs, each in the calling thread.
 #[derive(Clone)]
 pub struct Executor {
-    /// Where results go.
-    pub store: Arc<Store>,
-    /// The stages.
-    pub registry: Arc<StageRegistry>,
-    /// What commands are started with.
-    pub launcher: Launcher,
+    store: Arc<Store>,
+    registry: Arc<StageRegistry>,
+    launcher: Launcher,
+    idle: Arc<IdleFolders>,
 }
 
 impl Executor {
+    /// An executor that finds inputs and puts outputs in `store`, knows the stages of `registry`,
+    /// and starts commands by `launcher`.
+    pub fn new(store: Arc<Store>, registry: Arc<StageRegistry>, launcher: Launcher) -> Executor {
+        Executor { store, registry, launcher, idle: Arc::default() }
+    }
+
     /// Executes one job. On success the working folder is gone; on failure it stays, with a script
     /// `run-by-hand` for a command, until the action is tried again.
     ///
@@ -201,7 +205,7 @@ impl Executor {
         reporter: &Reporter,
         cancel: &Cancellation,
     ) -> Result<Execution, ExecutionError> {
-        let prepared = Prepared::new(&self.store, job)?;
+        let prepared = Prepared::new(&self.store, &self.idle, job)?;
         let work = WorkFolder {
             current_dir: prepared.root.join("cwd"),
             stdout: prepared.root.join("stdout"),
@@ -251,7 +255,7 @@ impl Executor {
                 let _ = write_script(&context, &job.stage);
             })?;
         let log = self.store_log(&work)?;
-        prepared.remove();
+        prepared.finish(&self.idle);
         remove_scratch(&scratch);
         Ok(Execution { outputs, success, duration_ms, log })
     }

@@ -12,16 +12,95 @@
 //!
 //! The name comes from the action, so that a path that a program writes into its output is the
 //! same each time. The lease on the action makes sure that the folder has one user.
+//!
+//! Making and removing five folders costs a good part of what a small command costs. So a folder
+//! that has served is emptied and kept, and gets the name of the next action ([`IdleFolders`]).
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use okapi_cache::{Artifact, Placement, Store};
 
 use super::local::{ExecutionError, Job};
 use crate::stage_context::{InputPath, SourceFile};
+
+const PARTS: [&str; 4] = ["cwd", "in", "out", "tmp"];
+
+/// Empty working folders that wait for the next instance.
+#[derive(Default)]
+pub(super) struct IdleFolders {
+    paths: Mutex<Vec<PathBuf>>,
+    made: AtomicU64,
+}
+
+impl IdleFolders {
+    fn paths(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes an empty working folder at `root`, where a failed try may have left one.
+    fn make(&self, root: &Path) -> io::Result<()> {
+        if let Some(idle) = self.paths().pop() {
+            match fs::rename(&idle, root) {
+                Ok(()) => return Ok(()),
+                // Something is in the way: it is removed below, and the idle one may serve again.
+                Err(_) => self.paths().push(idle),
+            }
+        }
+        remove(root)?;
+        for part in PARTS {
+            fs::create_dir_all(root.join(part))?;
+        }
+        Ok(())
+    }
+
+    /// Empties a folder that has served and keeps it. What cannot be emptied is removed.
+    fn keep(&self, root: &Path) {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let idle = root.with_file_name(format!("idle-{}-{number}", std::process::id()));
+        match empty(root).and_then(|()| fs::rename(root, &idle)) {
+            Ok(()) => self.paths().push(idle),
+            // A folder that stays behind costs space only; the next try of the action removes it.
+            Err(_) => drop(remove(root)),
+        }
+    }
+}
+
+impl Drop for IdleFolders {
+    fn drop(&mut self) {
+        for path in self.paths().drain(..) {
+            // `okapi gc` finds what stays behind.
+            let _ = remove(&path);
+        }
+    }
+}
+
+/// Removes everything in a working folder but its parts, and everything in those.
+fn empty(root: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        let part = PARTS.iter().any(|part| entry.file_name() == *part);
+        if part && entry.file_type()?.is_dir() {
+            for inside in fs::read_dir(entry.path())? {
+                remove_entry(&inside?)?;
+            }
+        } else {
+            remove_entry(&entry)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_entry(entry: &fs::DirEntry) -> io::Result<()> {
+    match entry.file_type()?.is_dir() {
+        true => remove(&entry.path()),
+        false => fs::remove_file(entry.path()),
+    }
+}
 
 /// A prepared folder and what lies in it.
 pub(super) struct Prepared {
@@ -42,12 +121,13 @@ struct Stamp {
 
 impl Prepared {
     /// Makes the folder anew and fills it.
-    pub(super) fn new(store: &Store, job: &Job) -> Result<Prepared, ExecutionError> {
+    pub(super) fn new(
+        store: &Store,
+        idle: &IdleFolders,
+        job: &Job,
+    ) -> Result<Prepared, ExecutionError> {
         let root = store.work_folder(&job.action.digest);
-        remove(&root).map_err(|source| ExecutionError::io(&root, source))?;
-        for folder in ["cwd", "in", "out", "tmp"] {
-            make_folder(&root.join(folder))?;
-        }
+        idle.make(&root).map_err(|source| ExecutionError::io(&root, source))?;
         let mut prepared = Prepared {
             inputs: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -138,9 +218,9 @@ impl Prepared {
         Ok(())
     }
 
-    pub(super) fn remove(&self) {
-        // A folder that stays behind costs space only; the next try of the action removes it.
-        let _ = remove(&self.root);
+    /// Says that the folder has served.
+    pub(super) fn finish(&self, idle: &IdleFolders) {
+        idle.keep(&self.root);
     }
 }
 

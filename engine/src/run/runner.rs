@@ -87,11 +87,11 @@ impl<'a> Runner<'a> {
             aside: BTreeMap::new(),
             attempts: BTreeMap::new(),
             previous: None,
-            executor: Executor {
-                store: Arc::clone(&request.store),
-                registry: Arc::clone(&request.registry),
-                launcher: request.launcher.clone(),
-            },
+            executor: Executor::new(
+                Arc::clone(&request.store),
+                Arc::clone(&request.registry),
+                request.launcher.clone(),
+            ),
             sender,
             receiver: Some(receiver),
             executed: Vec::new(),
