@@ -19,6 +19,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -44,7 +45,9 @@ impl IdleFolders {
 
     /// Makes an empty working folder at `root`, where a failed try may have left one.
     fn make(&self, root: &Path) -> io::Result<()> {
-        if let Some(idle) = self.paths().pop() {
+        // Not in the condition below: there the lock would be held until the end of the block.
+        let idle = self.paths().pop();
+        if let Some(idle) = idle {
             match fs::rename(&idle, root) {
                 Ok(()) => return Ok(()),
                 // Something is in the way: it is removed below, and the idle one may serve again.
@@ -79,12 +82,15 @@ impl Drop for IdleFolders {
     }
 }
 
-/// Removes everything in a working folder but its parts, and everything in those.
+/// Removes everything in a working folder but its parts, and everything in those. Fails if a part
+/// is gone or locked: the next instance must find what a new folder would give it.
 fn empty(root: &Path) -> io::Result<()> {
+    let mut parts = 0;
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let part = PARTS.iter().any(|part| entry.file_name() == *part);
         if part && entry.file_type()?.is_dir() {
+            parts += usize::from(entry.metadata()?.permissions().mode() & 0o700 == 0o700);
             for inside in fs::read_dir(entry.path())? {
                 remove_entry(&inside?)?;
             }
@@ -92,7 +98,10 @@ fn empty(root: &Path) -> io::Result<()> {
             remove_entry(&entry)?;
         }
     }
-    Ok(())
+    match parts == PARTS.len() {
+        true => Ok(()),
+        false => Err(io::Error::other("the working folder is not as it was made")),
+    }
 }
 
 fn remove_entry(entry: &fs::DirEntry) -> io::Result<()> {
@@ -259,7 +268,6 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn make_writable(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -268,4 +276,69 @@ fn make_writable(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(root: &Path) -> usize {
+        PARTS.iter().filter(|part| fs::read_dir(root.join(part)).unwrap().next().is_none()).count()
+    }
+
+    #[test]
+    fn a_folder_that_served_serves_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let idle = IdleFolders::default();
+        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+        idle.make(&first).unwrap();
+        fs::write(first.join("stdout"), "x").unwrap();
+        fs::create_dir_all(first.join("cwd/a/b")).unwrap();
+        idle.keep(&first);
+        assert!(!first.exists());
+        idle.make(&second).unwrap();
+        assert_eq!((parts(&second), fs::read_dir(&second).unwrap().count()), (4, 4));
+        idle.keep(&second);
+        drop(idle);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    /// A run that was killed leaves folders. The lock on the idle ones was once held while one was
+    /// put back, which the same thread then waited for.
+    #[test]
+    fn a_folder_in_the_way_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let idle = IdleFolders::default();
+        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+        idle.make(&first).unwrap();
+        idle.keep(&first);
+        fs::create_dir_all(second.join("out")).unwrap();
+        fs::write(second.join("out/left"), "x").unwrap();
+        idle.make(&second).unwrap();
+        assert_eq!(parts(&second), 4);
+        assert_eq!(idle.paths().len(), 1, "the idle one was not used");
+    }
+
+    #[test]
+    fn a_folder_that_was_tampered_with_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let idle = IdleFolders::default();
+        let root = folder.path().join("root");
+        let tamperings: [fn(&Path); 3] = [
+            |root| fs::remove_dir(root.join("tmp")).unwrap(),
+            |root| {
+                fs::remove_dir(root.join("out")).unwrap();
+                std::os::unix::fs::symlink("/", root.join("out")).unwrap();
+            },
+            |root| {
+                fs::set_permissions(root.join("cwd"), fs::Permissions::from_mode(0o555)).unwrap();
+            },
+        ];
+        for tamper in tamperings {
+            idle.make(&root).unwrap();
+            tamper(&root);
+            idle.keep(&root);
+            assert_eq!((root.exists(), idle.paths().len()), (false, 0));
+        }
+    }
 }
