@@ -84,6 +84,12 @@ scripts, prompts, tracked files and text inputs.
 Example: okapi explain okapi.yaml 'count[lang=de]'")]
     Explain(ExplainArgs),
     /// Report every mistake in a pipeline file at once
+    #[command(after_help = "\
+Exits with 0 if there is none, else with 2. Nothing is run or written.
+
+Examples:
+  okapi check okapi.yaml
+  okapi check okapi.yaml --profile small --json | jq -r '.diagnostics[].message'")]
     Check(CheckArgs),
     /// Print the JSON Schema of pipeline files, for editors
     #[command(after_help = "\
@@ -92,28 +98,73 @@ Begin a pipeline file with
 and write the schema beside it: okapi schema > okapi.schema.json")]
     Schema,
     /// List the stages, or document one
+    #[command(after_help = "\
+Examples:
+  okapi stages
+  okapi stages command            its inputs, outputs, params and variables")]
     Stages(StagesArgs),
     /// Draw the graph of a pipeline
+    #[command(after_help = "\
+Examples:
+  okapi graph okapi.yaml --format svg -o graph.svg
+  okapi graph okapi.yaml | dot -Tpdf > graph.pdf")]
     Graph(GraphArgs),
     /// Copy an artifact out of the store
+    #[command(after_help = "\
+The artifact is that of the pipeline as it stands now, whichever run made it. The copy is yours to
+edit; the store keeps its own.
+
+Examples:
+  okapi get okapi.yaml table table.txt
+  okapi get okapi.yaml 'train[size=7b]:model' ./model")]
     Get(GetArgs),
     /// Look at an artifact
+    #[command(after_help = "\
+Prints the head of a text, indents JSON, lists a tree; of anything else it says the size and digest.
+
+Examples:
+  okapi show okapi.yaml table
+  okapi show okapi.yaml 'count[lang=de]:counts' -n 0 | sort")]
     Show(ShowArgs),
     /// List past runs
+    #[command(after_help = "\
+Examples:
+  okapi runs
+  okapi runs -n 0 --json | jq -r '.runs[] | select(.end.outcome == \"failed\") | .id'")]
     Runs(RunsArgs),
     /// Show what a run, or one node of it, wrote
+    #[command(after_help = "\
+The log of a node that was cached is that of the run that made its result.
+
+Examples:
+  okapi log                       what the newest run said
+  okapi log last 'count[lang=de]' what that command wrote to stdout and stderr
+  okapi log last~1 --json")]
     Log(LogArgs),
     /// Compare two runs: actions, fields, outputs, metrics
+    #[command(after_help = "\
+Examples:
+  okapi diff                      the newest run against the one before
+  okapi diff last~3 last --json")]
     Diff(DiffArgs),
     /// Remove what kept runs do not need
     #[command(after_help = "\
-Keeps the results of the newest runs of every pipeline, and all that they refer to. Says what making
-the rest again would cost. --dry-run only says it.")]
+Keeps the results of the newest runs, of the last run of every pipeline, and all that they refer to.
+Says what making the rest again would cost.
+
+Examples:
+  okapi gc --dry-run
+  okapi gc --keep-runs 5 --max-size 20G")]
     Gc(GcArgs),
     /// Look after the store
     #[command(subcommand)]
     Cache(CacheCommand),
     /// Write a small pipeline to begin with
+    #[command(after_help = "\
+Writes okapi.yaml, its schema for editors, and .gitignore. Files that are there stay as they are,
+but .gitignore gets the store's line.
+
+Example: okapi init words && okapi run words/okapi.yaml")]
     Init(InitArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example: okapi completions bash > /etc/bash_completion.d/okapi")]
@@ -316,9 +367,12 @@ pub(crate) struct LogArgs {
     /// The run: an id, the beginning of one, `last`, or `last~2`. Left out: `last`.
     #[arg(value_name = "RUN", default_value = "last")]
     pub(crate) run: String,
-    /// The instance whose stdout and stderr to show. Left out: the run's events.
+    /// The instance whose stdout and stderr to show. Left out: what the run said.
     #[arg(value_name = "NODE")]
     pub(crate) node: Option<String>,
+    /// Print the run's events as JSON, one a line.
+    #[arg(long, conflicts_with = "node")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -337,8 +391,8 @@ pub(crate) struct DiffArgs {
 #[derive(Debug, Args)]
 pub(crate) struct GcArgs {
     /// How many runs to keep, the newest; each pipeline's last results are always kept.
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    pub(crate) keep_runs: usize,
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) keep_runs: u64,
     /// Keep less if that does not fit: `500M`, `20G`.
     #[arg(long, value_name = "SIZE", value_parser = crate::ui::format::parse_size)]
     pub(crate) max_size: Option<u64>,
@@ -356,6 +410,10 @@ pub(crate) enum CacheCommand {
         json: bool,
     },
     /// Hash every object again and look for every output
+    #[command(after_help = "\
+Exits with 3 if something is damaged or lost.
+
+Example: okapi cache verify --repair && okapi run okapi.yaml")]
     Verify {
         /// Move damaged objects aside; what needs them runs again.
         #[arg(long)]

@@ -1,7 +1,10 @@
 //! `okapi cache stats` and `okapi cache verify`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use okapi_cache::verify::verify;
-use okapi_cache::{Access, Durability};
+use okapi_cache::{Access, ActionDigest, Durability, Store};
+use okapi_engine::run_record;
 use serde_json::json;
 
 use super::runs;
@@ -58,10 +61,14 @@ fn check(global: &Global, repair: bool, as_json: bool) -> Result<ExitCode, Failu
     };
     let report = verify(&store, repair, &mut |_| {})?;
     let damaged: Vec<_> = report.damaged.iter().map(ToString::to_string).collect();
+    let nodes =
+        if report.incomplete.is_empty() { BTreeMap::new() } else { nodes_by_action(&store)? };
     let incomplete: Vec<_> = report
         .incomplete
         .iter()
-        .map(|(action, output)| json!({ "action": action, "output": output.digest }))
+        .map(|(action, output)| {
+            json!({ "action": action, "node": nodes.get(action), "output": output.digest })
+        })
         .collect();
     if as_json {
         output::print_json(&json!({
@@ -83,8 +90,12 @@ fn check(global: &Global, repair: bool, as_json: bool) -> Result<ExitCode, Failu
             text.push_str(&format!("damaged: object {digest}{done}\n"));
         }
         for (action, lost) in &report.incomplete {
+            let of = match nodes.get(action) {
+                Some(node) => format!("`{node}` (action {action})"),
+                None => format!("action {action}, which no kept run names,"),
+            };
             text.push_str(&format!(
-                "incomplete: the result of action {action} lost its output {}; it will be made anew\n",
+                "incomplete: the result of {of} lost its output {}; it will be made anew\n",
                 lost.digest
             ));
         }
@@ -97,4 +108,17 @@ fn check(global: &Global, repair: bool, as_json: bool) -> Result<ExitCode, Failu
         output::print(&text)?;
     }
     Ok(if report.is_clean() { ExitCode::Done } else { ExitCode::StoreTrouble })
+}
+
+/// An instance that has, or had, each action.
+fn nodes_by_action(store: &Store) -> Result<BTreeMap<ActionDigest, String>, Failure> {
+    let mut nodes = BTreeMap::new();
+    let manifests: BTreeSet<_> =
+        run_record::list(store)?.iter().filter_map(|run| run.end.as_ref()?.manifest).collect();
+    for manifest in manifests.iter().filter_map(|digest| run_record::manifest(store, digest)) {
+        for (name, action) in manifest.iter() {
+            nodes.entry(action).or_insert_with(|| name.to_owned());
+        }
+    }
+    Ok(nodes)
 }

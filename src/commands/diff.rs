@@ -2,38 +2,37 @@
 
 use std::collections::BTreeSet;
 
-use okapi_cache::{ActionDigest, Store};
-use okapi_engine::action_diff::{self, FieldChange};
+use okapi_cache::{ActionDigest, ResultInfo, Store};
+use okapi_engine::action::Action;
+use okapi_engine::explain::{Change, explain};
 use okapi_engine::manifest::Manifest;
 use okapi_engine::run_record::{self, RunInfo};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::explain::{change_to_json, describe_change};
 use super::runs;
 use crate::cli::{DiffArgs, Global};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::ui::{format, output};
+use crate::ui::{color, output};
 
-/// What differs in one node between two runs.
-#[derive(serde::Serialize)]
+/// What differs in one instance between two runs.
 struct NodeDiff {
     node: String,
-    /// `added`, `removed` or `changed`.
-    change: &'static str,
-    fields: Vec<Field>,
-    /// Whether the outputs are the same in spite of it.
-    same_outputs: bool,
+    kind: Kind,
+    changes: Vec<Change>,
     metrics: Vec<Metric>,
+    /// Whether the outputs are the same in spite of it; `None` if one side has been collected.
+    same_outputs: Option<bool>,
 }
 
-#[derive(serde::Serialize)]
-struct Field {
-    field: String,
-    old: Option<String>,
-    new: Option<String>,
+#[derive(Clone, Copy)]
+enum Kind {
+    Added,
+    Removed,
+    Changed,
 }
 
-#[derive(serde::Serialize)]
 struct Metric {
     metric: String,
     old: Option<f64>,
@@ -51,100 +50,124 @@ pub(crate) fn diff(global: &Global, arguments: &DiffArgs) -> Result<ExitCode, Fa
     let mut nodes = Vec::new();
     let mut same = 0;
     for name in names {
-        let before = old_manifest.action(name);
         let after = new_manifest.action(name);
-        if before == after {
+        if old_manifest.action(name) == after {
             same += 1;
         } else {
-            nodes.push(compare(&store, name, before, after)?);
+            nodes.push(compare(&store, name, &old_manifest, after)?);
         }
     }
     if arguments.json {
+        let nodes: Vec<_> = nodes.iter().map(to_json).collect();
         output::print_json(&json!({
             "version": 1, "old": old.id, "new": new.id, "same": same, "nodes": nodes,
         }))?;
-    } else {
-        let mut text = format!("{} -> {}\n", old.id, new.id);
-        nodes.iter().for_each(|node| text.push_str(&describe(node)));
-        text.push_str(&format!(
-            "{} changed, {same} the same\n",
-            format::count(nodes.len() as u64, "node")
-        ));
-        output::print(&text)?;
+        return Ok(ExitCode::Done);
     }
+    let mut text = format!("{} -> {}\n", old.id, new.id);
+    if old.pipeline != new.pipeline {
+        text.push_str(&format!("pipeline: {} -> {}\n", old.pipeline, new.pipeline));
+    }
+    let colored = color::stdout(global.color);
+    nodes.iter().for_each(|node| text.push_str(&describe(node, colored)));
+    let different = nodes.len();
+    text.push_str(&format!("nodes that differ: {different} of {}\n", different + same));
+    output::print(&text)?;
     Ok(ExitCode::Done)
 }
 
 fn manifest(store: &Store, run: &RunInfo) -> Result<Manifest, Failure> {
     run.end.as_ref().and_then(|end| run_record::manifest(store, &end.manifest?)).ok_or_else(|| {
         Failure::failed(format!("the run {} did not end, so it cannot be compared", run.id))
+            .with_hint("`okapi runs` lists those that did".to_owned())
     })
 }
 
 fn compare(
     store: &Store,
     name: &str,
-    before: Option<ActionDigest>,
+    old: &Manifest,
     after: Option<ActionDigest>,
 ) -> Result<NodeDiff, Failure> {
-    let change = match (before, after) {
-        (None, _) => "added",
-        (_, None) => "removed",
-        _ => "changed",
+    let before = old.action(name);
+    let kind = match (before, after) {
+        (None, _) => Kind::Added,
+        (_, None) => Kind::Removed,
+        _ => Kind::Changed,
     };
     let mut diff = NodeDiff {
         node: name.to_owned(),
-        change,
-        fields: Vec::new(),
-        same_outputs: false,
+        kind,
+        changes: Vec::new(),
         metrics: Vec::new(),
+        same_outputs: None,
     };
     let (Some(before), Some(after)) = (before, after) else { return Ok(diff) };
     if let (Some(old), Some(new)) = (store.lookup(&before), store.lookup(&after)) {
-        diff.same_outputs = old.outputs() == new.outputs();
+        diff.same_outputs = Some(old.outputs() == new.outputs());
     }
-    let (Some(old), Some(new)) = (store.document(&before)?, store.document(&after)?) else {
+    let (Some(stored), Some(new)) = (store.document(&before)?, store.document(&after)?) else {
         return Ok(diff);
     };
-    let fields = |document: &str| action_diff::fields(document).unwrap_or_default();
-    diff.fields = action_diff::diff(&fields(&old.document), &fields(&new.document))
-        .into_iter()
-        .map(|FieldChange { field, old, new }| Field { field, old, new })
-        .collect();
-    let metrics: BTreeSet<_> = old.info.metrics.keys().chain(new.info.metrics.keys()).collect();
-    for metric in metrics {
-        let (old, new) = (old.info.metrics.get(metric), new.info.metrics.get(metric));
-        if old != new {
-            diff.metrics.push(Metric {
-                metric: metric.clone(),
-                old: old.copied(),
-                new: new.copied(),
-            });
-        }
-    }
+    let action = Action { document: new.document, digest: after };
+    // Both sides are past: the work tree has no say in them.
+    diff.changes = explain(store, old, name, &action, |_| None)?.changes;
+    diff.metrics = metrics(&stored.info, &new.info);
     Ok(diff)
 }
 
-fn describe(node: &NodeDiff) -> String {
-    let outputs = if node.same_outputs { " (the outputs are the same)" } else { "" };
-    let mut text = format!("{:8} {}{outputs}\n", node.change, node.node);
-    let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
-    for field in &node.fields {
-        text.push_str(&format!(
-            "         {}: {} -> {}\n",
-            field.field,
-            show(&field.old),
-            show(&field.new)
-        ));
+fn metrics(old: &ResultInfo, new: &ResultInfo) -> Vec<Metric> {
+    let names: BTreeSet<_> = old.metrics.keys().chain(new.metrics.keys()).collect();
+    names
+        .into_iter()
+        .map(|name| Metric {
+            metric: name.clone(),
+            old: old.metrics.get(name).copied(),
+            new: new.metrics.get(name).copied(),
+        })
+        .filter(|metric| metric.old != metric.new)
+        .collect()
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Added => "added",
+            Kind::Removed => "removed",
+            Kind::Changed => "changed",
+        }
     }
-    for metric in &node.metrics {
-        let show = |value: Option<f64>| value.map_or("(none)".to_owned(), |it| it.to_string());
-        text.push_str(&format!(
-            "         {}: {} -> {}\n",
-            metric.metric,
-            show(metric.old),
-            show(metric.new)
-        ));
+}
+
+fn describe(node: &NodeDiff, colored: bool) -> String {
+    let outputs = match (node.kind, node.same_outputs) {
+        (Kind::Changed, Some(true)) => "  (its outputs are the same)",
+        (Kind::Changed, None) => "  (one of the results has been collected)",
+        _ => "",
+    };
+    let mut text = format!("{:8} {}{outputs}\n", node.kind.word(), node.node);
+    for change in &node.changes {
+        text.push_str(&format!("  {}\n", change.change.field));
+        text.push_str(&describe_change(change, "    ", colored));
+    }
+    for Metric { metric, old, new } in &node.metrics {
+        let show = |value: &Option<f64>| value.map_or("(none)".to_owned(), |it| it.to_string());
+        text.push_str(&format!("  metric {metric}\n    {} -> {}\n", show(old), show(new)));
     }
     text
+}
+
+fn to_json(node: &NodeDiff) -> Value {
+    let metrics: Vec<_> = node
+        .metrics
+        .iter()
+        .map(|it| json!({ "metric": it.metric, "old": it.old, "new": it.new }))
+        .collect();
+    json!({
+        "node": node.node,
+        "change": node.kind.word(),
+        "fields": node.changes.iter().map(change_to_json).collect::<Vec<_>>(),
+        "same_outputs": node.same_outputs,
+        "metrics": metrics,
+    })
 }

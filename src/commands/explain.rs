@@ -1,7 +1,7 @@
 //! `okapi explain`.
 
 use okapi_engine::evaluate::{State, evaluate};
-use okapi_engine::explain::{Explanation, explain as explain_action};
+use okapi_engine::explain::{Change, Explanation, explain as explain_action};
 use okapi_engine::graph::{Graph, InstanceId};
 use okapi_engine::plan::{Verdict, known_action, plan as make_plan};
 use okapi_engine::run_record;
@@ -114,18 +114,8 @@ fn describe(explanation: &Explanation, verdict: Verdict, colored: bool) -> Strin
         Some(previous) => {
             text.push_str(&format!("  before    {previous}\n"));
             for change in &explanation.changes {
-                let field = &change.change.field;
-                text.push_str(&format!("  changed   {field}\n"));
-                match &change.lines {
-                    Some(lines) => text.push_str(&indent_diff(lines, colored)),
-                    None => {
-                        let show = |value: &Option<String>| {
-                            value.as_deref().map_or("(none)".to_owned(), cut)
-                        };
-                        let (old, new) = (show(&change.change.old), show(&change.change.new));
-                        text.push_str(&format!("            {old} -> {new}\n"));
-                    }
-                }
+                text.push_str(&format!("  changed   {}\n", change.change.field));
+                text.push_str(&describe_change(change, "            ", colored));
             }
             text.push_str(&format!(
                 "  unchanged {}\n",
@@ -143,6 +133,25 @@ fn describe(explanation: &Explanation, verdict: Verdict, colored: bool) -> Strin
     text
 }
 
+/// The lines that differ in a text, or the old and the new value.
+pub(super) fn describe_change(change: &Change, indent: &str, colored: bool) -> String {
+    if let Some(lines) = &change.lines {
+        return indent_diff(lines, indent, colored);
+    }
+    let show = |value: &Option<String>| value.as_deref().map_or("(none)".to_owned(), cut);
+    format!("{indent}{} -> {}\n", show(&change.change.old), show(&change.change.new))
+}
+
+/// A change for `--json`.
+pub(super) fn change_to_json(change: &Change) -> Value {
+    json!({
+        "field": change.change.field,
+        "old": change.change.old,
+        "new": change.change.new,
+        "diff": change.lines,
+    })
+}
+
 fn waiting(on: Option<&str>) -> String {
     let on = on.unwrap_or("an input");
     format!(
@@ -158,7 +167,7 @@ fn cut(value: &str) -> String {
     format!("{head}...")
 }
 
-fn indent_diff(lines: &str, colored: bool) -> String {
+fn indent_diff(lines: &str, indent: &str, colored: bool) -> String {
     let paint = |line: &str| {
         let code = match line.as_bytes().first() {
             _ if !colored => return line.to_owned(),
@@ -172,7 +181,7 @@ fn indent_diff(lines: &str, colored: bool) -> String {
     lines
         .lines()
         .filter(|line| !line.starts_with("---") && !line.starts_with("+++"))
-        .map(|line| format!("            {}\n", paint(line)))
+        .map(|line| format!("{indent}{}\n", paint(line)))
         .collect()
 }
 
@@ -185,14 +194,7 @@ fn to_json(
     let changes: Vec<_> = explanation
         .iter()
         .flat_map(|explanation| &explanation.changes)
-        .map(|change| {
-            json!({
-                "field": change.change.field,
-                "old": change.change.old,
-                "new": change.change.new,
-                "diff": change.lines,
-            })
-        })
+        .map(change_to_json)
         .collect();
     json!({
         "node": name,

@@ -1,10 +1,9 @@
 //! `okapi gc`.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use okapi_cache::gc::{GcRequest, gc as collect};
-use okapi_cache::{ActionDigest, Store};
+use okapi_cache::{Access, ActionDigest, Durability, Store, StoreError};
 use okapi_engine::run_record::{self, RunInfo};
 
 use crate::cli::{GcArgs, Global};
@@ -17,34 +16,17 @@ use crate::ui::{format, output};
 pub(crate) fn gc(global: &Global, arguments: &GcArgs) -> Result<ExitCode, Failure> {
     let root = project::root_without_pipeline(global)?;
     // Looked for before it is opened for writing: a collector makes no store.
-    project::open_store(
-        global,
-        &root,
-        okapi_cache::Access::ReadOnly,
-        okapi_cache::Durability::None,
-    )?;
-    let store = project::open_store(
-        global,
-        &root,
-        okapi_cache::Access::ReadWrite,
-        okapi_cache::Durability::Batch,
-    )?;
-    let mut runs = run_record::list(&store)?;
-    runs.reverse();
-    let (kept, dropped) = runs.split_at(runs.len().min(arguments.keep_runs.max(1)));
+    project::open_store(global, &root, Access::ReadOnly, Durability::None)?;
+    let store = project::open_store(global, &root, Access::ReadWrite, Durability::Batch)?;
+    let (kept, dropped) = split(run_record::list(&store)?, arguments.keep_runs);
     let request = GcRequest {
-        keep: actions_to_keep(&store, kept),
+        keep: actions_to_keep(&store, &kept)?,
         max_size: arguments.max_size,
         dry_run: arguments.dry_run,
     };
     let report = collect(&store, &request)?;
     if !arguments.dry_run {
-        dropped.iter().try_for_each(|run| {
-            let folder = store.runs_folder().join(&run.id);
-            fs::remove_dir_all(&folder).map_err(|error| {
-                Failure::failed(format!("cannot remove {}: {error}", folder.display()))
-            })
-        })?;
+        run_record::remove(&store, &dropped, &kept)?;
     }
     let verb = if arguments.dry_run { "would remove" } else { "removed" };
     output::print(&format!(
@@ -62,9 +44,21 @@ pub(crate) fn gc(global: &Global, arguments: &GcArgs) -> Result<ExitCode, Failur
     Ok(ExitCode::Done)
 }
 
+/// Runs to keep and runs to drop, both with the newest first. The last run of each pipeline is kept,
+/// however many runs of others came after it: a project's rare pipeline is not worth less.
+fn split(mut runs: Vec<RunInfo>, keep: u64) -> (Vec<RunInfo>, Vec<RunInfo>) {
+    runs.reverse();
+    let mut pipelines = BTreeSet::new();
+    let mut number = 0;
+    runs.into_iter().partition(|run| {
+        number += 1;
+        pipelines.insert(run.pipeline.clone()) || number <= keep
+    })
+}
+
 /// The results of every pipeline's newest state first, then those of the kept runs, the newest
-/// first.
-fn actions_to_keep(store: &Store, kept: &[RunInfo]) -> Vec<ActionDigest> {
+/// first, then those that a killed run left.
+fn actions_to_keep(store: &Store, kept: &[RunInfo]) -> Result<Vec<ActionDigest>, StoreError> {
     let pipelines: BTreeSet<_> = kept.iter().map(|run| run.pipeline.as_str()).collect();
     let heads = pipelines.into_iter().map(|pipeline| run_record::head(store, pipeline));
     let of_runs =
@@ -78,5 +72,62 @@ fn actions_to_keep(store: &Store, kept: &[RunInfo]) -> Vec<ActionDigest> {
             }
         }
     }
-    actions
+    actions.extend(left_by_killed_runs(store, kept, &seen)?);
+    Ok(actions)
+}
+
+/// A run that was killed has no manifest, and its results may have cost hours. They are those made
+/// since it began that no other run names; the newest first.
+fn left_by_killed_runs(
+    store: &Store,
+    kept: &[RunInfo],
+    known: &BTreeSet<ActionDigest>,
+) -> Result<Vec<ActionDigest>, StoreError> {
+    let killed = kept.iter().filter(|run| run.end.is_none());
+    let Some(began) = killed.map(|run| run.started_unix_ms).min() else { return Ok(Vec::new()) };
+    let mut left = Vec::new();
+    for action in store.all_actions() {
+        if known.contains(&action) {
+            continue;
+        }
+        if let Some(stored) = store.document(&action)?
+            && stored.info.finished_unix_ms >= began
+        {
+            left.push((stored.info.finished_unix_ms, action));
+        }
+    }
+    left.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(left.into_iter().map(|(_, action)| action).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use okapi_cache::Digest;
+
+    use super::*;
+
+    fn run(id: &str, pipeline: &str) -> RunInfo {
+        RunInfo {
+            version: 1,
+            id: id.to_owned(),
+            okapi: String::new(),
+            pipeline: pipeline.to_owned(),
+            pipeline_digest: Digest::of(b""),
+            profile: None,
+            overrides: Vec::new(),
+            targets: Vec::new(),
+            started_unix_ms: 0,
+            end: None,
+        }
+    }
+
+    #[test]
+    fn the_last_run_of_each_pipeline_is_kept() {
+        let runs = ["1 a", "2 b", "3 a", "4 a"].map(|it| run(&it[..1], &it[2..]));
+        let ids = |runs: &[RunInfo]| runs.iter().map(|run| run.id.clone()).collect::<String>();
+        for (keep, kept, dropped) in [(1, "42", "31"), (2, "432", "1"), (9, "4321", "")] {
+            let split = split(runs.to_vec(), keep);
+            assert_eq!((&*ids(&split.0), &*ids(&split.1)), (kept, dropped));
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! `okapi get`, and how commands name an artifact.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use okapi_cache::{Artifact, Placement, Store};
 use okapi_engine::evaluate::{State, evaluate};
@@ -15,7 +16,7 @@ use crate::ui::{format, output};
 
 /// Copies an artifact out of the store.
 pub(crate) fn get(global: &Global, arguments: &GetArgs) -> Result<ExitCode, Failure> {
-    let (store, artifact) = find(global, &arguments.pipeline, &arguments.artifact)?;
+    let found = find(global, &arguments.pipeline, &arguments.artifact)?;
     let destination = &arguments.destination;
     let cannot = |error: std::io::Error| {
         Failure::failed(format!("cannot write {}: {error}", destination.display()))
@@ -29,17 +30,19 @@ pub(crate) fn get(global: &Global, arguments: &GetArgs) -> Result<ExitCode, Fail
     } else if let Some(folder) = destination.parent() {
         fs::create_dir_all(folder).map_err(cannot)?;
     }
-    // Placed beside and renamed: an interrupted copy leaves what was there.
     let name = destination.file_name().ok_or_else(|| {
         Failure::usage(format!("{} is no name for an artifact", destination.display()))
     })?;
+    refuse_what_is_precious(&found, destination, name)?;
+    // Placed beside and renamed: an interrupted copy leaves what was there.
     let beside = destination.with_file_name(format!(
         ".{}.okapi-{}",
         name.to_string_lossy(),
         std::process::id()
     ));
-    let placed = store
-        .place(&artifact, &beside, Placement::Private)
+    let placed = found
+        .store
+        .place(&found.artifact, &beside, Placement::Private)
         .map_err(Failure::from)
         .and_then(|()| replace(&beside, destination).map_err(cannot));
     if placed.is_err() {
@@ -47,8 +50,31 @@ pub(crate) fn get(global: &Global, arguments: &GetArgs) -> Result<ExitCode, Fail
         let _ = remove(&beside);
     }
     placed?;
-    output::note(&format!("{}  {}", destination.display(), format::size(artifact.size)));
+    output::note(&format!("{}  {}", destination.display(), format::size(found.artifact.size)));
     Ok(ExitCode::Done)
+}
+
+/// A folder is replaced whole. That must not cost the store, or the project that it stands in.
+fn refuse_what_is_precious(found: &Found, destination: &Path, name: &OsStr) -> Result<(), Failure> {
+    let folder = destination.parent().filter(|it| !it.as_os_str().is_empty());
+    let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).map_err(|error| {
+        Failure::failed(format!("cannot open the folder of {}: {error}", destination.display()))
+    })?;
+    let real = folder.join(name);
+    let store = fs::canonicalize(found.store.root()).unwrap_or(found.store.root().to_owned());
+    let refuse = |what: String| {
+        let message = format!("{} {what}", destination.display());
+        Err(Failure::usage(message).with_hint("name another place".to_owned()))
+    };
+    if real.starts_with(&store) {
+        return refuse("lies in the store".to_owned());
+    }
+    for (what, precious) in [("store", &store), ("project", &found.project)] {
+        if precious.starts_with(&real) {
+            return refuse(format!("holds the {what}, which would be lost"));
+        }
+    }
+    Ok(())
 }
 
 fn replace(new: &Path, old: &Path) -> std::io::Result<()> {
@@ -66,12 +92,16 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// An artifact and where it was found.
+pub(crate) struct Found {
+    pub(crate) store: Store,
+    pub(crate) artifact: Artifact,
+    /// The project's root.
+    project: PathBuf,
+}
+
 /// Finds the artifact that `NODE[:PORT]` names, as the pipeline stands now.
-pub(crate) fn find(
-    global: &Global,
-    pipeline: &PipelineArgs,
-    name: &str,
-) -> Result<(Store, Artifact), Failure> {
+pub(crate) fn find(global: &Global, pipeline: &PipelineArgs, name: &str) -> Result<Found, Failure> {
     let place = project::locate(global, &pipeline.pipeline)?;
     let registry = okapi_stages::registry();
     let store = project::open_store_to_look(global, &place.root)?;
@@ -100,7 +130,7 @@ pub(crate) fn find(
             .with_hint(format!("run it: okapi run {} '{instance}'", pipeline.pipeline.display())));
     };
     let artifact = evaluation.artifacts[first_output as usize + port];
-    Ok((store, artifact))
+    Ok(Found { store, artifact, project: loaded.place.root })
 }
 
 /// `node[a=b]:port` into its two parts. A `:` inside brackets belongs to the instance.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 
 use crate::cli::InitArgs;
 use crate::exit_code::ExitCode;
@@ -9,6 +10,8 @@ use crate::failure::Failure;
 use crate::ui::output;
 
 const PIPELINE: &str = include_str!("init.yaml");
+
+const IGNORED: &str = ".okapi/\nresults/\n";
 
 /// Writes a small pipeline to begin with, and nothing over what is there.
 pub(crate) fn init(arguments: &InitArgs) -> Result<ExitCode, Failure> {
@@ -21,7 +24,7 @@ pub(crate) fn init(arguments: &InitArgs) -> Result<ExitCode, Failure> {
     for (name, content) in [
         ("okapi.yaml", PIPELINE),
         ("okapi.schema.json", &*format!("{schema}\n")),
-        (".gitignore", ".okapi/\nresults/\n"),
+        (".gitignore", IGNORED),
     ] {
         let path = folder.join(name);
         let written = fs::OpenOptions::new()
@@ -31,6 +34,11 @@ pub(crate) fn init(arguments: &InitArgs) -> Result<ExitCode, Failure> {
             .and_then(|mut file| file.write_all(content.as_bytes()));
         match written {
             Ok(()) => output::note(&format!("wrote {}", path.display())),
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AlreadyExists && name == ".gitignore" =>
+            {
+                ignore_the_store(&path)?;
+            }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 output::note(&format!("left {} as it is", path.display()));
             }
@@ -41,4 +49,24 @@ pub(crate) fn init(arguments: &InitArgs) -> Result<ExitCode, Failure> {
     }
     output::note(&format!("next: okapi run {}", folder.join("okapi.yaml").display()));
     Ok(ExitCode::Done)
+}
+
+/// Adds the store to a list of ignored paths that is there already.
+fn ignore_the_store(path: &Path) -> Result<(), Failure> {
+    let cannot = |error: std::io::Error| {
+        Failure::failed(format!("cannot add to {}: {error}", path.display()))
+    };
+    let text = fs::read(path).map_err(cannot)?;
+    let has_it = text
+        .split(|byte| *byte == b'\n')
+        .any(|line| matches!(line.trim_ascii(), b".okapi" | b".okapi/" | b"/.okapi" | b"/.okapi/"));
+    if has_it {
+        output::note(&format!("left {} as it is", path.display()));
+        return Ok(());
+    }
+    let separator = if text.is_empty() || text.ends_with(b"\n") { "" } else { "\n" };
+    let mut file = fs::OpenOptions::new().append(true).open(path).map_err(cannot)?;
+    file.write_all(format!("{separator}.okapi/\n").as_bytes()).map_err(cannot)?;
+    output::note(&format!("added .okapi/ to {}", path.display()));
+    Ok(())
 }

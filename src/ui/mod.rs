@@ -2,6 +2,7 @@
 
 pub(crate) mod color;
 pub(crate) mod format;
+pub(crate) mod indent_json;
 pub(crate) mod logging;
 pub(crate) mod output;
 pub(crate) mod progress;

@@ -20,10 +20,10 @@ pub(crate) fn choose(progress: Progress, quiet: bool) -> Box<dyn Display> {
     let terminal = std::io::stderr().is_terminal();
     match progress {
         Progress::Json => Box::new(Json),
-        _ if quiet => Box::new(Plain { quiet: true, total: 0, settled: 0 }),
+        _ if quiet => Box::new(Plain::new(true)),
         Progress::Terminal => Box::new(Terminal::new()),
         Progress::Auto if terminal => Box::new(Terminal::new()),
-        Progress::Auto | Progress::Plain => Box::new(Plain { quiet: false, total: 0, settled: 0 }),
+        Progress::Auto | Progress::Plain => Box::new(Plain::new(false)),
     }
 }
 
@@ -40,14 +40,19 @@ impl Display for Json {
 }
 
 /// One line per event, on stderr.
-struct Plain {
+pub(crate) struct Plain {
     quiet: bool,
     total: u64,
     settled: u64,
 }
 
-impl Display for Plain {
-    fn show(&mut self, event: &Event) {
+impl Plain {
+    pub(crate) fn new(quiet: bool) -> Plain {
+        Plain { quiet, total: 0, settled: 0 }
+    }
+
+    /// What is to be said about the next event.
+    pub(crate) fn lines(&mut self, event: &Event) -> Option<String> {
         match event {
             Event::RunStarted { total, .. } => self.total = *total,
             Event::Cached { count } => self.settled += count,
@@ -58,9 +63,15 @@ impl Display for Plain {
             _ => {}
         }
         if self.quiet && !is_trouble(event) {
-            return;
+            return None;
         }
-        if let Some(lines) = describe(event, self.settled, self.total) {
+        describe(event, self.settled, self.total)
+    }
+}
+
+impl Display for Plain {
+    fn show(&mut self, event: &Event) {
+        if let Some(lines) = self.lines(event) {
             crate::ui::output::note(&lines);
         }
     }

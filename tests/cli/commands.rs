@@ -114,7 +114,7 @@ fn runs_log_and_diff_look_back() {
     assert_eq!(runs["runs"].as_array().unwrap().len(), 2);
     assert_eq!(runs["runs"][0]["overrides"][0], "vars.greeting=hi");
     assert_eq!(sandbox.okapi(&["log", "last", "greet[who=ben]"]).stdout, "logged\n");
-    assert!(sandbox.okapi(&["log"]).stdout.contains("\"event\":\"run_finished\""));
+    assert!(sandbox.okapi(&["log", "--json"]).stdout.contains("\"event\":\"run_finished\""));
     let diff = sandbox.okapi(&["diff", "--json"]).json();
     assert_eq!(diff["same"], 0);
     assert_eq!(diff["nodes"][0]["node"], "book");

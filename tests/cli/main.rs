@@ -3,11 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod architecture;
+mod artifacts;
+mod collection;
 mod commands;
 mod crash;
 mod downloads;
 mod failures;
 mod gpus;
+mod history;
+mod init;
 mod quickstart;
 mod races;
 mod sandbox;
