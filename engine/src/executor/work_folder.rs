@@ -14,7 +14,7 @@
 //! same each time. The lease on the action makes sure that the folder has one user.
 //!
 //! Making and removing five folders costs a good part of what a small command costs. So a folder
-//! that has served is emptied and kept, and gets the name of the next action ([`IdleFolders`]).
+//! that has served is emptied and kept, and gets the name of the next action (`IdleFolders`).
 
 use std::collections::BTreeMap;
 use std::fs;

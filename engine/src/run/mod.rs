@@ -2,8 +2,8 @@
 //!
 //! 1. [`evaluate`] settles every instance whose result is there. If that is all of them, nothing
 //!    else happens.
-//! 2. The rest goes to the [`Schedule`]. When an instance becomes ready its inputs are known, so
-//!    its action is: [`decide`] again (an input that came out as before gives the old action, and
+//! 2. The rest goes to the [`Schedule`](crate::schedule::Schedule). When an instance becomes ready its inputs are known, so
+//!    its action is: [`decide`](crate::evaluate::decide) again (an input that came out as before gives the old action, and
 //!    its result: early cutoff), else take the lease on the action and execute it in a thread.
 //! 3. A finished instance's result is queued for the store and its readers become ready.
 //!
