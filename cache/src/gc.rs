@@ -10,7 +10,7 @@ use std::fs;
 
 use crate::artifact::{Artifact, ArtifactKind};
 use crate::error::AtPath;
-use crate::run_guard;
+use crate::run_guard::Alone;
 use crate::store::Store;
 use crate::tree::TreeEntry;
 use crate::{ActionDigest, Digest, StoreError};
@@ -22,8 +22,6 @@ pub struct GcRequest {
     pub keep: Vec<ActionDigest>,
     /// Drop kept results from the end of the list until their objects fit in so many bytes.
     pub max_size: Option<u64>,
-    /// Only say what would be done.
-    pub dry_run: bool,
 }
 
 /// What was, or would be, removed.
@@ -45,12 +43,15 @@ pub struct GcReport {
     pub removed_bytes: u64,
 }
 
-/// Removes what `request` does not keep.
+/// Removes what `request` does not keep; without being alone it only says what would be removed.
 ///
 /// # Errors
-/// When runs are using the store, or it cannot be written.
-pub fn gc(store: &Store, request: &GcRequest) -> Result<GcReport, StoreError> {
-    let _alone = if request.dry_run { None } else { Some(run_guard::exclusive(store)?) };
+/// When the store cannot be read or written.
+pub fn gc(
+    store: &Store,
+    request: &GcRequest,
+    alone: Option<&Alone>,
+) -> Result<GcReport, StoreError> {
     store.refresh()?;
     let mut kept = Vec::new();
     let mut marked = BTreeSet::new();
@@ -98,7 +99,7 @@ pub fn gc(store: &Store, request: &GcRequest) -> Result<GcReport, StoreError> {
         }
         Ok(())
     })?;
-    if request.dry_run {
+    if alone.is_none() {
         return Ok(report);
     }
     if !report.removed_actions.is_empty() {

@@ -54,6 +54,6 @@ pub use digest::{ActionDigest, Digest, DigestWriter, ParseDigestError};
 pub use error::StoreError;
 pub use lease::{Holder, Lease};
 pub use materialize::Placement;
-pub use run_guard::RunGuard;
+pub use run_guard::{Alone, RunGuard};
 pub use store::{Access, Store, StoreStats};
 pub use tree::{Tree, TreeEntry};

@@ -54,12 +54,18 @@ impl Drop for RunGuard {
     }
 }
 
+/// The store without any run in it. Dropping it lets runs in again.
+#[derive(Debug)]
+pub struct Alone {
+    _lock: File,
+}
+
 /// Takes the store for the collector alone.
-pub(crate) fn exclusive(store: &Store) -> Result<File, StoreError> {
+pub(crate) fn exclusive(store: &Store) -> Result<Alone, StoreError> {
     let path = store.root().join("run.lock");
     let lock = open_lock(&path)?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(Alone { _lock: lock }),
         Err(fs::TryLockError::WouldBlock) => {
             Err(StoreError::InUse { path: store.root().to_owned() })
         }

@@ -15,7 +15,7 @@ use crate::commit_queue::{Backend, Commit, CommitQueue, Durability};
 use crate::error::AtPath;
 use crate::lease::{Holder, Lease};
 use crate::materialize::{self, Placement};
-use crate::run_guard::RunGuard;
+use crate::run_guard::{self, Alone, RunGuard};
 use crate::stat_cache::StatCache;
 use crate::tree::{FileSink, Tree, TreeEntry};
 use crate::{ActionDigest, Digest, StoreError};
@@ -201,6 +201,15 @@ impl Store {
     /// When the store cannot be written.
     pub fn enter_run(&self) -> Result<RunGuard, StoreError> {
         RunGuard::enter(self)
+    }
+
+    /// Keeps runs away for as long as the result lives: whoever collects must decide what to keep
+    /// while nobody adds to it.
+    ///
+    /// # Errors
+    /// When runs are using the store.
+    pub fn alone(&self) -> Result<Alone, StoreError> {
+        run_guard::exclusive(self)
     }
 
     /// Makes what was stored outside of any commit durable, at the end of a run.

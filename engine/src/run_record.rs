@@ -131,7 +131,9 @@ impl RunRecord {
         let mut line = serde_json::to_vec(event)
             .map_err(|error| StoreError::io(&path, io::Error::other(error)))?;
         line.push(b'\n');
-        self.events.write_all(&line).map_err(|error| StoreError::io(&path, error))
+        // Out at once: a killed run must not take what it said with it.
+        let written = self.events.write_all(&line).and_then(|()| self.events.flush());
+        written.map_err(|error| StoreError::io(&path, error))
     }
 
     /// Ends the record.

@@ -18,14 +18,13 @@ pub(crate) fn gc(global: &Global, arguments: &GcArgs) -> Result<ExitCode, Failur
     // Looked for before it is opened for writing: a collector makes no store.
     project::open_store(global, &root, Access::ReadOnly, Durability::None)?;
     let store = project::open_store(global, &root, Access::ReadWrite, Durability::Batch)?;
+    // From here on no run adds results that would be missed below.
+    let alone = if arguments.dry_run { None } else { Some(store.alone()?) };
+    store.refresh()?;
     let (kept, dropped) = split(run_record::list(&store)?, arguments.keep_runs);
-    let request = GcRequest {
-        keep: actions_to_keep(&store, &kept)?,
-        max_size: arguments.max_size,
-        dry_run: arguments.dry_run,
-    };
-    let report = collect(&store, &request)?;
-    if !arguments.dry_run {
+    let request = GcRequest { keep: actions_to_keep(&store, &kept)?, max_size: arguments.max_size };
+    let report = collect(&store, &request, alone.as_ref())?;
+    if alone.is_some() {
         run_record::remove(&store, &dropped, &kept)?;
     }
     let verb = if arguments.dry_run { "would remove" } else { "removed" };

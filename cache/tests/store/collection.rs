@@ -36,9 +36,11 @@ proptest! {
             .filter(|&position| keep[position])
             .map(|position| action(&format!("n{position}")).1)
             .collect();
-        let request = GcRequest { keep: wanted.clone(), max_size, dry_run: false };
-        let dry = gc(&store, &GcRequest { dry_run: true, ..request.clone() }).unwrap();
-        let report = gc(&store, &request).unwrap();
+        let request = GcRequest { keep: wanted.clone(), max_size };
+        let dry = gc(&store, &request, None).unwrap();
+        let alone = store.alone().unwrap();
+        let report = gc(&store, &request, Some(&alone)).unwrap();
+        drop(alone);
         prop_assert_eq!(&dry, &report, "a dry run says what a real one does");
         for store in [&store, &other] {
             store.refresh().unwrap();
@@ -71,10 +73,10 @@ fn a_run_keeps_the_collector_away() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder.path().join("store"));
     let guard = store.enter_run().unwrap();
-    let refused = gc(&open(&folder.path().join("store")), &GcRequest::default());
+    let refused = open(&folder.path().join("store")).alone();
     assert!(matches!(refused, Err(StoreError::InUse { .. })));
     drop(guard);
-    gc(&store, &GcRequest::default()).unwrap();
+    store.alone().unwrap();
 }
 
 #[test]
