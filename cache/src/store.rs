@@ -295,6 +295,34 @@ impl Store {
         materialize::place(&self.cas, artifact, path, placement)
     }
 
+    /// Places an artifact for the user at `path`, where a file may lie: it is replaced in one step.
+    /// What a crash leaves behind lies in the store, not beside the user's files, unless those are
+    /// on another file system.
+    ///
+    /// # Errors
+    /// When an object is missing or the place cannot be written.
+    pub fn place_in_one_step(&self, artifact: &Artifact, path: &Path) -> Result<(), StoreError> {
+        let through = |temp: &Path| {
+            let placed = self
+                .place(artifact, temp, Placement::Private)
+                .and_then(|()| fs::rename(temp, path).at(path));
+            if placed.is_err() {
+                // The first error is the one that matters.
+                let _ = remove_any(temp);
+            }
+            placed
+        };
+        match through(&self.writer.temp_path()) {
+            Err(StoreError::Io { source, .. })
+                if source.kind() == io::ErrorKind::CrossesDevices =>
+            {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                through(&path.with_file_name(format!(".{name}.okapi-{}", std::process::id())))
+            }
+            other => other,
+        }
+    }
+
     /// The contents of a stored folder.
     ///
     /// # Errors
@@ -476,7 +504,7 @@ impl Store {
             let process = name.split('-').next().unwrap_or_default();
             if !Path::new("/proc").join(process).exists() {
                 // Another process may be sweeping too.
-                let _ = fs::remove_file(&path);
+                let _ = remove_any(&path);
             }
         }
         Ok(())
@@ -551,6 +579,13 @@ fn initialise(root: &Path) -> Result<(), StoreError> {
     let temp = root.join(format!("format.{}", std::process::id()));
     fs::write(&temp, format!("okapi store {FORMAT}\n")).at(&temp)?;
     fs::rename(&temp, &format).at(&format)
+}
+
+fn remove_any(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path)?.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    }
 }
 
 fn read_only_or(root: &Path, error: io::Error) -> StoreError {

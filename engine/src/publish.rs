@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use okapi_cache::{Artifact, Digest, Placement, Store, StoreError};
+use okapi_cache::{Artifact, Digest, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::graph::Graph;
@@ -111,21 +111,10 @@ pub fn publish(
 }
 
 fn place(store: &Store, artifact: &Artifact, path: &Path) -> Result<(), PublishError> {
-    let io = |source| PublishError::Io { path: path.to_owned(), source };
     let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).map_err(io)?;
-    // Placed beside and renamed: a reader sees the old or the new, never a part.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = folder.join(format!(".{name}.okapi-{}", std::process::id()));
-    let result = store
-        .place(artifact, &beside, Placement::Private)
-        .map_err(PublishError::from)
-        .and_then(|_| fs::rename(&beside, path).map_err(io));
-    if result.is_err() {
-        // The error that matters is the first one.
-        let _ = remove(&beside);
-    }
-    result
+    fs::create_dir_all(folder)
+        .map_err(|source| PublishError::Io { path: path.to_owned(), source })?;
+    Ok(store.place_in_one_step(artifact, path)?)
 }
 
 /// The digest of what lies at `path`; `None` if nothing does, or something that is no artifact.
