@@ -217,7 +217,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) no_sandbox: bool,
     /// How long running commands get to end after Ctrl-C, seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub(crate) grace: u64,
     /// How hard results are made to survive a power cut.
     #[arg(long, value_enum, default_value_t = DurabilityArg::Batch, value_name = "HOW")]

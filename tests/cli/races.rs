@@ -94,6 +94,16 @@ fn a_command_that_ignores_the_request_is_killed_after_the_grace_period() {
 }
 
 #[test]
+fn a_grace_period_longer_than_a_day_is_refused() {
+    // Added to the clock, it would overflow in the middle of an interrupt.
+    let sandbox = Sandbox::new("");
+    counting(&sandbox, 1);
+    let said = sandbox.okapi(&["run", "p.yaml", "--grace", "18446744073709551615"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.stderr.contains("86400"), "{}", said.stderr);
+}
+
+#[test]
 fn a_killed_okapi_leaves_no_orphan() {
     let (_sandbox, mut child, pid) = sleeping("echo $$ > FIFO; sleep 600");
     child.kill().unwrap();
