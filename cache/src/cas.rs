@@ -7,7 +7,7 @@
 //! An object is at its name whole or not at all. Nothing ever writes to one.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,8 @@ use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, statx};
 
 use crate::atomic_write::{AtomicWriter, remove_on_error};
 use crate::error::AtPath;
+use crate::file_hash::hash_open_file;
 use crate::{Digest, StoreError};
-
-/// From this size on a file is hashed by several threads.
-const PARALLEL_FROM: u64 = 4 * 1024 * 1024;
-/// What is read at once then. Large enough to keep several threads busy, small beside the memory.
-const PARALLEL_CHUNK: usize = 8 * 1024 * 1024;
 
 /// The objects of a store.
 #[derive(Debug)]
@@ -194,48 +190,7 @@ pub(crate) fn open_regular(path: &Path) -> Result<File, StoreError> {
 
 /// Digest and size of a file's bytes.
 pub(crate) fn hash_file(path: &Path) -> Result<(Digest, u64), StoreError> {
-    let mut file = open_regular(path)?;
-    let length = file.metadata().at(path)?.len();
-    if length >= PARALLEL_FROM {
-        return hash_in_parallel(file, path);
-    }
-    let mut bytes = Vec::with_capacity(length as usize + 1);
-    file.read_to_end(&mut bytes).at(path)?;
-    Ok((Digest::of(&bytes), bytes.len() as u64))
-}
-
-/// Hashes with all processors. One thread reads the next chunk while the others hash this one; a
-/// mapping would save the copy, but a file that shrinks under a mapping kills the process.
-fn hash_in_parallel(mut file: File, path: &Path) -> Result<(Digest, u64), StoreError> {
-    let mut hasher = blake3::Hasher::new();
-    let mut size = 0;
-    let mut current = vec![0; PARALLEL_CHUNK];
-    let mut next = vec![0; PARALLEL_CHUNK];
-    let mut filled = fill(&mut file, &mut current).at(path)?;
-    while filled > 0 {
-        size += filled as u64;
-        let read = std::thread::scope(|scope| {
-            let reader = scope.spawn(|| fill(&mut file, &mut next));
-            hasher.update_rayon(&current[..filled]);
-            reader.join().unwrap_or_else(|_| Err(io::Error::other("the reading thread panicked")))
-        });
-        filled = read.at(path)?;
-        std::mem::swap(&mut current, &mut next);
-    }
-    Ok((Digest::from_bytes(*hasher.finalize().as_bytes()), size))
-}
-
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
+    hash_open_file(&open_regular(path)?, path)
 }
 
 /// A file to write an artifact's copy to.

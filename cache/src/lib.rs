@@ -36,6 +36,7 @@ mod cas;
 mod commit_queue;
 mod digest;
 mod error;
+mod file_hash;
 pub mod gc;
 mod lease;
 mod log_file;
