@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, statx};
 use crate::atomic_write::{AtomicWriter, remove_on_error};
 use crate::error::AtPath;
 use crate::file_hash::hash_open_file;
+use crate::hashing_file::Written;
 use crate::{Digest, StoreError};
 
 /// The objects of a store.
@@ -151,6 +152,21 @@ impl Cas {
         let (digest, size) = hash_file(path)?;
         self.publish(writer, path, &digest, size)?;
         Ok((digest, size))
+    }
+
+    /// Moves a file whose digest is known into the store.
+    pub(crate) fn adopt_written(
+        &self,
+        writer: &AtomicWriter,
+        path: &Path,
+        written: Written,
+    ) -> Result<(), StoreError> {
+        let size = fs::symlink_metadata(path).at(path)?.len();
+        if size != written.size {
+            let reason = format!("{} bytes were written to it, but it has {size}", written.size);
+            return Err(StoreError::Unstorable { path: path.to_owned(), reason });
+        }
+        self.publish(writer, path, &written.digest, size)
     }
 
     /// Every object with its size, in no order; `each` may fail.

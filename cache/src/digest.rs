@@ -92,32 +92,3 @@ impl FromStr for ActionDigest {
         text.parse().map(ActionDigest)
     }
 }
-
-/// Digests what is written to it.
-#[derive(Debug, Default)]
-pub struct DigestWriter {
-    hasher: blake3::Hasher,
-}
-
-impl DigestWriter {
-    /// A writer that has seen nothing.
-    pub fn new() -> DigestWriter {
-        DigestWriter::default()
-    }
-
-    /// The digest of what was written.
-    pub fn finish(&self) -> Digest {
-        Digest(*self.hasher.finalize().as_bytes())
-    }
-}
-
-impl std::io::Write for DigestWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.hasher.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}

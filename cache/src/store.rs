@@ -13,6 +13,7 @@ use crate::atomic_write::{AtomicWriter, Faults};
 use crate::cas::{Cas, hash_file};
 use crate::commit_queue::{Backend, Commit, CommitQueue, Durability};
 use crate::error::AtPath;
+use crate::hashing_file::Written;
 use crate::lease::{Holder, Lease};
 use crate::materialize::{self, Placement};
 use crate::run_guard::{self, Alone, RunGuard};
@@ -260,6 +261,17 @@ impl Store {
     /// When it cannot be read or stored, or is no `kind`.
     pub fn adopt(&self, path: &Path, kind: ArtifactKind) -> Result<Artifact, StoreError> {
         self.store_with(path, kind, &mut |file| self.cas.adopt_file(&self.writer, file))
+    }
+
+    /// Moves a file that was hashed while it was written ([`crate::HashingFile`]) into the store.
+    /// It must lie on the store's file system, and nobody else may have written to it.
+    ///
+    /// # Errors
+    /// When it cannot be moved, or has another size than was written.
+    pub fn adopt_written(&self, path: &Path, written: Written) -> Result<Artifact, StoreError> {
+        self.unsynced.store(true, Ordering::Relaxed);
+        self.cas.adopt_written(&self.writer, path, written)?;
+        Ok(Artifact { kind: ArtifactKind::File, digest: written.digest, size: written.size })
     }
 
     fn store_with(

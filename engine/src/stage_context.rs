@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use okapi_cache::Artifact;
+use okapi_cache::{Artifact, HashingFile, Written};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::executor::command_process::Launcher;
@@ -43,6 +43,21 @@ pub struct StageContext<'a> {
     pub cancel: &'a Cancellation,
     /// What commands are started with.
     pub launcher: &'a Launcher,
+}
+
+impl StageContext<'_> {
+    /// Opens the file of an output, which is hashed while it is written. The stage hands what
+    /// [`HashingFile::finish`] returns to [`StageSuccess::written`].
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn create_output(&self, port: &str) -> Result<HashingFile, StageError> {
+        let path = self
+            .outputs
+            .get(port)
+            .ok_or_else(|| StageError::failed(format!("the stage has no output `{port}`")))?;
+        HashingFile::create(path).map_err(|source| StageError::Io { path: path.clone(), source })
+    }
 }
 
 /// A tracked file or folder of the project. Its content is in the store already.
@@ -91,6 +106,9 @@ pub struct StageSuccess {
     pub metrics: BTreeMap<String, f64>,
     /// Outputs whose content is in the store already, by port: nothing was written for them.
     pub stored: BTreeMap<String, Artifact>,
+    /// Outputs that were hashed while they were written ([`StageContext::create_output`]), by
+    /// port. Others are hashed when the stage is done.
+    pub written: BTreeMap<String, Written>,
 }
 
 /// Why a stage failed.

@@ -1,11 +1,12 @@
 //! Downloads of a pinned file: continued after an interruption, bounded in time and tries, checked.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use okapi_cache::{HashingFile, Written};
 use okapi_engine::stage_context::{StageContext, StageError};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
@@ -91,13 +92,14 @@ pub(crate) fn resolve(url: &str, hub: Option<&str>) -> Result<String, String> {
 }
 
 /// Downloads `url` to `output` and checks it against `pin`. What has arrived is kept in the
-/// action's scratch folder, so that a later try goes on where this one stopped.
+/// action's scratch folder, so that a later try goes on where this one stopped. All digests are
+/// computed while the bytes arrive.
 pub(crate) fn download(
     context: &StageContext<'_>,
     url: &str,
     pin: &Pin,
     output: &Path,
-) -> Result<(), StageError> {
+) -> Result<Written, StageError> {
     let hub = std::env::var("HF_ENDPOINT").ok();
     let address = resolve(url, hub.as_deref()).map_err(StageError::failed)?;
     let token = url.starts_with("hf://").then(|| std::env::var("HF_TOKEN").ok()).flatten();
@@ -134,8 +136,8 @@ pub(crate) fn download(
             Ok(response) => match response.status() {
                 StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
                     let resumed = response.status() == StatusCode::PARTIAL_CONTENT;
-                    match receive(context, response, &part, resumed) {
-                        Ok(()) => return check(&part, pin, output, url),
+                    match receive(context, response, &part, resumed, pin) {
+                        Ok(received) => return check(&received, &part, pin, output, url),
                         Err(Interruption::Cancelled) => return Err(StageError::Cancelled),
                         Err(Interruption::Disk(error)) => return Err(io(error)),
                         Err(Interruption::Network(error)) => {
@@ -151,10 +153,11 @@ pub(crate) fn download(
                 }
                 StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => {
                     // All of it is there already, or the part is no part of this file.
-                    if check(&part, pin, output, url).is_ok() {
-                        return Ok(());
+                    let received =
+                        Receiver::open(&part, pin).and_then(Receiver::finish).map_err(io)?;
+                    if let Ok(written) = check(&received, &part, pin, output, url) {
+                        return Ok(written);
                     }
-                    fs::remove_file(&part).map_err(io)?;
                     "the server refused to continue".clone_into(&mut trouble);
                     None
                 }
@@ -201,55 +204,97 @@ fn receive(
     mut response: Response,
     part: &Path,
     resumed: bool,
-) -> Result<(), Interruption> {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .append(resumed)
-        .truncate(!resumed)
-        .open(part)
-        .map_err(Interruption::Disk)?;
-    let before = file.metadata().map_err(Interruption::Disk)?.len();
+    pin: &Pin,
+) -> Result<Received, Interruption> {
+    if !resumed && part.exists() {
+        fs::remove_file(part).map_err(Interruption::Disk)?;
+    }
+    let mut receiver = Receiver::open(part, pin).map_err(Interruption::Disk)?;
+    let before = receiver.file.size();
     let length = response.content_length();
     let mut buffer = vec![0; 256 * 1024];
     let mut received = 0;
     loop {
-        if context.cancel.is_requested() {
-            return Err(Interruption::Cancelled);
-        }
-        let count = match response.read(&mut buffer) {
+        // What has arrived is kept, whatever ends this.
+        let interruption = match response.read(&mut buffer) {
+            _ if context.cancel.is_requested() => Interruption::Cancelled,
             Ok(0) => break,
-            Ok(count) => count,
+            Ok(count) => {
+                receiver.write(&buffer[..count]).map_err(Interruption::Disk)?;
+                received += count as u64;
+                context.reporter.progress(before + received, length.map(|it| before + it), "bytes");
+                continue;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Interruption::Network(error)),
+            Err(error) => Interruption::Network(error),
         };
-        file.write_all(&buffer[..count]).map_err(Interruption::Disk)?;
-        received += count as u64;
-        context.reporter.progress(before + received, length.map(|it| before + it), "bytes");
+        receiver.finish().map_err(Interruption::Disk)?;
+        return Err(interruption);
     }
+    let whole = receiver.finish().map_err(Interruption::Disk)?;
     match length {
         Some(length) if received < length => Err(Interruption::Network(io::Error::new(
             io::ErrorKind::UnexpectedEof,
             format!("the connection closed after {received} of {length} bytes"),
         ))),
-        _ => Ok(()),
+        _ => Ok(whole),
+    }
+}
+/// A download that is whole.
+struct Received {
+    written: Written,
+    /// Its SHA-256, if the pin is one.
+    sha256: Option<String>,
+}
+
+/// The file a download goes to, hashed while it is written.
+struct Receiver {
+    file: HashingFile,
+    sha256: Option<sha2::Sha256>,
+}
+
+impl Receiver {
+    /// Goes on behind what `part` holds.
+    fn open(part: &Path, pin: &Pin) -> io::Result<Receiver> {
+        let mut sha256 = matches!(pin, Pin::Sha256(_)).then(sha2::Sha256::new);
+        let file = HashingFile::append(part, &mut |bytes| {
+            if let Some(sha256) = &mut sha256 {
+                sha256.update(bytes);
+            }
+        })?;
+        Ok(Receiver { file, sha256 })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(bytes);
+        }
+        self.file.write_all(bytes)
+    }
+
+    fn finish(self) -> io::Result<Received> {
+        let sha256 = self.sha256.map(|sha256| format!("{:x}", sha256.finalize()));
+        Ok(Received { written: self.file.finish()?, sha256 })
     }
 }
 
 /// Moves a whole download to `output` if it is what `pin` says; else it is removed, so that the
 /// next try begins anew.
-fn check(part: &Path, pin: &Pin, output: &Path, url: &str) -> Result<(), StageError> {
+fn check(
+    received: &Received,
+    part: &Path,
+    pin: &Pin,
+    output: &Path,
+    url: &str,
+) -> Result<Written, StageError> {
     let io = |source| StageError::Io { path: part.to_owned(), source };
-    let found = match pin {
-        Pin::Sha256(_) => sha256_of(part).map_err(io)?,
-        Pin::Blake3(_) => {
-            let mut hasher = okapi_cache::DigestWriter::new();
-            io::copy(&mut File::open(part).map_err(io)?, &mut hasher).map_err(io)?;
-            format!("blake3:{}", hasher.finish())
-        }
+    let found = match &received.sha256 {
+        Some(sha256) => format!("sha256:{sha256}"),
+        None => format!("blake3:{}", received.written.digest),
     };
     if found == pin.to_string() {
-        return fs::rename(part, output).map_err(io);
+        fs::rename(part, output).map_err(io)?;
+        return Ok(received.written);
     }
     fs::remove_file(part).map_err(io)?;
     // A query or a password in the address is nobody's business.

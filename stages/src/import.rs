@@ -110,8 +110,10 @@ impl Stage for Import {
         };
         if let Some(url) = params.get("url").and_then(Value::as_str) {
             let pin = pin.ok_or_else(|| StageError::failed("`url` needs `digest`"))?;
-            download(context, url, &pin, &context.outputs["data"])?;
-            return Ok(StageSuccess::default());
+            let written = download(context, url, &pin, &context.outputs["data"])?;
+            let mut success = StageSuccess::default();
+            success.written.insert("data".to_owned(), written);
+            return Ok(success);
         }
         let file = context
             .files

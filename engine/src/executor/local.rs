@@ -304,7 +304,10 @@ impl Executor {
                 Some(artifact) => Ok(*artifact),
                 None => {
                     let path = folder.join(&output.port);
-                    Ok(self.store.adopt(&path, output.kind.artifact_kind())?)
+                    match success.written.get(&output.port) {
+                        Some(written) => Ok(self.store.adopt_written(&path, *written)?),
+                        None => Ok(self.store.adopt(&path, output.kind.artifact_kind())?),
+                    }
                 }
             })
             .collect()
