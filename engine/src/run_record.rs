@@ -8,8 +8,9 @@
 //! runs/heads/<pipeline>     the digest of the pipeline's newest manifest
 //! ```
 //!
-//! An id is the time at which the run began, so that ids sort by time, and four digits that keep two
-//! runs of one millisecond apart.
+//! An id is the time at which the run began and four digits that keep two runs of one millisecond
+//! apart. Ids sort in the order of the runs, whatever the clock does: where it has jumped back, a
+//! run takes the stamp of the newest run there is, and the next number.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,6 +28,9 @@ use crate::stage_context::WorkFolder;
 
 /// The version of `run.json`.
 const VERSION: u32 = 1;
+
+/// How many ids are tried for a run.
+const TRIES: u32 = 10_000;
 
 /// What was asked of a run, and how it ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +76,64 @@ pub struct RunEnd {
     pub manifest: Option<Digest>,
 }
 
+/// A run's id: the stamp of [`compact_utc`] and a number.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct RunId {
+    stamp: String,
+    number: u32,
+}
+
+impl RunId {
+    fn parse(name: &str) -> Option<RunId> {
+        let (stamp, number) = name.rsplit_once('-')?;
+        let is_stamp = stamp.len() == 19
+            && stamp.bytes().enumerate().all(|(at, byte)| match at {
+                8 => byte == b'-',
+                15 => byte == b'.',
+                _ => byte.is_ascii_digit(),
+            });
+        (is_stamp && number.len() == 4)
+            .then(|| Some(RunId { stamp: stamp.to_owned(), number: number.parse().ok()? }))?
+    }
+
+    /// The id after this one.
+    fn next(&self) -> RunId {
+        if self.number < 9999 {
+            return RunId { stamp: self.stamp.clone(), number: self.number + 1 };
+        }
+        // The next stamp in the order of the text; that it may be no time that exists is no matter.
+        let mut digits = self.stamp.clone().into_bytes();
+        for digit in digits.iter_mut().rev().filter(|byte| byte.is_ascii_digit()) {
+            if *digit < b'9' {
+                *digit += 1;
+                break;
+            }
+            *digit = b'0';
+        }
+        RunId { stamp: String::from_utf8_lossy(&digits).into_owned(), number: 0 }
+    }
+}
+
+impl std::fmt::Display for RunId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{:04}", self.stamp, self.number)
+    }
+}
+
+/// The first id for a run that begins now: behind all there are.
+fn first_id_from(runs: &Path, now_unix_ms: u64) -> Result<RunId, StoreError> {
+    let mut newest = None;
+    for entry in fs::read_dir(runs).map_err(|error| StoreError::io(runs, error))? {
+        let name = entry.map_err(|error| StoreError::io(runs, error))?.file_name();
+        newest = newest.max(name.to_str().and_then(RunId::parse));
+    }
+    let now = RunId { stamp: compact_utc(now_unix_ms), number: 0 };
+    Ok(match newest {
+        Some(newest) if newest >= now => newest.next(),
+        _ => now,
+    })
+}
+
 /// A run being recorded.
 pub struct RunRecord {
     info: RunInfo,
@@ -88,10 +150,9 @@ impl RunRecord {
         info.version = VERSION;
         info.started_unix_ms = unix_ms();
         let runs = store.runs_folder();
-        let stamp = compact_utc(info.started_unix_ms);
-        // Two runs of one millisecond: the second takes the next number.
-        for number in 0..10_000_u32 {
-            info.id = format!("{stamp}-{number:04}");
+        let mut id = first_id_from(&runs, info.started_unix_ms)?;
+        for _ in 0..TRIES {
+            info.id = id.to_string();
             let folder = runs.join(&info.id);
             match fs::create_dir(&folder) {
                 Ok(()) => {
@@ -102,11 +163,12 @@ impl RunRecord {
                     record.write_info(store)?;
                     return Ok(record);
                 }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                // Another run began in this moment.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => id = id.next(),
                 Err(error) => return Err(StoreError::io(&folder, error)),
             }
         }
-        Err(StoreError::io(&runs, io::Error::other("ten thousand runs began in one millisecond")))
+        Err(StoreError::io(&runs, io::Error::other("too many runs begin at once")))
     }
 
     /// The run's id.
@@ -290,4 +352,31 @@ fn manifest_path(store: &Store, digest: &Digest) -> PathBuf {
 fn head_path(store: &Store, pipeline: &str) -> PathBuf {
     // Named by digest: a pipeline's path may hold characters that a file name cannot.
     store.runs_folder().join("heads").join(Digest::of(pipeline.as_bytes()).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_go_up_when_the_clock_goes_back() {
+        let runs = tempfile::tempdir().unwrap();
+        let mut ids = Vec::new();
+        // Forward, the same moment again, back by an hour, by thirty years, and forward again.
+        for unix_ms in
+            [1_795_215_055_007, 1_795_215_055_007, 1_795_211_455_007, 0, 1_795_215_055_008]
+        {
+            let id = first_id_from(runs.path(), unix_ms).unwrap();
+            fs::create_dir(runs.path().join(id.to_string())).unwrap();
+            ids.push(id.to_string());
+        }
+        assert!(ids.is_sorted(), "{ids:?}");
+        assert_eq!(ids[2], "20261120-225055.007-0002");
+        assert_eq!(ids[4], "20261120-225055.008-0000");
+        let last = RunId { stamp: "20261231-235959.999".into(), number: 9999 };
+        assert_eq!(last.next().to_string(), "20261231-235960.000-0000");
+        assert!(last.next() > last);
+        assert_eq!(RunId::parse("manifests"), None);
+        assert_eq!(RunId::parse(&last.to_string()), Some(last));
+    }
 }

@@ -44,9 +44,8 @@ impl Runner<'_> {
     }
 
     pub(super) fn previous_outputs(&self, id: InstanceId) -> Option<Vec<Artifact>> {
-        let previous = self.previous.as_ref()?;
         let name = &self.request.graph.instances[id as usize].name;
-        let action = previous.action(name)?;
+        let action = self.previous.action(name)?;
         Some(self.request.store.lookup(&action)?.outputs().to_vec())
     }
 

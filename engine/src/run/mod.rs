@@ -11,6 +11,7 @@
 //! of the other run is used as soon as it is there, and if the other run dies, this one takes over.
 
 mod assemble;
+mod expected;
 mod interrupts;
 mod request;
 mod runner;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use okapi_cache::{Commit, Lease, ResultInfo, StoreError};
 use tokio::sync::mpsc;
 
+use super::expected::expected_durations;
 use super::interrupts::Interrupts;
 use super::{RunRequest, RunSummary, Settled};
 use crate::action::Action;
@@ -58,7 +59,7 @@ pub(super) struct Runner<'a> {
     running: BTreeMap<InstanceId, Running>,
     aside: BTreeMap<InstanceId, Aside>,
     attempts: BTreeMap<InstanceId, u32>,
-    pub(super) previous: Option<Manifest>,
+    pub(super) previous: Manifest,
     executor: Executor,
     sender: mpsc::UnboundedSender<Message>,
     receiver: Option<mpsc::UnboundedReceiver<Message>>,
@@ -78,15 +79,19 @@ impl<'a> Runner<'a> {
             .map(|state| !matches!(state, State::NotSelected | State::Cached { .. }))
             .collect();
         let (sender, receiver) = mpsc::unbounded_channel();
+        let previous = (request.previous)();
+        let expected = expected_durations(request, &previous);
         Runner {
             request,
             evaluation,
-            schedule: Schedule::new(request.graph, request.machine, &to_settle, |_| 1),
+            schedule: Schedule::new(request.graph, request.machine, &to_settle, |id| {
+                expected[id as usize]
+            }),
             outputs: BTreeMap::new(),
             running: BTreeMap::new(),
             aside: BTreeMap::new(),
             attempts: BTreeMap::new(),
-            previous: None,
+            previous,
             executor: Executor::new(
                 Arc::clone(&request.store),
                 Arc::clone(&request.registry),
@@ -302,11 +307,10 @@ impl<'a> Runner<'a> {
         let instance = &request.graph.instances[id as usize];
         let attempt = self.attempts.get(&id).copied().unwrap_or(0) + 1;
         self.attempts.insert(id, attempt);
-        let previous = self.previous.get_or_insert_with(|| (request.previous)());
         emit(Event::NodeStarted {
             node: instance.name.to_string(),
             action: action.digest.to_string(),
-            reason: reason_in_a_line(&request.store, previous, &instance.name, &action, miss),
+            reason: reason_in_a_line(&request.store, &self.previous, &instance.name, &action, miss),
             attempt,
         });
         let grant = self.schedule.grant(id);

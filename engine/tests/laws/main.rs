@@ -39,6 +39,48 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config(4))]
+
+    #[test]
+    fn whichever_write_fails_the_next_run_ends_as_a_clean_one(
+        mut model in models(),
+        edit in edits(),
+        jobs in 1_u32..4,
+    ) {
+        let clean = Project::new();
+        clean.write_sources(&model);
+        let expected = clean.run(&model.graph(), 1);
+        // The same faults again, in a store that holds the results of an edited pipeline.
+        let before = model.clone();
+        model.apply(&edit);
+        for has_results in [false, true] {
+            let mut survived = false;
+            for writes in 0..2000 {
+                let mut project = Project::new();
+                if has_results {
+                    project.write_sources(&model);
+                    project.run(&model.graph(), jobs);
+                }
+                project.write_sources(&before);
+                project.fail_writes_after(writes);
+                let faulty = project.try_run(&before.graph(), jobs);
+                project.forget_handles();
+                project.assert_store_is_clean();
+                let run = project.run(&before.graph(), jobs);
+                prop_assert_eq!(&run.outputs, &expected.outputs, "after {} writes", writes);
+                prop_assert_eq!(&run.actions, &expected.actions);
+                if let Ok(faulty) = faulty {
+                    prop_assert_eq!(&faulty.outputs, &expected.outputs);
+                    survived = true;
+                    break;
+                }
+            }
+            prop_assert!(survived, "two thousand writes were not enough");
+        }
+    }
+}
+
 fn check_edits(mut model: Model, edits: &[Edit], jobs: u32) -> Result<(), TestCaseError> {
     let mut project = Project::new();
     let mut oracle = model::Oracle::default();

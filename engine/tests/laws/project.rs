@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use okapi_cache::{Access, ActionDigest, Durability, Store};
+use okapi_cache::{Access, ActionDigest, Durability, Faults, Store};
 use okapi_engine::evaluate::{Question, evaluate};
 use okapi_engine::event::{Event, Outcome};
 use okapi_engine::executor::command_process::Launcher;
@@ -59,6 +59,21 @@ impl Project {
         }
     }
 
+    /// Opens the store such that so many writes succeed and all later ones fail, as on a full disk.
+    pub(crate) fn fail_writes_after(&mut self, writes: u64) {
+        let root = self.root.path().join(".okapi");
+        let faults = Faults::after(writes);
+        let store =
+            Store::open_with_faults(&root, Access::ReadWrite, Durability::Batch, faults).unwrap();
+        self.store = Some(Arc::new(store));
+    }
+
+    /// Everything that can be read in the store is right, and nothing is left over.
+    pub(crate) fn assert_store_is_clean(&self) {
+        let report = okapi_cache::verify::verify(&self.store(), false, &mut |_| {}).unwrap();
+        assert!(report.is_clean(), "{report:?}");
+    }
+
     fn store(&self) -> Arc<Store> {
         match &self.store {
             Some(store) => Arc::clone(store),
@@ -103,6 +118,11 @@ impl Project {
     }
 
     pub(crate) fn run(&self, graph: &Graph, jobs: u32) -> Ran {
+        self.try_run(graph, jobs).unwrap()
+    }
+
+    /// A run; `Err` with what the store said if it ended in trouble with the store.
+    pub(crate) fn try_run(&self, graph: &Graph, jobs: u32) -> Result<Ran, String> {
         let store = self.store();
         let selection = Selection::everything(graph);
         let mut registry = StageRegistry::default();
@@ -131,8 +151,12 @@ impl Project {
                 assert!(executed.insert(node), "an instance ran twice in one run");
             }
         })
-        .unwrap();
-        assert_eq!(summary.outcome, Outcome::Succeeded, "{:?}", summary.store_error);
+        .map_err(|error| error.to_string())?;
+        if let Some(error) = summary.store_error {
+            assert_ne!(summary.outcome, Outcome::Succeeded);
+            return Err(error.to_string());
+        }
+        assert_eq!(summary.outcome, Outcome::Succeeded);
         let mut outputs = BTreeMap::new();
         let mut actions = BTreeMap::new();
         let results = Results { evaluation: &evaluation, later: &summary.later };
@@ -146,7 +170,7 @@ impl Project {
         let mut manifest = ManifestText::with_capacity(actions.len());
         actions.iter().for_each(|(name, action)| manifest.push(name, action));
         self.previous.replace(Manifest::parse(&manifest.finish().0).unwrap());
-        Ran { executed, outputs, actions }
+        Ok(Ran { executed, outputs, actions })
     }
 }
 
