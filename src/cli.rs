@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use okapi_cache::Durability;
 
-use crate::env_vars;
-
 /// A declarative workflow engine with a content-addressed cache: write a pipeline, run it, edit
 /// it, and pay only for what the edit really invalidates.
 #[derive(Debug, Parser)]
@@ -30,11 +28,11 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The project's root. Left out: the nearest folder above the pipeline file with `.okapi` or
-    /// `.git`, else the current folder.
-    #[arg(long, global = true, env = env_vars::OKAPI_PROJECT, value_name = "DIR")]
+    /// `.git`, else the current folder. [env: OKAPI_PROJECT]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) project: Option<PathBuf>,
-    /// The store. Left out: `.okapi` in the project's root.
-    #[arg(long, global = true, env = env_vars::OKAPI_STORE, value_name = "DIR")]
+    /// The store. Left out: `.okapi` in the project's root. [env: OKAPI_STORE]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
     /// When to use colours.
     #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]

@@ -1,5 +1,7 @@
 //! Every environment variable that okapi itself reads.
 
+use std::path::PathBuf;
+
 /// The store's folder; `--store` wins.
 pub(crate) const OKAPI_STORE: &str = "OKAPI_STORE";
 /// The project's root; `--project` wins.
@@ -8,3 +10,8 @@ pub(crate) const OKAPI_PROJECT: &str = "OKAPI_PROJECT";
 pub(crate) const CUDA_VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
 /// Set to anything, switches colours off (no-color.org).
 pub(crate) const NO_COLOR: &str = "NO_COLOR";
+
+/// The path that a variable holds. An empty one counts as unset, as scripts that clear it expect.
+pub(crate) fn path(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}

@@ -13,7 +13,7 @@ use std::io::Write;
 
 use clap::Parser;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Global};
 
 fn main() {
     let mut arguments = std::env::args_os();
@@ -22,7 +22,11 @@ fn main() {
         okapi_engine::executor::watchdog::watch(std::io::stdin().lock());
         return;
     }
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    // Not by clap, which refuses a variable that is set to nothing.
+    let Global { project, store, .. } = &mut cli.global;
+    *project = project.take().or_else(|| env_vars::path(env_vars::OKAPI_PROJECT));
+    *store = store.take().or_else(|| env_vars::path(env_vars::OKAPI_STORE));
     ui::logging::start(cli.global.verbose);
     let code = match commands::dispatch(&cli) {
         Ok(code) => code,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use okapi_cache::{Access, Artifact, Durability, Store, StoreError};
@@ -11,7 +12,7 @@ use okapi_engine::diagnostic::Diagnostics;
 use okapi_engine::evaluate::Question;
 use okapi_engine::graph::Graph;
 use okapi_engine::graph_cache::{self, GraphKey};
-use okapi_engine::load::{LoadRequest, load};
+use okapi_engine::load::{LoadRequest, decode, load};
 use okapi_engine::machine::Machine;
 use okapi_engine::selection::{Selection, matching};
 use okapi_engine::stage::StageRegistry;
@@ -45,37 +46,67 @@ pub(crate) struct Loaded {
     pub(crate) forced: Vec<bool>,
 }
 
+/// Why there is no pipeline file to look at.
+pub(crate) enum Unreadable {
+    /// It cannot be found, opened or placed; with the code that its diagnostic has.
+    File(&'static str, Failure),
+    /// It is no text.
+    Text(Box<Diagnostics>),
+}
+
+impl From<Unreadable> for Failure {
+    fn from(unreadable: Unreadable) -> Failure {
+        match unreadable {
+            Unreadable::File(_, failure) => failure,
+            Unreadable::Text(diagnostics) => {
+                let file = diagnostics.file.display();
+                let messages: Vec<_> = diagnostics
+                    .items
+                    .iter()
+                    .map(|item| {
+                        let (line, column) = diagnostics.line_column(item.span.start);
+                        format!("{file}:{line}:{column}: {}", item.message)
+                    })
+                    .collect();
+                let hint = diagnostics.items.iter().find_map(|item| item.hint.clone());
+                Failure::usage(messages.join("; ")).with_hint(hint)
+            }
+        }
+    }
+}
+
 /// Finds the project and reads the pipeline file.
-pub(crate) fn locate(global: &Global, pipeline: &Path) -> Result<Place, Failure> {
-    let real = fs::canonicalize(pipeline).map_err(|error| {
-        Failure::usage(format!("cannot read the pipeline {}: {error}", pipeline.display()))
-            .with_hint(similar_file(pipeline))
-    })?;
+pub(crate) fn locate(global: &Global, pipeline: &Path) -> Result<Place, Unreadable> {
+    let cannot_read = |error: io::Error| {
+        let code = match error.kind() {
+            io::ErrorKind::NotFound => "missing-file",
+            _ => "unreadable",
+        };
+        let message = format!("cannot read the pipeline {}: {error}", pipeline.display());
+        Unreadable::File(code, Failure::usage(message).with_hint(similar_file(pipeline)))
+    };
+    let outside = |failure| Unreadable::File("outside-project", failure);
+    let real = fs::canonicalize(pipeline).map_err(cannot_read)?;
     if real.is_dir() {
-        return Err(Failure::usage(format!("{} is a folder, not a pipeline", pipeline.display()))
-            .with_hint(first_pipeline_in(&real)));
+        let message = format!("{} is a folder, not a pipeline", pipeline.display());
+        let failure = Failure::usage(message).with_hint(first_pipeline_in(&real));
+        return Err(Unreadable::File("unreadable", failure));
     }
     let root = match &global.project {
-        Some(root) => canonical(root)?,
+        Some(root) => canonical(root).map_err(outside)?,
         None => find_root(&real),
     };
     let inside = real.strip_prefix(&root).map_err(|_| {
         let (file, root) = (pipeline.display(), root.display());
-        Failure::usage(format!("the pipeline {file} lies outside the project {root}"))
-            .with_hint("name the project by --project".to_owned())
+        let message = format!("the pipeline {file} lies outside the project {root}");
+        outside(Failure::usage(message).with_hint("name the project by --project".to_owned()))
     })?;
     let inside = inside.to_str().map(str::to_owned).ok_or_else(|| {
-        Failure::usage(format!("the path of {} is not UTF-8", pipeline.display()))
+        let message = format!("the path of {} is not UTF-8", pipeline.display());
+        Unreadable::File("not-utf8", Failure::usage(message))
     })?;
-    let bytes = fs::read(&real).map_err(|error| {
-        Failure::usage(format!("cannot read the pipeline {}: {error}", pipeline.display()))
-    })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
-        let message = format!("{}:{line}: the text is not UTF-8", pipeline.display());
-        Failure::usage(message).with_hint("save the file as UTF-8".to_owned())
-    })?;
+    let bytes = fs::read(&real).map_err(cannot_read)?;
+    let text = decode(bytes, pipeline).map_err(Unreadable::Text)?;
     Ok(Place { root, pipeline: inside, named: pipeline.to_owned(), text })
 }
 

@@ -1,8 +1,12 @@
 //! Mistakes in a pipeline file, for people and as JSON.
 
+use std::path::Path;
+
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use okapi_engine::diagnostic::{Diagnostic, Diagnostics, Severity};
 use serde_json::{Value, json};
+
+use crate::project::Unreadable;
 
 /// Every mistake, with place, excerpt and hint, and a line that counts them.
 pub(crate) fn to_text(diagnostics: &Diagnostics, color: bool) -> String {
@@ -85,9 +89,26 @@ fn range(text: &str, start: u32, end: u32) -> std::ops::Range<usize> {
     start..end
 }
 
+/// Why there is no pipeline file to check, in the shape of [`to_json`].
+pub(crate) fn unreadable_to_json(unreadable: &Unreadable, pipeline: &Path) -> Value {
+    match unreadable {
+        Unreadable::Text(diagnostics) => to_json(diagnostics),
+        Unreadable::File(code, failure) => document(vec![json!({
+            "code": code,
+            "severity": "error",
+            "message": failure.message(),
+            "hint": failure.hint(),
+            "file": pipeline.display().to_string(),
+            "line": null,
+            "column": null,
+            "argument": null,
+        })]),
+    }
+}
+
 /// Every mistake as a JSON object.
 pub(crate) fn to_json(diagnostics: &Diagnostics) -> Value {
-    let items: Vec<_> = diagnostics
+    let items = diagnostics
         .items
         .iter()
         .map(|item| {
@@ -108,5 +129,9 @@ pub(crate) fn to_json(diagnostics: &Diagnostics) -> Value {
             })
         })
         .collect();
+    document(items)
+}
+
+fn document(items: Vec<Value>) -> Value {
     json!({ "version": 1, "diagnostics": items })
 }

@@ -8,7 +8,17 @@ use crate::{project, render};
 
 /// Reports every mistake in a pipeline file.
 pub(crate) fn check(global: &Global, arguments: &CheckArgs) -> Result<ExitCode, Failure> {
-    let place = project::locate(global, &arguments.pipeline.pipeline)?;
+    let pipeline = &arguments.pipeline.pipeline;
+    let place = match project::locate(global, pipeline) {
+        Ok(place) => place,
+        Err(unreadable) => {
+            if arguments.json {
+                output::print_json(&render::unreadable_to_json(&unreadable, pipeline))?;
+            }
+            // Said on stderr too: it is no mistake in the file, but none to be had.
+            return Err(unreadable.into());
+        }
+    };
     let registry = okapi_stages::registry();
     let (graph, diagnostics) = project::check(&arguments.pipeline, &place, &registry);
     if arguments.json {

@@ -5,6 +5,7 @@
 mod architecture;
 mod artifacts;
 mod collection;
+mod command_line;
 mod commands;
 mod crash;
 mod downloads;
