@@ -9,7 +9,7 @@ pub(crate) enum ExitCode {
     Failed,
     /// The command line or the pipeline file is wrong. (clap uses the same number.)
     BadUsage,
-    /// The store cannot be read or written.
+    /// The store cannot be read or written, or the events of a run cannot be.
     StoreTrouble,
     /// `plan --check`: something would run.
     WouldRun,

@@ -25,6 +25,11 @@ impl Failure {
         Failure { message: message.into(), hint: None, code: ExitCode::Failed }
     }
 
+    /// What was asked for could not be written where it was wanted.
+    pub(crate) fn unwritten(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), hint: None, code: ExitCode::StoreTrouble }
+    }
+
     /// Everything has been said already; only the code is left.
     pub(crate) fn silent(code: ExitCode) -> Failure {
         Failure { message: String::new(), hint: None, code }

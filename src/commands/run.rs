@@ -1,17 +1,19 @@
 //! `okapi run`.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use okapi_cache::{Access, Digest, Store};
+use okapi_cache::{Access, Digest, Store, StoreError};
 use okapi_engine::event::{Event, Outcome};
 use okapi_engine::executor::command_process::Launcher;
 use okapi_engine::executor::sandbox::{Sandbox, SandboxError};
 use okapi_engine::graph::Graph;
 use okapi_engine::manifest::ManifestText;
 use okapi_engine::publish::publish;
-use okapi_engine::run::{Results, RunRequest, RunSummary, evaluate_for_run, run as run_engine};
+use okapi_engine::run::{Results, RunRequest, evaluate_for_run, run as run_engine};
 use okapi_engine::run_record::{self, RunEnd, RunInfo, RunRecord};
+use okapi_engine::stage::StageRegistry;
 
 use crate::cli::{Global, RunArgs};
 use crate::exit_code::ExitCode;
@@ -49,6 +51,52 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
             ),
         });
     }
+    // How it ended if it does not get far enough to know better.
+    let mut end = RunEnd {
+        outcome: Outcome::StoreTrouble,
+        ran: 0,
+        cached: 0,
+        failed: 0,
+        skipped: 0,
+        duration_ms: 0,
+        manifest: None,
+    };
+    let worked = work(arguments, &loaded, &store, registry, &mut reporter, &mut end);
+    end.duration_ms = started.elapsed().as_millis() as u64;
+    if let Err(failure) = &worked {
+        reporter.keep(failure);
+        if failure.exit_code() == ExitCode::StoreTrouble {
+            end.outcome = Outcome::StoreTrouble;
+        }
+    }
+    let outcome = end.outcome;
+    let finished = reporter.finish(&store, end);
+    drop(guard);
+    // What ended the run says more than what came of it.
+    worked?;
+    let unshown = finished?;
+    if let Some(error) = unshown {
+        return Err(Failure::unwritten(format!("cannot write events to stdout: {error}"))
+            .with_hint("the run has ended; `okapi log --json` prints its events".to_owned()));
+    }
+    Ok(match outcome {
+        Outcome::Succeeded => ExitCode::Done,
+        Outcome::Failed => ExitCode::Failed,
+        Outcome::Interrupted => ExitCode::Interrupted,
+        Outcome::StoreTrouble => ExitCode::StoreTrouble,
+    })
+}
+
+/// What lies between the beginning and the end of a run's record. `end` is filled in as far as it
+/// gets.
+fn work(
+    arguments: &RunArgs,
+    loaded: &Loaded,
+    store: &Arc<Store>,
+    registry: Arc<StageRegistry>,
+    reporter: &mut Reporter,
+    end: &mut RunEnd,
+) -> Result<(), Failure> {
     let machine = project::machine(arguments.jobs);
     reporter.say(&Event::RunStarted {
         run: reporter.record.id().to_owned(),
@@ -56,8 +104,8 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         total: loaded.selection.len() as u64,
         jobs: u64::from(machine.slots),
     });
-    let pipeline = loaded.place.pipeline.clone();
-    let previous = || run_record::head(&store, &pipeline);
+    let pipeline = &loaded.place.pipeline;
+    let previous = || run_record::head(store, pipeline);
     let mut request = RunRequest {
         graph: &loaded.graph,
         selection: &loaded.selection,
@@ -68,8 +116,8 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         machine: &machine,
         keep_going: arguments.keep_going,
         grace: Duration::from_secs(arguments.grace),
-        store: Arc::clone(&store),
-        registry: Arc::clone(&registry),
+        store: Arc::clone(store),
+        registry,
         launcher: Launcher::default(),
         previous: &previous,
         logs: reporter.record.logs(),
@@ -77,45 +125,34 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
     let evaluation = evaluate_for_run(&request);
     if !evaluation.is_up_to_date() {
         // Rules for commands are made only when something runs.
-        request.launcher = launcher(arguments, &loaded, &store, &mut reporter);
+        request.launcher = launcher(arguments, loaded, store, reporter);
     }
     let summary = run_engine(&request, &evaluation, &mut |event| reporter.say(&event))?;
+    end.outcome = summary.outcome;
+    end.ran = summary.ran;
+    end.cached = summary.cached;
+    end.failed = summary.failed;
+    end.skipped = summary.skipped;
     let results = Results { evaluation: &evaluation, later: &summary.later };
-    let manifest = keep_manifest(&store, &pipeline, &loaded.graph, results)?;
-    let published = match publishes(arguments, &summary) {
-        true => place_published(&store, &loaded, results, &mut reporter),
+    let kept = keep_manifest(store, pipeline, &loaded.graph, results);
+    end.manifest = kept.as_ref().ok().copied();
+    let published = match publishes(arguments, summary.outcome) && kept.is_ok() {
+        true => place_published(store, loaded, results, reporter),
         false => Ok(()),
     };
-    store.save_source_digests()?;
-    store.sync()?;
-    let end = RunEnd {
-        outcome: summary.outcome,
-        ran: summary.ran,
-        cached: summary.cached,
-        failed: summary.failed,
-        skipped: summary.skipped,
-        duration_ms: started.elapsed().as_millis() as u64,
-        manifest: Some(manifest),
-    };
-    reporter.finish(&store, end)?;
-    drop(guard);
-    if let Some(error) = summary.store_error {
-        return Err(error.into());
+    let saved = store.save_source_digests().and_then(|()| store.sync());
+    // The first error is the one that the others may come from.
+    match summary.store_error {
+        Some(error) => Err(error.into()),
+        None => kept.map(|_| ()).and(saved.map_err(Failure::from)).and(published),
     }
-    published?;
-    Ok(match summary.outcome {
-        Outcome::Succeeded => ExitCode::Done,
-        Outcome::Failed => ExitCode::Failed,
-        Outcome::Interrupted => ExitCode::Interrupted,
-        Outcome::StoreTrouble => ExitCode::StoreTrouble,
-    })
 }
 
 /// Events go to the display and to the run's record.
 struct Reporter {
     display: Box<dyn Display>,
     record: RunRecord,
-    trouble: Option<okapi_cache::StoreError>,
+    trouble: Option<StoreError>,
 }
 
 impl Reporter {
@@ -147,7 +184,17 @@ impl Reporter {
         self.display.show(event);
     }
 
-    fn finish(mut self, store: &Store, end: RunEnd) -> Result<(), Failure> {
+    /// Keeps what ended the run in its record. It is said when the program ends.
+    fn keep(&mut self, failure: &Failure) {
+        let event = Event::Warning { message: failure.message().to_owned() };
+        if let Err(error) = self.record.keep(&event) {
+            self.trouble.get_or_insert(error);
+        }
+    }
+
+    /// Ends the display and the record. Gives the reason if what was asked for on stdout could not
+    /// be written.
+    fn finish(mut self, store: &Store, end: RunEnd) -> Result<Option<io::Error>, Failure> {
         self.say(&Event::RunFinished {
             outcome: end.outcome,
             ran: end.ran,
@@ -161,7 +208,7 @@ impl Reporter {
             tracing::warn!("the run's record is incomplete: {error}");
         }
         finished?;
-        Ok(())
+        Ok(self.display.trouble())
     }
 }
 
@@ -216,8 +263,8 @@ fn keep_manifest(
     Ok(digest)
 }
 
-fn publishes(arguments: &RunArgs, summary: &RunSummary) -> bool {
-    let usable = match summary.outcome {
+fn publishes(arguments: &RunArgs, outcome: Outcome) -> bool {
+    let usable = match outcome {
         Outcome::Succeeded => true,
         Outcome::Failed => arguments.keep_going,
         Outcome::Interrupted | Outcome::StoreTrouble => false,

@@ -1,25 +1,28 @@
 //! The displays of a run: each takes events and prints.
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
-use std::time::Duration;
+use std::io::{self, IsTerminal, Write};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use okapi_engine::event::{Event, Outcome};
 
 use crate::cli::Progress;
 use crate::ui::format;
+use crate::ui::terminal::Terminal;
 
 /// Shows what a run says.
 pub(crate) trait Display {
     fn show(&mut self, event: &Event);
+
+    /// Why something could not be shown to somebody who waits for it.
+    fn trouble(&mut self) -> Option<io::Error> {
+        None
+    }
 }
 
 /// The display that was asked for.
 pub(crate) fn choose(progress: Progress, quiet: bool) -> Box<dyn Display> {
     let terminal = std::io::stderr().is_terminal();
     match progress {
-        Progress::Json => Box::new(Json),
+        Progress::Json => Box::new(Json::default()),
         _ if quiet => Box::new(Plain::new(true)),
         Progress::Terminal => Box::new(Terminal::new()),
         Progress::Auto if terminal => Box::new(Terminal::new()),
@@ -28,14 +31,29 @@ pub(crate) fn choose(progress: Progress, quiet: bool) -> Box<dyn Display> {
 }
 
 /// One JSON object per event, on stdout.
-struct Json;
+#[derive(Default)]
+struct Json {
+    /// Set at the first line that could not be written; the run goes on without the rest.
+    broken: Option<io::Error>,
+}
 
 impl Display for Json {
     fn show(&mut self, event: &Event) {
-        if let Ok(line) = serde_json::to_string(event) {
-            // A reader that has gone away must not stop the run.
-            let _ = writeln!(std::io::stdout().lock(), "{line}");
+        if self.broken.is_some() {
+            return;
         }
+        let line = serde_json::to_string(event).map_err(io::Error::other);
+        let written = line.and_then(|line| {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(format!("{line}\n").as_bytes())?;
+            stdout.flush()
+        });
+        self.broken = written.err();
+    }
+
+    fn trouble(&mut self) -> Option<io::Error> {
+        // A reader that has gone away has what it wanted.
+        self.broken.take().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
     }
 }
 
@@ -77,7 +95,7 @@ impl Display for Plain {
     }
 }
 
-fn is_trouble(event: &Event) -> bool {
+pub(super) fn is_trouble(event: &Event) -> bool {
     match event {
         Event::NodeFailed { .. } | Event::Warning { .. } => true,
         Event::RunFinished { outcome, .. } => *outcome != Outcome::Succeeded,
@@ -87,7 +105,7 @@ fn is_trouble(event: &Event) -> bool {
 }
 
 /// An event as one line, or as a block for a failure; `None` for what only moves a bar.
-fn describe(event: &Event, settled: u64, total: u64) -> Option<String> {
+pub(super) fn describe(event: &Event, settled: u64, total: u64) -> Option<String> {
     Some(match event {
         Event::NodeStarted { node, reason, attempt: 1, .. } => {
             format!("run     {node}  ({reason})")
@@ -158,94 +176,5 @@ fn summary(
         Outcome::Succeeded | Outcome::Failed => line,
         Outcome::Interrupted => format!("interrupted: {line}"),
         Outcome::StoreTrouble => format!("stopped by the store: {line}"),
-    }
-}
-
-/// Live lines: one overall, one per running node.
-struct Terminal {
-    bars: MultiProgress,
-    overall: ProgressBar,
-    nodes: BTreeMap<String, ProgressBar>,
-    settled: u64,
-    total: u64,
-    failed: u64,
-}
-
-/// More live lines than these would push each other off the screen.
-const MOST_LINES: usize = 12;
-
-impl Terminal {
-    fn new() -> Terminal {
-        let bars = MultiProgress::new();
-        let overall = bars.add(ProgressBar::new(0));
-        let style = "{bar:28} {pos}/{len}  {msg}  {elapsed}  eta {eta}";
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            overall.set_style(style.progress_chars("━╸ "));
-        }
-        Terminal { bars, overall, nodes: BTreeMap::new(), settled: 0, total: 0, failed: 0 }
-    }
-
-    fn begin(&mut self, node: &str) {
-        if self.nodes.len() >= MOST_LINES {
-            return;
-        }
-        let bar = self.bars.add(ProgressBar::new_spinner());
-        if let Ok(style) = ProgressStyle::with_template("  {spinner} {prefix}  {elapsed}  {msg}") {
-            bar.set_style(style);
-        }
-        bar.set_prefix(node.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(200));
-        self.nodes.insert(node.to_owned(), bar);
-    }
-
-    fn end(&mut self, node: &str) {
-        if let Some(bar) = self.nodes.remove(node) {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-impl Display for Terminal {
-    fn show(&mut self, event: &Event) {
-        let mut print = is_trouble(event) || matches!(event, Event::Interrupted { .. });
-        match event {
-            Event::RunStarted { total, .. } => {
-                self.total = *total;
-                self.overall.set_length(*total);
-            }
-            Event::Cached { count } => self.settled += count,
-            Event::NodeStarted { node, .. } => self.begin(node),
-            Event::NodeProgress { node, done, total, unit } => {
-                if let Some(bar) = self.nodes.get(node) {
-                    let rate = *done as f64 / bar.elapsed().as_secs_f64().max(0.001);
-                    let of = total.map_or(String::new(), |total| format!("/{total}"));
-                    bar.set_message(format!("{done}{of} {unit}, {rate:.1}/s"));
-                }
-            }
-            Event::NodeFinished { node, .. } => {
-                self.settled += 1;
-                self.end(node);
-            }
-            Event::NodeFailed { node, .. } => {
-                self.failed += 1;
-                self.settled += 1;
-                self.end(node);
-            }
-            Event::NodeCached { .. } | Event::NodeSkipped { .. } => self.settled += 1,
-            Event::Published { .. } | Event::NodeWaiting { .. } => print = true,
-            Event::RunFinished { .. } => {
-                self.nodes.values().for_each(ProgressBar::finish_and_clear);
-                self.overall.finish_and_clear();
-                print = true;
-            }
-            _ => {}
-        }
-        self.overall.set_position(self.settled);
-        let failed =
-            if self.failed > 0 { format!("{} failed", self.failed) } else { String::new() };
-        self.overall.set_message(failed);
-        if print && let Some(lines) = describe(event, self.settled, self.total) {
-            self.bars.suspend(|| crate::ui::output::note(&lines));
-        }
     }
 }

@@ -173,3 +173,41 @@ fn a_damaged_object_is_found_named_and_healed() {
     assert_eq!(sandbox.okapi(&["show", "p.yaml", "n"]).stdout, "precious\n");
     assert_eq!(sandbox.okapi(&["cache", "verify"]).code, Some(0));
 }
+
+#[test]
+fn events_that_cannot_be_written_are_no_success() {
+    let sandbox = Sandbox::new(&node("echo 1 > \"$OKAPI_OUTPUT_O\""));
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = sandbox.command(&["run", "p.yaml", "--progress", "json"]);
+    let said = crate::sandbox::Said::of(command.stdout(full).output().unwrap());
+    assert_eq!(said.code, Some(3), "{said:?}");
+    assert!(said.stderr.contains("cannot write events to stdout: No space left"), "{said:?}");
+    assert_eq!(
+        sandbox.okapi(&["plan", "p.yaml", "--check"]).code,
+        Some(0),
+        "the run itself is done"
+    );
+    assert!(sandbox.okapi(&["log", "--json"]).stdout.contains("\"event\":\"run_finished\""));
+    // Somebody who has read enough is another matter.
+    let mut child = sandbox.start(&["run", "p.yaml", "--progress", "json"]);
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_run_that_the_store_ends_has_an_end_in_its_record() {
+    let sandbox = Sandbox::new(&node("echo 1 > \"$OKAPI_OUTPUT_O\""));
+    sandbox.run();
+    sandbox.edit("p.yaml", "echo 1", "echo 2");
+    // Where the state after the run is kept there is no folder any more.
+    fs::remove_dir_all(sandbox.path(".okapi/runs/manifests")).unwrap();
+    sandbox.write(".okapi/runs/manifests", "");
+    let said = sandbox.okapi(&["run", "p.yaml"]);
+    assert_eq!(said.code, Some(3), "{said:?}");
+    assert!(said.stderr.contains("runs/manifests"), "{said:?}");
+    assert!(said.stderr.contains("stopped by the store: 1 ran"), "{said:?}");
+    let end = &sandbox.okapi(&["runs", "--json"]).json()["runs"][0]["end"];
+    assert_eq!((&end["outcome"], &end["ran"]), (&"store_trouble".into(), &1.into()), "{end}");
+    let log = sandbox.okapi(&["log"]).stdout;
+    assert!(log.contains("runs/manifests") && log.contains("stopped by the store"), "{log}");
+}
