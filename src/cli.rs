@@ -282,7 +282,10 @@ pub(crate) struct ExplainArgs {
     /// The node or instance.
     #[arg(value_name = "NODE")]
     pub(crate) node: String,
-    /// Print as JSON.
+    /// Explain every instance of a node, not the first 20 alone.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print as JSON; always every instance.
     #[arg(long)]
     pub(crate) json: bool,
 }

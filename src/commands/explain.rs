@@ -1,9 +1,11 @@
 //! `okapi explain`.
 
+use std::collections::BTreeMap;
+
 use okapi_engine::evaluate::{State, evaluate};
 use okapi_engine::explain::{Change, Explanation, explain as explain_action};
 use okapi_engine::graph::{Graph, InstanceId};
-use okapi_engine::plan::{Verdict, known_action, plan as make_plan};
+use okapi_engine::plan::{PlannedNode, Verdict, known_action, plan as make_plan};
 use okapi_engine::run_record;
 use okapi_engine::selection::matching;
 use serde_json::{Value, json};
@@ -18,6 +20,9 @@ use crate::ui::{color, format, output};
 /// Values longer than this are cut.
 const LONGEST_VALUE: usize = 200;
 
+/// So many instances of a node are explained unless all are asked for.
+const LISTED: usize = 20;
+
 /// Shows why a node runs, or why not.
 pub(crate) fn explain(global: &Global, arguments: &ExplainArgs) -> Result<ExitCode, Failure> {
     let place = project::locate(global, &arguments.pipeline.pipeline)?;
@@ -31,12 +36,19 @@ pub(crate) fn explain(global: &Global, arguments: &ExplainArgs) -> Result<ExitCo
     let evaluation = evaluate(&question);
     let previous = run_record::head(&store, &loaded.place.pipeline);
     let plan = make_plan(&question, &evaluation, &previous);
+    let planned: BTreeMap<_, _> =
+        plan.nodes.iter().map(|node| (node.node.as_str(), node)).collect();
+    let instances = matching(&loaded.graph, &arguments.node);
+    let shown = match arguments.all || arguments.json {
+        true => instances.len(),
+        false => instances.len().min(LISTED),
+    };
     let colored = color::stdout(global.color);
     let mut text = String::new();
     let mut items = Vec::new();
-    for id in matching(&loaded.graph, &arguments.node) {
+    for &id in &instances[..shown] {
         let name = &*loaded.graph.instances[id as usize].name;
-        let Some(planned) = plan.nodes.iter().find(|node| node.node == name) else { continue };
+        let Some(planned) = planned.get(name) else { continue };
         let known = match evaluation.states[id as usize] {
             State::Cached { action, .. }
             | State::Runs { action, .. }
@@ -53,31 +65,28 @@ pub(crate) fn explain(global: &Global, arguments: &ExplainArgs) -> Result<ExitCo
             None => None,
         };
         if arguments.json {
-            items.push(to_json(
-                name,
-                planned.verdict,
-                planned.reason.as_deref(),
-                explanation.as_ref(),
-            ));
-        } else {
-            if !text.is_empty() {
-                text.push('\n');
-            }
-            let reason = planned.reason.as_deref().map_or(String::new(), |it| format!(": {it}"));
-            text.push_str(&format!("{name} {}{reason}\n", verdict_phrase(planned.verdict)));
-            match &explanation {
-                Some(explanation) => {
-                    text.push_str(&describe(explanation, planned.verdict, colored));
-                }
-                None => text.push_str(&waiting(planned.waits_for.as_deref())),
-            }
+            items.push(to_json(planned, explanation.as_ref()));
+            continue;
+        }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let reason = planned.reason.as_deref().map_or(String::new(), |it| format!(": {it}"));
+        text.push_str(&format!("{name} {}{reason}\n", verdict_phrase(planned.verdict)));
+        match &explanation {
+            Some(explanation) => text.push_str(&describe(explanation, planned.verdict, colored)),
+            None => text.push_str(&waiting(planned)),
         }
     }
     if arguments.json {
         output::print_json(&json!({ "version": 1, "nodes": items }))?;
-    } else {
-        output::print(&text)?;
+        return Ok(ExitCode::Done);
     }
+    if shown < instances.len() {
+        let more = format::count((instances.len() - shown) as u64, "instance");
+        text.push_str(&format!("\nand {more} more; --all shows them\n"));
+    }
+    output::print(&text)?;
     Ok(ExitCode::Done)
 }
 
@@ -152,11 +161,18 @@ pub(super) fn change_to_json(change: &Change) -> Value {
     })
 }
 
-fn waiting(on: Option<&str>) -> String {
-    let on = on.unwrap_or("an input");
-    format!(
-        "  its action is known once {on} has run; if that comes out as before, this is cached\n"
-    )
+/// What can be said of an instance whose inputs are not there yet.
+fn waiting(planned: &PlannedNode) -> String {
+    let on = planned.waits_for.as_deref().unwrap_or("an input");
+    match planned.verdict {
+        Verdict::MayRun => format!(
+            "  its action is known once {on} has run; if that comes out as before, this is cached\n"
+        ),
+        Verdict::Blocked => format!("  its action is known once {on} has run\n"),
+        Verdict::Cached | Verdict::Runs => {
+            format!("  it runs for the first time, once {on} has run\n")
+        }
+    }
 }
 
 fn cut(value: &str) -> String {
@@ -185,21 +201,16 @@ fn indent_diff(lines: &str, indent: &str, colored: bool) -> String {
         .collect()
 }
 
-fn to_json(
-    name: &str,
-    verdict: Verdict,
-    reason: Option<&str>,
-    explanation: Option<&Explanation>,
-) -> Value {
+fn to_json(planned: &PlannedNode, explanation: Option<&Explanation>) -> Value {
     let changes: Vec<_> = explanation
         .iter()
         .flat_map(|explanation| &explanation.changes)
         .map(change_to_json)
         .collect();
     json!({
-        "node": name,
-        "verdict": verdict,
-        "reason": reason,
+        "node": planned.node,
+        "verdict": planned.verdict,
+        "reason": planned.reason,
         "action": explanation.map(|it| it.action),
         "previous": explanation.and_then(|it| it.previous),
         "changes": changes,

@@ -81,6 +81,50 @@ fn explain_shows_old_and_new_values_and_a_diff_of_a_prompt() {
 }
 
 #[test]
+fn explain_shows_so_many_instances_and_words_a_first_run_as_one() {
+    let sandbox = Sandbox::new(&format!(
+        r#"
+okapi: 1
+name: many
+vars: {{word: a}}
+nodes:
+  first: {{stage: command, run: 'echo 1 > "$OKAPI_OUTPUT_O"', outputs: {{o: text}}}}
+  many:
+    for_each: {{n: {:?}}}
+    stage: command
+    inputs: {{i: first}}
+    run: 'cat "$OKAPI_INPUT_I" > "$OKAPI_OUTPUT_O"'
+    outputs: {{o: text}}
+"#,
+        (1..=23).collect::<Vec<_>>()
+    ));
+    let said = sandbox.okapi(&["explain", "p.yaml", "many"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let heads = |text: &str| text.lines().filter(|line| line.starts_with("many[")).count();
+    assert_eq!(heads(&said.stdout), 20, "{}", said.stdout);
+    assert!(said.stdout.ends_with("\n\nand 3 instances more; --all shows them\n"));
+    // What never ran cannot come out as before.
+    assert!(
+        said.stdout.contains(
+            "many[n=1] runs: never run before\n  it runs for the first time, once first has run\n"
+        ),
+        "{}",
+        said.stdout
+    );
+    assert!(!said.stdout.contains("as before"), "{}", said.stdout);
+    let all = sandbox.okapi(&["explain", "p.yaml", "many", "--all"]).stdout;
+    assert_eq!(heads(&all), 23);
+    assert!(!all.contains("--all"), "{all}");
+    let json = sandbox.okapi(&["explain", "p.yaml", "many", "--json"]).json();
+    assert_eq!(json["nodes"].as_array().unwrap().len(), 23);
+
+    sandbox.run();
+    sandbox.edit("p.yaml", "echo 1", "echo  1");
+    let said = sandbox.okapi(&["explain", "p.yaml", "many[n=1]"]);
+    assert!(said.stdout.contains("if that comes out as before, this is cached"), "{}", said.stdout);
+}
+
+#[test]
 fn show_and_get_find_artifacts() {
     let sandbox = project();
     let said = sandbox.okapi(&["show", "p.yaml", "book:names"]);
