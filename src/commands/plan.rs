@@ -67,12 +67,11 @@ fn listing(plan: &Plan, all: bool) -> String {
         rest = others;
         let folded = group.len() > LISTED || first.verdict == Verdict::Cached && group.len() > 1;
         if folded && !all {
-            let total: u64 = group.iter().filter_map(|node| node.last_duration_ms).sum();
             rows.push(vec![
                 word(first.verdict).to_owned(),
                 format!("{}[{}]", node_of(first), format::count(group.len() as u64, "instance")),
                 first.reason.clone().unwrap_or_default(),
-                format::duration(total),
+                cost(group),
             ]);
             continue;
         }
@@ -81,11 +80,22 @@ fn listing(plan: &Plan, all: bool) -> String {
                 word(node.verdict).to_owned(),
                 node.node.clone(),
                 node.reason.clone().unwrap_or_default(),
-                node.last_duration_ms.map_or("?".to_owned(), format::duration),
+                cost(std::slice::from_ref(node)),
             ]);
         }
     }
     table::render(&rows)
+}
+
+/// What the work of some instances took the last time, as far as they ever ran.
+fn cost(group: &[PlannedNode]) -> String {
+    let known: Vec<_> = group.iter().filter_map(|node| node.last_duration_ms).collect();
+    let total = || format::duration(known.iter().sum());
+    match group.len() - known.len() {
+        0 => total(),
+        _ if known.is_empty() => "unknown".to_owned(),
+        unknown => format!("{}, {unknown} unknown", total()),
+    }
 }
 
 fn summary(plan: &Plan) -> String {
@@ -95,15 +105,17 @@ fn summary(plan: &Plan) -> String {
         sums.cached, sums.runs, sums.may_run, sums.blocked
     );
     if !plan.is_up_to_date() {
-        let least = format::duration(sums.estimated_ms);
-        let most = format::duration(sums.estimated_ms_at_most);
-        let range = if least == most { least } else { format!("{least} to {most}") };
-        line.push_str(&format!("; about {range} of work"));
-        if sums.unknown_cost > 0 {
-            line.push_str(&format!(
-                " and {} that never ran",
-                format::count(sums.unknown_cost, "node")
-            ));
+        let never_ran = format!("{} that never ran", format::count(sums.unknown_cost, "node"));
+        if sums.unknown_cost > 0 && sums.unknown_cost == sums.runs + sums.may_run {
+            line.push_str(&format!("; of unknown cost: {never_ran}"));
+        } else {
+            let least = format::duration(sums.estimated_ms);
+            let most = format::duration(sums.estimated_ms_at_most);
+            let range = if least == most { least } else { format!("{least} to {most}") };
+            line.push_str(&format!("; about {range} of work"));
+            if sums.unknown_cost > 0 {
+                line.push_str(&format!(" and {never_ran}"));
+            }
         }
         if sums.estimated_gpu_ms_at_most > 0 {
             let gpu = format::duration(sums.estimated_gpu_ms_at_most);

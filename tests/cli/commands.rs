@@ -53,6 +53,30 @@ fn plan_gives_verdicts_and_check_gives_an_exit_code() {
 }
 
 #[test]
+fn plan_does_not_take_what_never_ran_for_free() {
+    let sandbox = Sandbox::new(&format!(
+        "okapi: 1\nname: cost\nvars: {{all: {:?}}}\nnodes:\n  n:\n    for_each: {{i: \"${{vars.all}}\"}}\n    stage: command\n    run: 'sleep 0.01; echo ${{each.i}} > \"$OKAPI_OUTPUT_O\"'\n    outputs: {{o: text}}\n",
+        (1..=12).collect::<Vec<_>>()
+    ));
+    let plan = |arguments: &[&str]| {
+        let said = sandbox.okapi(&[&["plan", "p.yaml"], arguments].concat());
+        said.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        plan(&[]),
+        [
+            "runs  n[12 instances]  never run before  unknown",
+            "0 cached, 12 to run, 0 may run, 0 blocked; of unknown cost: 12 nodes that never ran",
+        ]
+    );
+    assert!(plan(&["n[i=3]"])[0].ends_with("never run before  unknown"));
+    sandbox.run_with(&["n[i=1]"]);
+    let forced = plan(&["--force", "n"]);
+    assert!(forced[0].ends_with("ms, 11 unknown"), "{forced:?}");
+    assert!(forced[1].ends_with("ms of work and 11 nodes that never ran"), "{forced:?}");
+}
+
+#[test]
 fn explain_shows_old_and_new_values_and_a_diff_of_a_prompt() {
     let sandbox = project();
     sandbox.run();
