@@ -99,7 +99,8 @@ and write the schema beside it: okapi schema > okapi.schema.json")]
     #[command(after_help = "\
 Examples:
   okapi stages
-  okapi stages command            its inputs, outputs, params and variables")]
+  okapi stages command            its inputs, outputs, params and variables
+  okapi stages --json | jq -r '.stages[].stage'")]
     Stages(StagesArgs),
     /// Draw the graph of a pipeline
     #[command(after_help = "\
@@ -304,6 +305,9 @@ pub(crate) struct StagesArgs {
     /// The stage to document.
     #[arg(value_name = "STAGE")]
     pub(crate) name: Option<String>,
+    /// Print as JSON: of every stage, or of this one.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -400,6 +404,9 @@ pub(crate) struct GcArgs {
     /// Only say what would be removed.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Print as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -430,4 +437,7 @@ pub(crate) struct InitArgs {
     /// The folder; it is made if it does not exist.
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) folder: PathBuf,
+    /// Print what became of each file as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use okapi_cache::gc::{GcRequest, gc as collect};
 use okapi_cache::{Access, ActionDigest, Durability, Store, StoreError};
 use okapi_engine::run_record::{self, RunInfo};
+use serde_json::json;
 
 use crate::cli::{GcArgs, Global};
 use crate::exit_code::ExitCode;
@@ -26,6 +27,26 @@ pub(crate) fn gc(global: &Global, arguments: &GcArgs) -> Result<ExitCode, Failur
     let report = collect(&store, &request, alone.as_ref())?;
     if alone.is_some() {
         run_record::remove(&store, &dropped, &kept)?;
+    }
+    if arguments.json {
+        output::print_json(&json!({
+            "version": 1,
+            "dry_run": arguments.dry_run,
+            "removed": {
+                "objects": report.removed_objects,
+                "bytes": report.removed_bytes,
+                "results": report.removed_actions.len(),
+                "work_ms": report.removed_work_ms,
+                "runs": dropped.len(),
+            },
+            "kept": {
+                "objects": report.kept_objects,
+                "bytes": report.kept_bytes,
+                "results": report.kept_actions,
+                "runs": kept.len(),
+            },
+        }))?;
+        return Ok(ExitCode::Done);
     }
     let verb = if arguments.dry_run { "would remove" } else { "removed" };
     output::print(&format!(

@@ -1,8 +1,10 @@
 //! `okapi init`.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
+
+use serde_json::json;
 
 use crate::cli::InitArgs;
 use crate::exit_code::ExitCode;
@@ -13,6 +15,33 @@ const PIPELINE: &str = include_str!("init.yaml");
 
 const IGNORED: &str = ".okapi/\nresults/\n";
 
+/// What became of a file.
+#[derive(Clone, Copy)]
+enum Fate {
+    Written,
+    Extended,
+    Left,
+}
+
+impl Fate {
+    fn name(self) -> &'static str {
+        match self {
+            Fate::Written => "written",
+            Fate::Extended => "extended",
+            Fate::Left => "left",
+        }
+    }
+
+    fn describe(self, path: &Path) -> String {
+        let path = path.display();
+        match self {
+            Fate::Written => format!("wrote {path}"),
+            Fate::Extended => format!("added .okapi/ to {path}"),
+            Fate::Left => format!("left {path} as it is"),
+        }
+    }
+}
+
 /// Writes a small pipeline to begin with, and nothing over what is there.
 pub(crate) fn init(arguments: &InitArgs) -> Result<ExitCode, Failure> {
     let folder = &arguments.folder;
@@ -21,52 +50,52 @@ pub(crate) fn init(arguments: &InitArgs) -> Result<ExitCode, Failure> {
     let schema = okapi_engine::spec::schema::schema(&okapi_stages::registry());
     let schema = serde_json::to_string_pretty(&schema)
         .map_err(|error| Failure::failed(format!("the schema cannot be written: {error}")))?;
+    let mut files = Vec::new();
     for (name, content) in [
         ("okapi.yaml", PIPELINE),
         ("okapi.schema.json", &*format!("{schema}\n")),
         (".gitignore", IGNORED),
     ] {
         let path = folder.join(name);
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(content.as_bytes()));
-        match written {
-            Ok(()) => output::note(&format!("wrote {}", path.display())),
-            Err(error)
-                if error.kind() == std::io::ErrorKind::AlreadyExists && name == ".gitignore" =>
-            {
-                ignore_the_store(&path)?;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                output::note(&format!("left {} as it is", path.display()));
-            }
-            Err(error) => {
+        let fate = match write_new(&path, content) {
+            Ok(()) => Fate::Written,
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(Failure::failed(format!("cannot write {}: {error}", path.display())));
             }
+            Err(_) if name == ".gitignore" => ignore_the_store(&path)?,
+            Err(_) => Fate::Left,
+        };
+        if !arguments.json {
+            output::note(&fate.describe(&path));
         }
+        files.push(json!({ "path": path.display().to_string(), "fate": fate.name() }));
     }
-    output::note(&format!("next: okapi run {}", folder.join("okapi.yaml").display()));
+    let pipeline = folder.join("okapi.yaml").display().to_string();
+    if arguments.json {
+        output::print_json(&json!({ "version": 1, "pipeline": pipeline, "files": files }))?;
+    } else {
+        output::note(&format!("next: okapi run {pipeline}"));
+    }
     Ok(ExitCode::Done)
 }
 
+fn write_new(path: &Path, content: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).create_new(true).open(path)?.write_all(content.as_bytes())
+}
+
 /// Adds the store to a list of ignored paths that is there already.
-fn ignore_the_store(path: &Path) -> Result<(), Failure> {
-    let cannot = |error: std::io::Error| {
-        Failure::failed(format!("cannot add to {}: {error}", path.display()))
-    };
+fn ignore_the_store(path: &Path) -> Result<Fate, Failure> {
+    let cannot =
+        |error: io::Error| Failure::failed(format!("cannot add to {}: {error}", path.display()));
     let text = fs::read(path).map_err(cannot)?;
     let has_it = text
         .split(|byte| *byte == b'\n')
         .any(|line| matches!(line.trim_ascii(), b".okapi" | b".okapi/" | b"/.okapi" | b"/.okapi/"));
     if has_it {
-        output::note(&format!("left {} as it is", path.display()));
-        return Ok(());
+        return Ok(Fate::Left);
     }
     let separator = if text.is_empty() || text.ends_with(b"\n") { "" } else { "\n" };
     let mut file = fs::OpenOptions::new().append(true).open(path).map_err(cannot)?;
     file.write_all(format!("{separator}.okapi/\n").as_bytes()).map_err(cannot)?;
-    output::note(&format!("added .okapi/ to {}", path.display()));
-    Ok(())
+    Ok(Fate::Extended)
 }

@@ -1,6 +1,7 @@
 //! `okapi stages`.
 
 use okapi_engine::stage::{Inputs, OutputKind, Outputs, ParamDefault, StageDescriptor};
+use serde_json::{Value, json};
 
 use crate::cli::StagesArgs;
 use crate::exit_code::ExitCode;
@@ -11,6 +12,9 @@ use crate::ui::{output, table};
 pub(crate) fn stages(arguments: &StagesArgs) -> Result<ExitCode, Failure> {
     let registry = okapi_stages::registry();
     let Some(name) = &arguments.name else {
+        if arguments.json {
+            return print_json(registry.iter().map(|stage| stage.descriptor()));
+        }
         let rows: Vec<_> = registry
             .iter()
             .map(|stage| {
@@ -26,8 +30,83 @@ pub(crate) fn stages(arguments: &StagesArgs) -> Result<ExitCode, Failure> {
         return Err(Failure::usage(format!("no stage is named `{name}`"))
             .with_hint(near.map(|near| format!("did you mean `{near}`?"))));
     };
+    if arguments.json {
+        return print_json([stage.descriptor()]);
+    }
     output::print(&document(stage.descriptor()))?;
     Ok(ExitCode::Done)
+}
+
+fn print_json<'a>(
+    stages: impl IntoIterator<Item = &'a StageDescriptor>,
+) -> Result<ExitCode, Failure> {
+    let stages: Vec<_> = stages.into_iter().map(to_json).collect();
+    output::print_json(&json!({ "version": 1, "stages": stages }))?;
+    Ok(ExitCode::Done)
+}
+
+/// A stage; `inputs` and `outputs` are null where the node names its own.
+fn to_json(descriptor: &StageDescriptor) -> Value {
+    let inputs = match descriptor.inputs {
+        Inputs::Any => Value::Null,
+        Inputs::Fixed(ports) => ports
+            .iter()
+            .map(|port| {
+                json!({
+                    "port": port.name,
+                    "accepts": port.accepts.to_string(),
+                    "required": port.required,
+                    "gathers": port.gathers,
+                    "help": port.help,
+                })
+            })
+            .collect(),
+    };
+    let outputs = match descriptor.outputs {
+        Outputs::Declared => Value::Null,
+        Outputs::Fixed(ports) => ports
+            .iter()
+            .map(|port| {
+                let (kind, param) = match port.kind {
+                    OutputKind::Fixed(kind) => (Some(kind), None),
+                    OutputKind::Param(param) => (None, Some(param)),
+                };
+                json!({
+                    "port": port.name, "kind": kind, "kind_of_param": param, "help": port.help,
+                })
+            })
+            .collect(),
+    };
+    let params: Vec<_> = descriptor
+        .params
+        .iter()
+        .map(|param| {
+            let default: Option<Value> = match param.default {
+                ParamDefault::Value(text) => serde_json::from_str(text).ok(),
+                ParamDefault::Required | ParamDefault::Absent => None,
+            };
+            json!({
+                "param": param.name,
+                "type": param.ty.to_string(),
+                "required": matches!(param.default, ParamDefault::Required),
+                "default": default,
+                "identity": param.identity,
+                "help": param.help,
+            })
+        })
+        .collect();
+    let fields: Vec<_> = descriptor.fields.iter().map(|field| field.key()).collect();
+    json!({
+        "stage": descriptor.name,
+        "version": descriptor.version,
+        "summary": descriptor.summary,
+        "documentation": descriptor.documentation,
+        "inputs": inputs,
+        "outputs": outputs,
+        "params": params,
+        "fields": fields,
+        "determinism": descriptor.determinism.name(),
+    })
 }
 
 fn document(descriptor: &StageDescriptor) -> String {

@@ -52,3 +52,42 @@ fn a_variable_that_is_set_to_nothing_counts_as_unset() {
     // A variable is a default, an option a wish: an empty one is still a mistake.
     assert_eq!(sandbox.okapi(&["run", "p.yaml", "--store", ""]).code, Some(2));
 }
+
+#[test]
+fn stages_gc_and_init_answer_in_json_too() {
+    let sandbox = Sandbox::new(PIPELINE);
+    let json = sandbox.okapi(&["stages", "--json"]).json();
+    let names: Vec<_> = json["stages"].as_array().unwrap().iter().map(|it| &it["stage"]).collect();
+    assert!(["command", "import"].iter().all(|stage| names.contains(&&(*stage).into())), "{json}");
+    assert_eq!(json["version"], 1);
+    let json = sandbox.okapi(&["stages", "import", "--json"]).json();
+    let [import] = &json["stages"].as_array().unwrap()[..] else { panic!("{json}") };
+    let kind = import["params"].as_array().unwrap().iter().find(|it| it["param"] == "kind");
+    assert_eq!(kind.unwrap()["default"], "file", "{import}");
+    assert_eq!(import["outputs"][0]["kind_of_param"], "kind", "{import}");
+
+    sandbox.run();
+    sandbox.edit("p.yaml", "echo 1", "echo 2");
+    sandbox.run();
+    for dry_run in [true, false] {
+        let mut arguments = vec!["gc", "--keep-runs", "1", "--json"];
+        arguments.extend(dry_run.then_some("--dry-run"));
+        let json = sandbox.okapi(&arguments).json();
+        assert_eq!((&json["version"], &json["dry_run"]), (&1.into(), &dry_run.into()));
+        assert_eq!(json["removed"]["results"], 1, "{json}");
+        assert_eq!((&json["removed"]["runs"], &json["kept"]["runs"]), (&1.into(), &1.into()));
+        assert_eq!(json["kept"]["bytes"], 2, "{json}");
+    }
+
+    sandbox.write("new/.gitignore", "target\n");
+    for expected in [["written", "written", "extended"], ["left", "left", "left"]] {
+        let said = sandbox.okapi(&["init", "new", "--json"]);
+        assert_eq!((said.code, &*said.stderr), (Some(0), ""));
+        let json = said.json();
+        assert_eq!((&json["version"], &json["pipeline"]), (&1.into(), &"new/okapi.yaml".into()));
+        let fates: Vec<_> =
+            json["files"].as_array().unwrap().iter().map(|it| &it["fate"]).collect();
+        assert_eq!(fates, expected);
+        assert_eq!(json["files"][2]["path"], "new/.gitignore");
+    }
+}
