@@ -179,6 +179,23 @@ pub(crate) struct PipelineArgs {
     /// The pipeline file.
     #[arg(value_name = "PIPELINE")]
     pub(crate) pipeline: PathBuf,
+    #[command(flatten)]
+    pub(crate) overlay: OverlayArgs,
+}
+
+/// For commands that need no word after the pipeline.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DefaultPipelineArgs {
+    /// The pipeline file. Left out, with all that would follow it: `okapi.yaml` in the current
+    /// folder.
+    #[arg(value_name = "PIPELINE")]
+    pub(crate) pipeline: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) overlay: OverlayArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OverlayArgs {
     /// Merge this profile of the pipeline.
     #[arg(short, long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
@@ -190,7 +207,7 @@ pub(crate) struct PipelineArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
-    pub(crate) pipeline: PipelineArgs,
+    pub(crate) pipeline: DefaultPipelineArgs,
     /// Nodes or instances; left out: all.
     #[arg(value_name = "NODE")]
     pub(crate) targets: Vec<String>,
@@ -258,7 +275,7 @@ impl From<DurabilityArg> for Durability {
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
-    pub(crate) pipeline: PipelineArgs,
+    pub(crate) pipeline: DefaultPipelineArgs,
     /// Nodes or instances; left out: all.
     #[arg(value_name = "NODE")]
     pub(crate) targets: Vec<String>,
@@ -294,7 +311,7 @@ pub(crate) struct ExplainArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
-    pub(crate) pipeline: PipelineArgs,
+    pub(crate) pipeline: DefaultPipelineArgs,
     /// Print the mistakes as JSON on stdout.
     #[arg(long)]
     pub(crate) json: bool,
@@ -313,7 +330,7 @@ pub(crate) struct StagesArgs {
 #[derive(Debug, Args)]
 pub(crate) struct GraphArgs {
     #[command(flatten)]
-    pub(crate) pipeline: PipelineArgs,
+    pub(crate) pipeline: DefaultPipelineArgs,
     /// The format.
     #[arg(long, value_enum, default_value_t = GraphFormat::Dot, value_name = "FORMAT")]
     pub(crate) format: GraphFormat,

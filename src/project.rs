@@ -17,7 +17,7 @@ use okapi_engine::machine::Machine;
 use okapi_engine::selection::{Selection, matching};
 use okapi_engine::stage::StageRegistry;
 
-use crate::cli::{Global, PipelineArgs};
+use crate::cli::{Global, OverlayArgs};
 use crate::env_vars;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -73,6 +73,40 @@ impl From<Unreadable> for Failure {
             }
         }
     }
+}
+
+/// The pipeline that is read when none is named.
+pub(crate) const DEFAULT_PIPELINE: &str = "okapi.yaml";
+
+/// Finds the project and reads the pipeline file that is named, or the default one.
+pub(crate) fn locate_or_default(
+    global: &Global,
+    pipeline: Option<&Path>,
+) -> Result<Place, Unreadable> {
+    let default = Path::new(DEFAULT_PIPELINE);
+    if pipeline.is_none() && !default.exists() {
+        let message = format!("no pipeline is named, and there is no {DEFAULT_PIPELINE} here");
+        let hint = match yaml_files(Path::new(".")) {
+            names if names.is_empty() => "`okapi init` writes one to begin with".to_owned(),
+            names => format!("name one; there is: {}", names.join(", ")),
+        };
+        return Err(Unreadable::File("missing-file", Failure::usage(message).with_hint(hint)));
+    }
+    locate(global, pipeline.unwrap_or(default)).map_err(|unreadable| match (unreadable, pipeline) {
+        (Unreadable::File("missing-file", failure), Some(word)) if may_be_a_node(word) => {
+            let word = word.display();
+            let hint =
+                format!("to name a node, name the pipeline first: {DEFAULT_PIPELINE} {word}");
+            Unreadable::File("missing-file", failure.with_hint(hint))
+        }
+        (unreadable, _) => unreadable,
+    })
+}
+
+/// Whether a word in the place of the pipeline may be meant for a node of the default one.
+fn may_be_a_node(word: &Path) -> bool {
+    let is_file = word.to_str().is_none_or(|word| is_yaml(word) || word.contains('/'));
+    !is_file && Path::new(DEFAULT_PIPELINE).exists()
 }
 
 /// Finds the project and reads the pipeline file.
@@ -146,12 +180,7 @@ fn similar_file(pipeline: &Path) -> Option<String> {
     let folder =
         pipeline.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let wanted = pipeline.file_name()?.to_str()?;
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| is_yaml(name))
-        .collect();
-    names.sort();
+    let names = yaml_files(folder);
     match okapi_engine::suggest::nearest(wanted, names.iter().map(String::as_str)) {
         Some(near) => Some(format!("did you mean {}?", folder.join(near).display())),
         None if names.is_empty() => Some("`okapi init` writes one to begin with".to_owned()),
@@ -160,13 +189,19 @@ fn similar_file(pipeline: &Path) -> Option<String> {
 }
 
 fn first_pipeline_in(folder: &Path) -> Option<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .ok()?
+    let first = folder.join(yaml_files(folder).first()?);
+    Some(format!("name a file in it, such as {}", first.display()))
+}
+
+/// The YAML files in a folder, sorted.
+fn yaml_files(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| is_yaml(name))
         .collect();
     names.sort();
-    Some(format!("name a file in it, such as {}", folder.join(names.first()?).display()))
+    names
 }
 
 fn is_yaml(name: &str) -> bool {
@@ -208,7 +243,7 @@ pub(crate) fn open_store_to_look(global: &Global, root: &Path) -> Result<Store, 
 /// Loads, checks and selects. Mistakes are printed here.
 pub(crate) fn prepare(
     global: &Global,
-    arguments: &PipelineArgs,
+    arguments: &OverlayArgs,
     place: Place,
     registry: &StageRegistry,
     store: &Store,
@@ -245,7 +280,7 @@ pub(crate) fn prepare(
     Ok(Loaded { place, graph, selection, sources, passed_env, forced })
 }
 
-fn graph_key<'a>(arguments: &'a PipelineArgs, place: &'a Place) -> GraphKey<'a> {
+fn graph_key<'a>(arguments: &'a OverlayArgs, place: &'a Place) -> GraphKey<'a> {
     GraphKey {
         text: &place.text,
         pipeline: &place.pipeline,
@@ -258,7 +293,7 @@ fn graph_key<'a>(arguments: &'a PipelineArgs, place: &'a Place) -> GraphKey<'a> 
 /// Checks the pipeline file; prints what is wrong with it.
 fn load_anew(
     global: &Global,
-    arguments: &PipelineArgs,
+    arguments: &OverlayArgs,
     place: &Place,
     registry: &StageRegistry,
     keep: Option<(&Store, &okapi_cache::Digest)>,
@@ -281,7 +316,7 @@ fn load_anew(
 
 /// Checks the pipeline file.
 pub(crate) fn check(
-    arguments: &PipelineArgs,
+    arguments: &OverlayArgs,
     place: &Place,
     registry: &StageRegistry,
 ) -> (Option<Graph>, Diagnostics) {

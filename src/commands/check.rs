@@ -1,5 +1,7 @@
 //! `okapi check`.
 
+use std::path::Path;
+
 use crate::cli::{CheckArgs, Global};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -8,19 +10,20 @@ use crate::{project, render};
 
 /// Reports every mistake in a pipeline file.
 pub(crate) fn check(global: &Global, arguments: &CheckArgs) -> Result<ExitCode, Failure> {
-    let pipeline = &arguments.pipeline.pipeline;
-    let place = match project::locate(global, pipeline) {
+    let pipeline = arguments.pipeline.pipeline.as_deref();
+    let place = match project::locate_or_default(global, pipeline) {
         Ok(place) => place,
         Err(unreadable) => {
             if arguments.json {
-                output::print_json(&render::unreadable_to_json(&unreadable, pipeline))?;
+                let file = pipeline.unwrap_or(Path::new(project::DEFAULT_PIPELINE));
+                output::print_json(&render::unreadable_to_json(&unreadable, file))?;
             }
             // Said on stderr too: it is no mistake in the file, but none to be had.
             return Err(unreadable.into());
         }
     };
     let registry = okapi_stages::registry();
-    let (graph, diagnostics) = project::check(&arguments.pipeline, &place, &registry);
+    let (graph, diagnostics) = project::check(&arguments.pipeline.overlay, &place, &registry);
     if arguments.json {
         output::print_json(&render::to_json(&diagnostics))?;
     } else if !diagnostics.items.is_empty() {

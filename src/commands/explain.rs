@@ -29,8 +29,15 @@ pub(crate) fn explain(global: &Global, arguments: &ExplainArgs) -> Result<ExitCo
     let registry = okapi_stages::registry();
     let store = project::open_store_to_look(global, &place.root)?;
     let targets = std::slice::from_ref(&arguments.node);
-    let loaded =
-        project::prepare(global, &arguments.pipeline, place, &registry, &store, targets, &[])?;
+    let loaded = project::prepare(
+        global,
+        &arguments.pipeline.overlay,
+        place,
+        &registry,
+        &store,
+        targets,
+        &[],
+    )?;
     let machine = project::machine(None);
     let question = loaded.question(&machine, &store);
     let evaluation = evaluate(&question);

@@ -107,7 +107,8 @@ pub(crate) fn find(global: &Global, pipeline: &PipelineArgs, name: &str) -> Resu
     let store = project::open_store_to_look(global, &place.root)?;
     let (instance, port) = split_port(name);
     let targets = [instance.to_owned()];
-    let loaded = project::prepare(global, pipeline, place, &registry, &store, &targets, &[])?;
+    let loaded =
+        project::prepare(global, &pipeline.overlay, place, &registry, &store, &targets, &[])?;
     let id = match loaded.selection.targets.as_slice() {
         [id] => *id,
         several => {

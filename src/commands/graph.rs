@@ -10,9 +10,9 @@ use crate::ui::{color, output};
 
 /// Draws the graph of a pipeline.
 pub(crate) fn graph(global: &Global, arguments: &GraphArgs) -> Result<ExitCode, Failure> {
-    let place = project::locate(global, &arguments.pipeline.pipeline)?;
+    let place = project::locate_or_default(global, arguments.pipeline.pipeline.as_deref())?;
     let registry = okapi_stages::registry();
-    let (graph, diagnostics) = project::check(&arguments.pipeline, &place, &registry);
+    let (graph, diagnostics) = project::check(&arguments.pipeline.overlay, &place, &registry);
     if !diagnostics.items.is_empty() {
         let text = crate::render::to_text(&diagnostics, color::stderr(global.color));
         output::note(text.trim_end());

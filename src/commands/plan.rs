@@ -15,12 +15,12 @@ const LISTED: usize = 10;
 
 /// Shows what a run would do.
 pub(crate) fn plan(global: &Global, arguments: &PlanArgs) -> Result<ExitCode, Failure> {
-    let place = project::locate(global, &arguments.pipeline.pipeline)?;
+    let place = project::locate_or_default(global, arguments.pipeline.pipeline.as_deref())?;
     let registry = okapi_stages::registry();
     let store = project::open_store_to_look(global, &place.root)?;
     let loaded = project::prepare(
         global,
-        &arguments.pipeline,
+        &arguments.pipeline.overlay,
         place,
         &registry,
         &store,

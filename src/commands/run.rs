@@ -24,7 +24,7 @@ use crate::ui::progress::{self, Display};
 /// Brings nodes up to date.
 pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Failure> {
     let started = Instant::now();
-    let place = project::locate(global, &arguments.pipeline.pipeline)?;
+    let place = project::locate_or_default(global, arguments.pipeline.pipeline.as_deref())?;
     let registry = Arc::new(okapi_stages::registry());
     let store = Arc::new(project::open_store(
         global,
@@ -35,7 +35,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
     let guard = store.enter_run()?;
     let loaded = project::prepare(
         global,
-        &arguments.pipeline,
+        &arguments.pipeline.overlay,
         place,
         &registry,
         &store,
@@ -163,8 +163,8 @@ impl Reporter {
             okapi: env!("CARGO_PKG_VERSION").to_owned(),
             pipeline: loaded.place.pipeline.clone(),
             pipeline_digest: Digest::of(loaded.place.text.as_bytes()),
-            profile: arguments.pipeline.profile.clone(),
-            overrides: arguments.pipeline.overrides.clone(),
+            profile: arguments.pipeline.overlay.profile.clone(),
+            overrides: arguments.pipeline.overlay.overrides.clone(),
             targets: arguments.targets.clone(),
             started_unix_ms: 0,
             end: None,

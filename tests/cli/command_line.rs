@@ -91,3 +91,35 @@ fn stages_gc_and_init_answer_in_json_too() {
         assert_eq!(json["files"][2]["path"], "new/.gitignore");
     }
 }
+
+#[test]
+fn the_pipeline_is_okapi_yaml_when_nothing_is_named() {
+    let sandbox = Sandbox::new(PIPELINE);
+    let commands = ["check", "plan", "run", "graph"];
+    for command in commands {
+        let said = sandbox.okapi(&[command]);
+        assert_eq!(said.code, Some(2), "{command}");
+        for expected in
+            ["no pipeline is named, and there is no okapi.yaml here", "there is: p.yaml"]
+        {
+            assert!(said.stderr.contains(expected), "{command}: {}", said.stderr);
+        }
+        assert!(sandbox.okapi(&[command, "--help"]).stdout.contains("`okapi.yaml`"), "{command}");
+    }
+    let json = sandbox.okapi(&["check", "--json"]).json();
+    assert_eq!(json["diagnostics"][0]["file"], "okapi.yaml", "{json}");
+    sandbox.write("empty/keep", "");
+    let mut elsewhere = sandbox.command(&["run"]);
+    let said = Said::of(elsewhere.current_dir(sandbox.path("empty")).output().unwrap());
+    assert!(said.stderr.contains("`okapi init`"), "{}", said.stderr);
+
+    sandbox.write("okapi.yaml", PIPELINE);
+    for command in commands {
+        let said = sandbox.okapi(&[command]);
+        assert_eq!(said.code, Some(0), "{command}: {}", said.stderr);
+    }
+    // A node alone stands where the pipeline is expected.
+    let said = sandbox.okapi(&["run", "one"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.stderr.contains("name the pipeline first: okapi.yaml one"), "{}", said.stderr);
+}
