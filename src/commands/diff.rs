@@ -1,12 +1,14 @@
 //! `okapi diff`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use okapi_cache::{ActionDigest, ResultInfo, Store};
+use okapi_cache::{ActionDigest, Artifact, ResultInfo, Store};
 use okapi_engine::action::Action;
+use okapi_engine::action_diff::{FieldChange, fields};
 use okapi_engine::explain::{Change, explain};
 use okapi_engine::manifest::Manifest;
 use okapi_engine::run_record::{self, RunInfo};
+use okapi_engine::stage::Outputs;
 use serde_json::{Value, json};
 
 use super::explain::{change_to_json, describe_change};
@@ -14,7 +16,7 @@ use super::runs;
 use crate::cli::{DiffArgs, Global};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::ui::{color, output};
+use crate::ui::{color, format, output};
 
 /// What differs in one instance between two runs.
 struct NodeDiff {
@@ -22,8 +24,14 @@ struct NodeDiff {
     kind: Kind,
     changes: Vec<Change>,
     metrics: Vec<Metric>,
-    /// Whether the outputs are the same in spite of it; `None` if one side has been collected.
-    same_outputs: Option<bool>,
+    /// The output ports whose bytes differ; `None` if one side has been collected.
+    outputs: Option<Vec<OutputDiff>>,
+}
+
+struct OutputDiff {
+    port: String,
+    old: Option<Artifact>,
+    new: Option<Artifact>,
 }
 
 #[derive(Clone, Copy)]
@@ -100,20 +108,60 @@ fn compare(
         kind,
         changes: Vec::new(),
         metrics: Vec::new(),
-        same_outputs: None,
+        outputs: None,
     };
     let (Some(before), Some(after)) = (before, after) else { return Ok(diff) };
-    if let (Some(old), Some(new)) = (store.lookup(&before), store.lookup(&after)) {
-        diff.same_outputs = Some(old.outputs() == new.outputs());
-    }
     let (Some(stored), Some(new)) = (store.document(&before)?, store.document(&after)?) else {
         return Ok(diff);
     };
+    if let (Some(old), Some(now)) = (store.lookup(&before), store.lookup(&after)) {
+        diff.outputs = Some(differing_outputs(
+            &outputs_by_port(&stored.document, old.outputs()),
+            &outputs_by_port(&new.document, now.outputs()),
+        ));
+    }
     let action = Action { document: new.document, digest: after };
     // Both sides are past: the work tree has no say in them.
     diff.changes = explain(store, old, name, &action, |_| None)?.changes;
     diff.metrics = metrics(&stored.info, &new.info);
     Ok(diff)
+}
+
+/// The outputs of a result with the names of their ports: those that its document declares, or
+/// those of its stage. Where neither fits, as after a change of the stage, they are numbered.
+fn outputs_by_port(document: &str, outputs: &[Artifact]) -> BTreeMap<String, Artifact> {
+    let fields = fields(document).unwrap_or_default();
+    let declared = fields.keys().filter_map(|field| field.strip_prefix("outputs."));
+    let mut ports: Vec<_> = declared.map(str::to_owned).collect();
+    if ports.is_empty()
+        && let Some(stage) = fields.get("stage").map(|stage| FieldChange::text(stage))
+        && let Some(stage) = okapi_stages::registry().get(&stage)
+        && let Outputs::Fixed(fixed) = stage.descriptor().outputs
+    {
+        ports.extend(fixed.iter().map(|port| port.name.to_owned()));
+    }
+    // Outputs are kept in the order of the sorted ports.
+    ports.sort();
+    if ports.len() != outputs.len() {
+        ports = (1..=outputs.len()).map(|number| format!("number {number}")).collect();
+    }
+    ports.into_iter().zip(outputs.iter().copied()).collect()
+}
+
+fn differing_outputs(
+    old: &BTreeMap<String, Artifact>,
+    new: &BTreeMap<String, Artifact>,
+) -> Vec<OutputDiff> {
+    let ports: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    ports
+        .into_iter()
+        .map(|port| OutputDiff {
+            port: port.clone(),
+            old: old.get(port).copied(),
+            new: new.get(port).copied(),
+        })
+        .filter(|output| output.old != output.new)
+        .collect()
 }
 
 fn metrics(old: &ResultInfo, new: &ResultInfo) -> Vec<Metric> {
@@ -140,8 +188,8 @@ impl Kind {
 }
 
 fn describe(node: &NodeDiff, colored: bool) -> String {
-    let outputs = match (node.kind, node.same_outputs) {
-        (Kind::Changed, Some(true)) => "  (its outputs are the same)",
+    let outputs = match (node.kind, &node.outputs) {
+        (Kind::Changed, Some(differing)) if differing.is_empty() => "  (its outputs are the same)",
         (Kind::Changed, None) => "  (one of the results has been collected)",
         _ => "",
     };
@@ -149,6 +197,13 @@ fn describe(node: &NodeDiff, colored: bool) -> String {
     for change in &node.changes {
         text.push_str(&format!("  {}\n", change.change.field));
         text.push_str(&describe_change(change, "    ", colored));
+    }
+    for OutputDiff { port, old, new } in node.outputs.iter().flatten() {
+        let show = |artifact: &Option<Artifact>| match artifact {
+            Some(it) => format!("{} ({})", it.digest.short(), format::size(it.size)),
+            None => "(none)".to_owned(),
+        };
+        text.push_str(&format!("  output {port}\n    {} -> {}\n", show(old), show(new)));
     }
     for Metric { metric, old, new } in &node.metrics {
         let show = |value: &Option<f64>| value.map_or("(none)".to_owned(), |it| it.to_string());
@@ -163,11 +218,18 @@ fn to_json(node: &NodeDiff) -> Value {
         .iter()
         .map(|it| json!({ "metric": it.metric, "old": it.old, "new": it.new }))
         .collect();
+    let outputs = node.outputs.as_ref().map(|outputs| {
+        let outputs = outputs.iter();
+        outputs
+            .map(|it| json!({ "port": it.port, "old": it.old, "new": it.new }))
+            .collect::<Vec<_>>()
+    });
     json!({
         "node": node.node,
         "change": node.kind.word(),
         "fields": node.changes.iter().map(change_to_json).collect::<Vec<_>>(),
-        "same_outputs": node.same_outputs,
+        "same_outputs": node.outputs.as_ref().map(Vec::is_empty),
+        "outputs": outputs,
         "metrics": metrics,
     })
 }

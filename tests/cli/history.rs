@@ -118,6 +118,39 @@ fn diff_shows_values_and_nodes_that_came_and_went() {
 }
 
 #[test]
+fn diff_names_the_output_whose_bytes_differ() {
+    let sandbox = Sandbox::new(
+        r#"
+okapi: 1
+name: ports
+vars: {word: one}
+nodes:
+  data: {stage: import, params: {path: data.txt}}
+  two:
+    stage: command
+    inputs: {data: data}
+    run: 'echo ${vars.word} > "$OKAPI_OUTPUT_CHANGING"; echo stays > "$OKAPI_OUTPUT_SAME"'
+    outputs: {same: text, changing: text}
+"#,
+    );
+    sandbox.write("data.txt", "old");
+    sandbox.run();
+    sandbox.write("data.txt", "newer");
+    sandbox.run_with(&["--set", "vars.word=three"]);
+    let said = sandbox.okapi(&["diff"]).stdout;
+    let outputs: Vec<_> = said.lines().filter(|line| line.starts_with("  output ")).collect();
+    assert_eq!(outputs, ["  output data", "  output changing"], "{said}");
+    assert!(said.contains(" (3 B) -> ") && said.contains(" (5 B)\n"), "{said}");
+    let json = sandbox.okapi(&["diff", "--json"]).json();
+    let ports = |node: usize| {
+        let outputs = json["nodes"][node]["outputs"].as_array().unwrap();
+        outputs.iter().map(|output| output["port"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((ports(0), ports(1)), (vec!["data".into()], vec!["changing".into()]), "{json}");
+    assert_eq!(json["nodes"][0]["outputs"][0]["new"]["size"], 5);
+}
+
+#[test]
 fn a_run_that_was_killed_is_listed_and_cannot_be_compared() {
     let sandbox = project();
     sandbox.run();
