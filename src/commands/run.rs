@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use okapi_cache::{Access, Digest, Store, StoreError};
+use okapi_engine::evaluate::State;
 use okapi_engine::event::{Event, Outcome};
 use okapi_engine::executor::command_process::Launcher;
 use okapi_engine::executor::sandbox::{Sandbox, SandboxError};
@@ -123,6 +124,7 @@ fn work(
         logs: reporter.record.logs(),
     };
     let evaluation = evaluate_for_run(&request);
+    reporter.saved_ms = evaluation.states.iter().map(saved_by).sum();
     if !evaluation.is_up_to_date() {
         // Rules for commands are made only when something runs.
         request.launcher = launcher(arguments, loaded, store, reporter);
@@ -148,11 +150,21 @@ fn work(
     }
 }
 
+/// How long the work took whose result was found before anything ran, milliseconds.
+fn saved_by(state: &State) -> u64 {
+    match state {
+        State::Cached { duration_ms, .. } => u64::from(*duration_ms),
+        _ => 0,
+    }
+}
+
 /// Events go to the display and to the run's record.
 struct Reporter {
     display: Box<dyn Display>,
     record: RunRecord,
     trouble: Option<StoreError>,
+    /// How long the work took whose results were found, milliseconds.
+    saved_ms: u64,
 }
 
 impl Reporter {
@@ -173,10 +185,14 @@ impl Reporter {
             display: progress::choose(arguments.progress, arguments.quiet),
             record: RunRecord::begin(store, info)?,
             trouble: None,
+            saved_ms: 0,
         })
     }
 
     fn say(&mut self, event: &Event) {
+        if let Event::NodeCached { saved_ms, .. } = event {
+            self.saved_ms += saved_ms;
+        }
         if let Err(error) = self.record.keep(event) {
             // The run itself is worth more than its record.
             self.trouble.get_or_insert(error);
@@ -195,6 +211,7 @@ impl Reporter {
     /// Ends the display and the record. Gives the reason if what was asked for on stdout could not
     /// be written.
     fn finish(mut self, store: &Store, end: RunEnd) -> Result<Option<io::Error>, Failure> {
+        self.display.saved(self.saved_ms);
         self.say(&Event::RunFinished {
             outcome: end.outcome,
             ran: end.ran,

@@ -12,6 +12,9 @@ use crate::ui::terminal::Terminal;
 pub(crate) trait Display {
     fn show(&mut self, event: &Event);
 
+    /// Takes how much work the cache has saved, milliseconds, before the run's last event.
+    fn saved(&mut self, _ms: u64) {}
+
     /// Why something could not be shown to somebody who waits for it.
     fn trouble(&mut self) -> Option<io::Error> {
         None
@@ -60,30 +63,37 @@ impl Display for Json {
 /// One line per event, on stderr.
 pub(crate) struct Plain {
     quiet: bool,
-    total: u64,
-    settled: u64,
+    tally: Tally,
+}
+
+/// What a display has counted.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tally {
+    pub(super) settled: u64,
+    pub(super) total: u64,
+    pub(super) saved_ms: u64,
 }
 
 impl Plain {
     pub(crate) fn new(quiet: bool) -> Plain {
-        Plain { quiet, total: 0, settled: 0 }
+        Plain { quiet, tally: Tally::default() }
     }
 
     /// What is to be said about the next event.
     pub(crate) fn lines(&mut self, event: &Event) -> Option<String> {
         match event {
-            Event::RunStarted { total, .. } => self.total = *total,
-            Event::Cached { count } => self.settled += count,
+            Event::RunStarted { total, .. } => self.tally.total = *total,
+            Event::Cached { count } => self.tally.settled += count,
             Event::NodeCached { .. }
             | Event::NodeFinished { .. }
             | Event::NodeFailed { .. }
-            | Event::NodeSkipped { .. } => self.settled += 1,
+            | Event::NodeSkipped { .. } => self.tally.settled += 1,
             _ => {}
         }
         if self.quiet && !is_trouble(event) {
             return None;
         }
-        describe(event, self.settled, self.total)
+        describe(event, self.tally)
     }
 }
 
@@ -92,6 +102,10 @@ impl Display for Plain {
         if let Some(lines) = self.lines(event) {
             crate::ui::output::note(&lines);
         }
+    }
+
+    fn saved(&mut self, ms: u64) {
+        self.tally.saved_ms = ms;
     }
 }
 
@@ -105,7 +119,8 @@ pub(super) fn is_trouble(event: &Event) -> bool {
 }
 
 /// An event as one line, or as a block for a failure; `None` for what only moves a bar.
-pub(super) fn describe(event: &Event, settled: u64, total: u64) -> Option<String> {
+pub(super) fn describe(event: &Event, tally: Tally) -> Option<String> {
+    let Tally { settled, total, saved_ms } = tally;
     Some(match event {
         Event::NodeStarted { node, reason, attempt: 1, .. } => {
             format!("run     {node}  ({reason})")
@@ -151,7 +166,11 @@ pub(super) fn describe(event: &Event, settled: u64, total: u64) -> Option<String
             format::count(*running, "node")
         ),
         Event::RunFinished { outcome, ran, cached, failed, skipped, duration_ms } => {
-            summary(*outcome, *ran, *cached, *failed, *skipped, *duration_ms)
+            let mut line = summary(*outcome, *ran, *cached, *failed, *skipped, *duration_ms);
+            if *cached > 0 && saved_ms > 0 {
+                line.push_str(&format!("; the cache saved about {}", format::duration(saved_ms)));
+            }
+            line
         }
         Event::RunStarted { .. } | Event::Cached { .. } | Event::NodeProgress { .. } => {
             return None;

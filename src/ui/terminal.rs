@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 use okapi_engine::event::Event;
 
 use crate::ui::format;
-use crate::ui::progress::{Display, describe, is_trouble};
+use crate::ui::progress::{Display, Tally, describe, is_trouble};
 
 /// More live lines than these would push each other off the screen.
 const MOST_LINES: usize = 12;
@@ -34,6 +34,7 @@ pub(crate) struct Terminal {
     failed: u64,
     skipped: u64,
     total: u64,
+    saved_ms: u64,
 }
 
 impl Terminal {
@@ -69,6 +70,7 @@ impl Terminal {
             failed: 0,
             skipped: 0,
             total: 0,
+            saved_ms: 0,
         }
     }
 
@@ -200,9 +202,14 @@ impl Display for Terminal {
             self.overall.set_position(self.settled());
             self.overall.set_message(self.counts());
         }
-        if print && let Some(lines) = describe(event, self.settled(), self.total) {
+        let tally = Tally { settled: self.settled(), total: self.total, saved_ms: self.saved_ms };
+        if print && let Some(lines) = describe(event, tally) {
             self.bars.suspend(|| crate::ui::output::note(&lines));
         }
+    }
+
+    fn saved(&mut self, ms: u64) {
+        self.saved_ms = ms;
     }
 }
 

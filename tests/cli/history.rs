@@ -118,6 +118,26 @@ fn diff_shows_values_and_nodes_that_came_and_went() {
 }
 
 #[test]
+fn a_run_says_what_the_cache_saved() {
+    let sandbox = Sandbox::new(&PIPELINE.replace("run: '", "run: 'sleep 0.02; "));
+    sandbox.write("prompt.txt", "first");
+    let said = sandbox.okapi(&["run", "p.yaml"]);
+    assert!(!said.stderr.contains("the cache saved"), "nothing was cached: {}", said.stderr);
+    let saved = |said: &Said| {
+        let (_, saved) = said.stderr.trim_end().split_once("; the cache saved about ").unwrap();
+        saved.strip_suffix(" ms").unwrap().parse::<u64>().unwrap()
+    };
+    let all = saved(&sandbox.okapi(&["run", "p.yaml"]));
+    assert!(all >= 60, "{all}");
+    // What is found only on the way counts too: `sum` reads the same bytes.
+    sandbox.edit("p.yaml", "echo said", "echo  said");
+    let said = sandbox.okapi(&["run", "p.yaml"]);
+    assert!(said.stderr.contains("2 ran, 1 cached"), "{}", said.stderr);
+    let of_sum = saved(&said);
+    assert!(of_sum >= 20 && of_sum <= all - 40, "{of_sum} of {all}");
+}
+
+#[test]
 fn diff_names_the_output_whose_bytes_differ() {
     let sandbox = Sandbox::new(
         r#"
