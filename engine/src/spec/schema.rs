@@ -72,6 +72,7 @@ pub fn schema(registry: &StageRegistry) -> Value {
                 "allOf": conditions,
             },
             "reference": { "type": "string", "pattern": "\\$\\{" },
+            "whole_reference": { "type": "string", "pattern": "^\\$\\{[^{}]+\\}$" },
             "scalar": { "type": ["string", "number", "boolean"] },
             "input": { "type": "string", "minLength": 1 },
         },
@@ -88,27 +89,33 @@ fn or_reference(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "$ref": "#/$defs/reference" }] })
 }
 
+/// The schema of a list or a mapping, or a text that is one reference to such a value: within a
+/// longer text there is no place for it.
+fn or_whole_reference(schema: &Value) -> Value {
+    json!({ "anyOf": [schema, { "$ref": "#/$defs/whole_reference" }] })
+}
+
 fn node_properties(stages: &[&str], stage_help: &[String]) -> Value {
     let kinds: Vec<_> = PortKind::ALL.iter().map(|kind| kind.name()).collect();
     let scalars = json!({ "type": "object", "additionalProperties": { "$ref": "#/$defs/scalar" } });
     json!({
         "stage": described(
-            json!({ "enum": stages }),
+            or_reference(&json!({ "enum": stages })),
             &format!("What the node does.\n\n{}", stage_help.join("\n")),
         ),
         "doc": described(json!({ "type": "string" }), "What the node is for, for people."),
         "for_each": described(
-            json!({
+            or_whole_reference(&json!({
                 "type": "object",
                 "minProperties": 1,
-                "additionalProperties": or_reference(&json!({
+                "additionalProperties": or_whole_reference(&json!({
                     "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/scalar" },
                 })),
-            }),
+            })),
             "One instance per combination of these values; `${each.axis}` stands for the value.",
         ),
         "inputs": described(
-            json!({
+            or_whole_reference(&json!({
                 "type": "object",
                 "additionalProperties": {
                     "anyOf": [
@@ -116,31 +123,35 @@ fn node_properties(stages: &[&str], stage_help: &[String]) -> Value {
                         { "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/input" } },
                     ],
                 },
-            }),
+            })),
             "What each port reads: `node`, `node:port`, `node[axis=value]`, or a list of those. Axes that this node has too are matched; all others are gathered.",
         ),
-        "params": described(json!({ "type": "object" }), "The stage's params."),
+        "params": described(or_whole_reference(&json!({ "type": "object" })), "The stage's params."),
         "prompts": described(
-            json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+            or_whole_reference(&json!({ "type": "object", "additionalProperties": { "type": "string" } })),
             "Prompt files by name, tracked by content.",
         ),
         "teacher": described(json!({ "type": "string" }), "The teacher that answers, by name."),
         "run": described(json!({ "type": "string" }), "A shell script. Inputs are at $OKAPI_INPUT_<PORT>, outputs go to $OKAPI_OUTPUT_<PORT>."),
         "files": described(
-            or_reference(&json!({ "type": "array", "items": { "type": "string" } })),
+            or_whole_reference(&json!({ "type": "array", "items": { "type": "string" } })),
             "Files and folders of the project that the script uses, tracked by content.",
         ),
-        "env": described(or_reference(&scalars), "Environment variables with their values; part of the node's identity."),
+        "env": described(or_whole_reference(&scalars), "Environment variables with their values; part of the node's identity."),
         "pass_env": described(
-            or_reference(&json!({ "type": "array", "items": { "type": "string" } })),
+            or_whole_reference(&json!({ "type": "array", "items": { "type": "string" } })),
             "Environment variables taken from the caller; their values are part of the node's identity and are never written down.",
         ),
         "outputs": described(
-            json!({ "type": "object", "minProperties": 1, "additionalProperties": { "enum": kinds } }),
+            or_whole_reference(&json!({
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": or_reference(&json!({ "enum": kinds })),
+            })),
             "Output ports with their kinds: `file`, `tree`, or a kind of rows or model.",
         ),
         "resources": described(
-            json!({
+            or_whole_reference(&json!({
                 "type": "object",
                 "additionalProperties": false,
                 "properties": {
@@ -148,7 +159,7 @@ fn node_properties(stages: &[&str], stage_help: &[String]) -> Value {
                     "mem": described(json!({ "type": ["string", "integer"] }), "Memory: `512M`, `16G`, or bytes."),
                     "gpu": described(or_reference(&json!({ "type": "integer", "minimum": 0 })), "Whole GPUs, handed out by id."),
                 },
-            }),
+            })),
             "What the node needs while it runs. It never decides whether the node runs again.",
         ),
         "timeout": described(
@@ -178,12 +189,12 @@ fn condition(descriptor: &StageDescriptor) -> Value {
     }
     properties.insert(
         "params".to_owned(),
-        json!({
+        or_whole_reference(&json!({
             "type": "object",
             "additionalProperties": false,
             "properties": params,
             "required": required_params,
-        }),
+        })),
     );
     if let Inputs::Fixed(ports) = descriptor.inputs {
         let mut inputs = Map::new();
@@ -221,8 +232,10 @@ fn condition(descriptor: &StageDescriptor) -> Value {
 
 fn param_schema(param: &Param) -> Value {
     let mut schema = type_schema(&param.ty);
-    if !matches!(param.ty, ParamType::String | ParamType::Source | ParamType::Any) {
-        schema = or_reference(&schema);
+    match param.ty {
+        ParamType::String | ParamType::Source | ParamType::Any => {}
+        ParamType::List(_) | ParamType::Map(_) => schema = or_whole_reference(&schema),
+        _ => schema = or_reference(&schema),
     }
     if let ParamDefault::Value(text) = param.default
         && let Ok(default) = serde_json::from_str::<Value>(text)
@@ -268,5 +281,36 @@ fn type_schema(ty: &ParamType) -> Value {
             json!({ "type": "object", "additionalProperties": or_reference(&type_schema(item)) })
         }
         ParamType::Any => json!({}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loading takes `outputs: "${vars.outputs}"` and the like; an editor must not underline it.
+    #[test]
+    fn every_list_and_mapping_of_a_node_may_be_one_reference() {
+        let schema = schema(&StageRegistry::with_builtin());
+        let whole = json!({ "$ref": "#/$defs/whole_reference" });
+        let fields = schema["$defs"]["node"]["properties"].as_object().unwrap();
+        for field in [
+            "for_each",
+            "inputs",
+            "params",
+            "prompts",
+            "files",
+            "env",
+            "pass_env",
+            "outputs",
+            "resources",
+        ] {
+            let accepted = fields[field]["anyOf"].as_array();
+            assert!(accepted.is_some_and(|it| it.contains(&whole)), "{field}: {}", fields[field]);
+        }
+        let structured =
+            |schema: &Value| matches!(schema["type"].as_str(), Some("object" | "array"));
+        let missed: Vec<_> = fields.iter().filter(|(_, schema)| structured(schema)).collect();
+        assert!(missed.is_empty(), "{missed:?}");
     }
 }
