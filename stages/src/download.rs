@@ -297,15 +297,17 @@ fn check(
         return Ok(received.written);
     }
     fs::remove_file(part).map_err(io)?;
-    // A query or a password in the address is nobody's business.
-    let shown = url.split(['?', '#']).next().unwrap_or_default();
-    let shown =
-        shown.rsplit_once('@').filter(|_| shown.starts_with("http")).map_or(shown, |it| it.1);
     Err(StageError::Failed {
-        message: format!("{shown} holds {found}, not {pin}"),
+        message: format!("{} holds {found}, not {pin}", shown_url(url)),
         hint: Some("the file has changed, or `digest` is wrong".into()),
         transient: false,
     })
+}
+
+/// An address as it may be shown: a query or a password in it is nobody's business.
+pub(crate) fn shown_url(url: &str) -> &str {
+    let shown = url.split(['?', '#']).next().unwrap_or_default();
+    shown.rsplit_once('@').filter(|_| shown.starts_with("http")).map_or(shown, |it| it.1)
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {

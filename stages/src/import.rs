@@ -1,6 +1,14 @@
-//! `import`: brings a file or folder of the project, or a file from the network, into the store.
+//! `import`: brings a file or folder of the project, or a file from the network, into the store; as
+//! it is, or as rows of a kind.
 
-use okapi_cache::{ArtifactKind, Digest};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use okapi_cache::{Artifact, ArtifactKind, Digest, HashingFile, Written};
+use okapi_data::fit::Mapping;
+use okapi_data::import::{ImportOptions, RowKind, import};
+use okapi_data::source::Format;
 use okapi_engine::port::PortKind;
 use okapi_engine::stage::{
     Determinism, Inputs, OutputKind, OutputPort, Outputs, Param, ParamDefault, ParamType, Stage,
@@ -9,13 +17,22 @@ use okapi_engine::stage::{
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
 use serde_json::Value;
 
-use crate::download::{Pin, download};
+use crate::download::{Pin, download, shown_url};
 
 /// The stage.
 pub(crate) struct Import;
 
 const DOCUMENTATION: &str = "\
 Brings data into the pipeline. Give either `path` or `url`.
+
+What comes out depends on `kind`. `instructions`, `prompts`, `questions` and `rankings` are read as
+rows from JSON (an array of objects), JSON lines or Parquet, checked, and written as JSON lines in
+okapi's own layout. The layouts that the field publishes are known: Alpaca and its translations, seed
+tasks, Okapi's ranked pairs and prompts, and ARC, HellaSwag and MMLU as their authors, the
+translations' authors and the mirrors on the Hugging Face hub give them. For other names,
+`fields: {ours: theirs}`, where a dot reaches into an object; with `fields: {text: <name>}` rows
+become a `text`, an empty line after each. A row that does not fit is an error that names the row and
+the field. Everything else is kept byte for byte.
 
 `path` names a file or folder of the project. It is tracked by content: when it is edited, this node
 and what depends on it run again. A file becomes a `file` (or any kind that is stored as one file),
@@ -24,11 +41,12 @@ a folder becomes a `tree`.
 `url` names a file on a web server, or on the Hugging Face hub as
 `hf://datasets/OWNER/NAME@REVISION/FILE` (`hf://OWNER/NAME@REVISION/FILE` for a model repository).
 It must be pinned by `digest`, so that the node means the same for everybody and for ever:
-`sha256:<64 hex digits>` or `blake3:<64 hex digits>`. An interrupted download is continued. The hub's
+`sha256:<64 hex digits>` or `blake3:<64 hex digits>`. An interrupted download is continued. Hosts die:
+`mirrors` are tried in turn, and the log says which one served; they are no part of the identity. The hub's
 address is taken from `HF_ENDPOINT` and its token from `HF_TOKEN`, if they are set; neither is
 written anywhere.";
 
-static PARAMS: [Param; 4] = [
+static PARAMS: [Param; 8] = [
     Param {
         name: "path",
         ty: ParamType::Source,
@@ -44,6 +62,13 @@ static PARAMS: [Param; 4] = [
         help: "an http(s):// or hf:// address of a file",
     },
     Param {
+        name: "mirrors",
+        ty: ParamType::List(&ParamType::String),
+        default: ParamDefault::Absent,
+        identity: false,
+        help: "other addresses of the same file, tried in turn when `url` fails",
+    },
+    Param {
         name: "digest",
         ty: ParamType::String,
         default: ParamDefault::Absent,
@@ -57,18 +82,39 @@ static PARAMS: [Param; 4] = [
         identity: true,
         help: "what the data is",
     },
+    Param {
+        name: "format",
+        ty: ParamType::Choice(&Format::NAMES),
+        default: ParamDefault::Absent,
+        identity: true,
+        help: "how the file holds rows; as its name ends if left out",
+    },
+    Param {
+        name: "fields",
+        ty: ParamType::Map(&ParamType::String),
+        default: ParamDefault::Absent,
+        identity: true,
+        help: "the file's names for our fields: `{instruction: question.text}`",
+    },
+    Param {
+        name: "convert",
+        ty: ParamType::Bool,
+        default: ParamDefault::Value("false"),
+        identity: true,
+        help: "take numbers, lists and null as text where a text is expected, and count them",
+    },
 ];
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "import",
-    version: 1,
+    version: 2,
     summary: "brings a file, folder or URL into the pipeline",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[]),
     outputs: Outputs::Fixed(&[OutputPort {
         name: "data",
         kind: OutputKind::Param("kind"),
-        help: "the content, byte for byte",
+        help: "the rows, or the content byte for byte",
     }]),
     params: &PARAMS,
     fields: &[],
@@ -86,6 +132,7 @@ impl Stage for Import {
         if let Some(pin) = pin {
             Pin::parse(pin)?;
         }
+        rows(declared)?;
         match (params.get("path"), params.get("url").and_then(Value::as_str)) {
             (None, None) => Err("give `path` or `url`".to_owned()),
             (Some(_), Some(_)) => Err("give `path` or `url`, not both".to_owned()),
@@ -108,10 +155,16 @@ impl Stage for Import {
             Some(pin) => Some(Pin::parse(pin).map_err(StageError::failed)?),
             None => None,
         };
+        let rows = rows(context.declared).map_err(StageError::failed)?;
+        let mut success = StageSuccess::default();
         if let Some(url) = params.get("url").and_then(Value::as_str) {
             let pin = pin.ok_or_else(|| StageError::failed("`url` needs `digest`"))?;
-            let written = download(context, url, &pin, &context.outputs["data"])?;
-            let mut success = StageSuccess::default();
+            if let Some(rows) = rows {
+                let source = context.work.tmp.join("source");
+                download_from_any(context, url, &pin, &source)?;
+                return import_rows(context, &source, &rows);
+            }
+            let written = download_from_any(context, url, &pin, &context.outputs["data"])?;
             success.written.insert("data".to_owned(), written);
             return Ok(success);
         }
@@ -134,11 +187,149 @@ impl Stage for Import {
         if let Some(pin) = pin {
             check_pin(&pin, file.artifact.digest, &file.path)?;
         }
+        if let Some(rows) = rows {
+            let source = fixed_copy(context, &file.path, &file.artifact)?;
+            return import_rows(context, &source, &rows);
+        }
         // The engine has put the content into the store to have it fixed; it is the output.
-        let mut success = StageSuccess::default();
         success.stored.insert("data".to_owned(), file.artifact);
         Ok(success)
     }
+}
+
+/// Downloads from `url`, and if that fails, from the mirrors. Whatever they send is checked.
+fn download_from_any(
+    context: &StageContext<'_>,
+    url: &str,
+    pin: &Pin,
+    output: &Path,
+) -> Result<Written, StageError> {
+    let mirrors = context.settings.get("mirrors").and_then(Value::as_array);
+    let mirrors: Vec<_> = mirrors.into_iter().flatten().filter_map(Value::as_str).collect();
+    let mut first_failure = None;
+    for address in std::iter::once(url).chain(mirrors.iter().copied()) {
+        match download(context, address, pin, output) {
+            Ok(written) => {
+                if !mirrors.is_empty() {
+                    context.reporter.log(format!("served by {}", shown_url(address)));
+                }
+                return Ok(written);
+            }
+            Err(error @ (StageError::Cancelled | StageError::Io { .. })) => return Err(error),
+            Err(error) => {
+                if !mirrors.is_empty() {
+                    context.reporter.log(format!("{}: {error}", shown_url(address)));
+                }
+                first_failure.get_or_insert(error);
+            }
+        }
+    }
+    Err(first_failure.unwrap_or_else(|| StageError::failed("no address was tried")))
+}
+
+/// How the params ask for rows; `None` for content that is kept as it is.
+fn rows(declared: &Value) -> Result<Option<ImportOptions>, String> {
+    let params = &declared["params"];
+    let mapping: Mapping = params
+        .get("fields")
+        .and_then(Value::as_object)
+        .map(|fields| fields.iter())
+        .into_iter()
+        .flatten()
+        .filter_map(|(ours, theirs)| Some((ours.clone(), theirs.as_str()?.to_owned())))
+        .collect();
+    let kind = match kind(declared) {
+        PortKind::Instructions => RowKind::Instructions,
+        PortKind::Prompts => RowKind::Prompts,
+        PortKind::Questions => RowKind::Questions,
+        PortKind::Rankings => RowKind::Rankings,
+        PortKind::Text if !mapping.is_empty() => RowKind::Text,
+        other => {
+            let given = ["fields", "format"].iter().find(|name| params.get(**name).is_some());
+            return match given {
+                Some(name) => Err(format!(
+                    "`{name}` is for rows, but `kind: {}` is kept as it is",
+                    other.name()
+                )),
+                None => Ok(None),
+            };
+        }
+    };
+    if let Some(unknown) = mapping.keys().find(|ours| !kind.fields().contains(&ours.as_str())) {
+        let known = kind.fields().join(", ");
+        return Err(format!("`fields` names `{unknown}`, which is none of {known}"));
+    }
+    let place = params.get("path").or(params.get("url")).and_then(Value::as_str);
+    let name = place.unwrap_or_default().split(['?', '#']).next().unwrap_or_default();
+    let format = match params.get("format").and_then(Value::as_str) {
+        Some(format) => Format::from_name(format),
+        None => Format::of_name(name),
+    };
+    let format = format.ok_or_else(|| {
+        format!(
+            "`{name}` ends in none of .json, .jsonl, .ndjson and .parquet: say which one by `format`"
+        )
+    })?;
+    let convert = params.get("convert").and_then(Value::as_bool).unwrap_or(false);
+    Ok(Some(ImportOptions { kind, format, mapping, convert }))
+}
+
+/// A copy of a file of the project, which may be edited at any moment: what is read must be what
+/// was hashed.
+fn fixed_copy(
+    context: &StageContext<'_>,
+    path: &Path,
+    artifact: &Artifact,
+) -> Result<PathBuf, StageError> {
+    let copy = context.work.tmp.join("source");
+    let copied = || -> io::Result<Digest> {
+        let (mut from, mut to) = (File::open(path)?, HashingFile::create(&copy)?);
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match from.read(&mut buffer)? {
+                0 => return Ok(to.finish()?.digest),
+                count => to.write_all(&buffer[..count])?,
+            }
+        }
+    };
+    match copied() {
+        Ok(digest) if digest == artifact.digest => Ok(copy),
+        Ok(_) => Err(StageError::Failed {
+            message: format!("{} changed while the run was using it", path.display()),
+            hint: Some("run again".into()),
+            transient: false,
+        }),
+        Err(source) => Err(StageError::Io { path: path.to_owned(), source }),
+    }
+}
+
+/// Reads the rows of `source` and writes ours.
+fn import_rows(
+    context: &StageContext<'_>,
+    source: &Path,
+    options: &ImportOptions,
+) -> Result<StageSuccess, StageError> {
+    let mut output = context.create_output("data")?;
+    let mut progress = |rows| {
+        context.reporter.progress(rows, None, "rows");
+        !context.cancel.is_requested()
+    };
+    let imported = import(source, options, &mut output, &mut progress);
+    if context.cancel.is_requested() {
+        return Err(StageError::Cancelled);
+    }
+    let imported = imported.map_err(|error| StageError::failed(error.to_string()))?;
+    let io = |source| StageError::Io { path: context.outputs["data"].clone(), source };
+    let written = output.finish().map_err(io)?;
+    fs::remove_file(source).map_err(io)?;
+    if imported.converted > 0 {
+        context.reporter.log(format!("{} values were taken as text", imported.converted));
+    }
+    let mut success = StageSuccess::default();
+    success.written.insert("data".to_owned(), written);
+    success.metrics.insert("rows".to_owned(), imported.rows as f64);
+    success.metrics.insert("converted".to_owned(), imported.converted as f64);
+    Ok(success)
 }
 
 fn check_pin(pin: &Pin, blake3: Digest, path: &std::path::Path) -> Result<(), StageError> {

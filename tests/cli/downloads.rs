@@ -107,3 +107,19 @@ fn an_import_needs_one_source_and_a_pin() {
         assert!(said.stderr.contains(expected), "{params}: {}", said.stderr);
     }
 }
+
+#[test]
+fn a_dead_host_is_replaced_by_a_mirror() {
+    let (dead, _) = serve(vec![respond("404 Not Found\r\nContent-Length: 0", "")]);
+    let (wrong, _) = serve(vec![respond("200 OK\r\nContent-Length: 3", "no!")]);
+    let (alive, _) = serve(vec![respond("200 OK\r\nContent-Length: 11", "hello world")]);
+    let sandbox = Sandbox::new(&pipeline(&dead, SHA256).replace(
+        "kind: text",
+        &format!("kind: text, mirrors: [\"{wrong}?key=secret\", \"{alive}\"]"),
+    ));
+    sandbox.run();
+    assert_eq!(sandbox.okapi(&["show", "p.yaml", "data"]).stdout, "hello world");
+    // Where the bytes came from is no part of what they are.
+    sandbox.edit("p.yaml", &alive, "http://127.0.0.1:1/elsewhere");
+    assert!(sandbox.run().is_empty());
+}

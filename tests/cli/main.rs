@@ -13,6 +13,7 @@ mod failures;
 mod full_disk;
 mod gpus;
 mod history;
+mod imports;
 mod init;
 mod order;
 mod quickstart;
