@@ -73,18 +73,6 @@ impl AtomicWriter {
         remove_on_error(written, &temp)
     }
 
-    /// Copies `from` to a temporary file, hashing on the way. The caller publishes or removes it.
-    pub(crate) fn copy_hashing(
-        &self,
-        from: &mut dyn Read,
-        from_path: &Path,
-    ) -> Result<(PathBuf, Digest, u64), StoreError> {
-        let temp = self.temp_path();
-        let copied = self.create(&temp).and_then(|file| copy(from, from_path, file, &temp));
-        let (digest, size) = remove_on_error(copied, &temp)?;
-        Ok((temp, digest, size))
-    }
-
     pub(crate) fn create(&self, temp: &Path) -> Result<File, StoreError> {
         self.faults.check().at(temp)?;
         match File::create_new(temp) {
@@ -104,7 +92,8 @@ impl AtomicWriter {
     }
 }
 
-fn copy(
+/// Copies `from` to the new file `to`, hashing on the way.
+pub(crate) fn copy_hashing(
     from: &mut dyn Read,
     from_path: &Path,
     mut to: File,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, statx};
 
-use crate::atomic_write::{AtomicWriter, remove_on_error};
+use crate::atomic_write::{AtomicWriter, copy_hashing, remove_on_error};
 use crate::error::AtPath;
 use crate::file_hash::hash_open_file;
 use crate::hashing_file::Written;
@@ -126,15 +126,12 @@ impl Cas {
     ) -> Result<(Digest, u64), StoreError> {
         let mut file = open_regular(path)?;
         let temp = writer.temp_path();
-        let clone = writer.create(&temp)?;
-        if rustix::fs::ioctl_ficlone(&clone, &file).is_ok() {
-            let (digest, size) = remove_on_error(hash_file(&temp), &temp)?;
-            self.publish(writer, &temp, &digest, size)?;
-            return Ok((digest, size));
-        }
-        drop(clone);
-        fs::remove_file(&temp).at(&temp)?;
-        let (temp, digest, size) = writer.copy_hashing(&mut file, path)?;
+        let copy = writer.create(&temp)?;
+        let stored = match rustix::fs::ioctl_ficlone(&copy, &file) {
+            Ok(()) => hash_file(&temp),
+            Err(_) => copy_hashing(&mut file, path, copy, &temp),
+        };
+        let (digest, size) = remove_on_error(stored, &temp)?;
         self.publish(writer, &temp, &digest, size)?;
         Ok((digest, size))
     }

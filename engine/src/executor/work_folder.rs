@@ -19,17 +19,20 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use okapi_cache::{Artifact, Placement, Store};
+use okapi_cache::{Artifact, ArtifactKind, Placement, Store};
 
 use super::local::{ExecutionError, Job};
 use crate::stage_context::{InputPath, SourceFile};
 
 const PARTS: [&str; 4] = ["cwd", "in", "out", "tmp"];
+
+/// Files that every instance writes anew: they stay, for making and removing them costs more.
+const STREAMS: [&str; 2] = ["stdout", "stderr"];
 
 /// Empty working folders that wait for the next instance.
 #[derive(Default)]
@@ -82,14 +85,23 @@ impl Drop for IdleFolders {
     }
 }
 
-/// Removes everything in a working folder but its parts, and everything in those. Fails if a part
+/// Removes everything in a working folder but its parts, and everything in those. Streams are made
+/// empty. Fails if a part
 /// is gone or locked: the next instance must find what a new folder would give it.
 fn empty(root: &Path) -> io::Result<()> {
     let mut parts = 0;
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let part = PARTS.iter().any(|part| entry.file_name() == *part);
-        if part && entry.file_type()?.is_dir() {
+        if STREAMS.iter().any(|stream| entry.file_name() == *stream) {
+            // With a second name it could be written to from elsewhere.
+            let metadata = entry.metadata()?;
+            if !metadata.is_file() || metadata.nlink() > 1 {
+                remove_entry(&entry)?;
+            } else if metadata.len() > 0 {
+                fs::File::options().write(true).truncate(true).open(entry.path())?;
+            }
+        } else if part && entry.file_type()?.is_dir() {
             parts += usize::from(entry.metadata()?.permissions().mode() & 0o700 == 0o700);
             for inside in fs::read_dir(entry.path())? {
                 remove_entry(&inside?)?;
@@ -197,7 +209,11 @@ impl Prepared {
                 if let Some(folder) = path.parent() {
                     make_folder(folder)?;
                 }
-                store.place(&artifact, &path, Placement::Private)?;
+                match artifact.kind {
+                    ArtifactKind::File => self.place(store, &artifact, &path)?,
+                    // Interpreters leave compiled modules beside the sources they load.
+                    ArtifactKind::Tree => store.place(&artifact, &path, Placement::Private)?,
+                }
                 path
             } else {
                 file.absolute.clone()
@@ -297,7 +313,8 @@ mod tests {
         idle.keep(&first);
         assert!(!first.exists());
         idle.make(&second).unwrap();
-        assert_eq!((parts(&second), fs::read_dir(&second).unwrap().count()), (4, 4));
+        assert_eq!((parts(&second), fs::read_dir(&second).unwrap().count()), (4, 5));
+        assert_eq!(fs::read(second.join("stdout")).unwrap(), b"");
         idle.keep(&second);
         drop(idle);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
