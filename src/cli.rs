@@ -334,6 +334,13 @@ pub(crate) struct GraphArgs {
     /// The format.
     #[arg(long, value_enum, default_value_t = GraphFormat::Dot, value_name = "FORMAT")]
     pub(crate) format: GraphFormat,
+    /// Draw every instance of a `for_each`, however many there are. Left out: as long as there are
+    /// no more than 40 boxes. JSON has them always.
+    #[arg(long, conflicts_with = "collapse")]
+    pub(crate) instances: bool,
+    /// Draw one box per node, with the number of its instances.
+    #[arg(long)]
+    pub(crate) collapse: bool,
     /// Write to a file instead of stdout.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

@@ -1,5 +1,5 @@
-//! Drawings of a checked pipeline: Graphviz, Mermaid, SVG, JSON. All are made from the nodes; a
-//! node with many instances is one box with their number.
+//! Drawings of a checked pipeline: Graphviz, Mermaid, SVG, JSON. A box is an instance, or, where
+//! that would be too many to look at, a node with the number of its instances.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,50 +7,88 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use crate::graph::Graph;
+use crate::selection::axis_values;
 
-/// Boxes and arrows, by node of the pipeline file.
+/// More boxes than these are no picture any more.
+const MOST_BOXES: usize = 40;
+
+/// What a box of a drawing stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boxes {
+    /// One instance.
+    Instances,
+    /// One node of the file, with all its instances.
+    Nodes,
+}
+
+impl Boxes {
+    /// Instances as long as there are few.
+    pub fn fitting(graph: &Graph) -> Boxes {
+        match graph.instances.len() <= MOST_BOXES {
+            true => Boxes::Instances,
+            false => Boxes::Nodes,
+        }
+    }
+}
+
+/// Boxes and arrows.
 struct Drawing {
-    boxes: Vec<DrawnNode>,
+    boxes: Vec<DrawnBox>,
     /// From, to; each pair once, sorted.
     arrows: Vec<(usize, usize)>,
 }
 
-struct DrawnNode {
+struct DrawnBox {
+    /// The name of the node or of the instance; no two are alike.
     name: String,
     stage: String,
+    /// How many instances it stands for.
     instances: usize,
-    /// The longest way from a node that reads nothing.
+    /// The longest way from a box that reads nothing.
     rank: usize,
 }
 
 impl Drawing {
-    fn new(graph: &Graph) -> Drawing {
-        let mut boxes: Vec<_> = graph
-            .nodes
-            .iter()
-            .map(|node| DrawnNode {
-                name: node.name.clone(),
-                stage: node.stage.clone(),
-                instances: 0,
-                rank: 0,
-            })
-            .collect();
+    fn new(graph: &Graph, boxes: Boxes) -> Drawing {
+        let drawn = |name: &str, stage: &str| DrawnBox {
+            name: name.to_owned(),
+            stage: stage.to_owned(),
+            instances: 0,
+            rank: 0,
+        };
+        let box_of = |instance: usize| match boxes {
+            Boxes::Instances => instance,
+            Boxes::Nodes => graph.instances[instance].node as usize,
+        };
+        let mut drawing = Drawing {
+            boxes: match boxes {
+                Boxes::Nodes => {
+                    graph.nodes.iter().map(|node| drawn(&node.name, &node.stage)).collect()
+                }
+                Boxes::Instances => (0u32..)
+                    .zip(&graph.instances)
+                    .map(|(id, instance)| drawn(&instance.name, &graph.node(id).stage))
+                    .collect(),
+            },
+            arrows: Vec::new(),
+        };
         let mut arrows = BTreeSet::new();
         // Instances are in topological order, so every input's rank is final when it is read.
-        for instance in &graph.instances {
-            let to = instance.node as usize;
-            boxes[to].instances += 1;
+        for (id, instance) in graph.instances.iter().enumerate() {
+            let to = box_of(id);
+            drawing.boxes[to].instances += 1;
             for feed in instance.inputs.iter().flat_map(|input| &input.feeds) {
-                let from = graph.instances[feed.instance as usize].node as usize;
-                boxes[to].rank = boxes[to].rank.max(boxes[from].rank + 1);
+                let from = box_of(feed.instance as usize);
+                drawing.boxes[to].rank = drawing.boxes[to].rank.max(drawing.boxes[from].rank + 1);
                 arrows.insert((from, to));
             }
         }
-        Drawing { boxes, arrows: arrows.into_iter().collect() }
+        drawing.arrows = arrows.into_iter().collect();
+        drawing
     }
 }
 
-impl DrawnNode {
+impl DrawnBox {
     /// The second line of a box.
     fn subtitle(&self) -> String {
         match self.instances {
@@ -58,42 +96,91 @@ impl DrawnNode {
             count => format!("{} × {count}", self.stage),
         }
     }
+
+    /// The two lines of a box that has no room for the full name.
+    fn short_lines(&self) -> (&str, String) {
+        match axis_values(&self.name).as_slice() {
+            [] => (&self.name, self.subtitle()),
+            axes => (self.name.split('[').next().unwrap_or_default(), axes.join(", ")),
+        }
+    }
 }
 
 /// Graphviz.
-pub fn dot(graph: &Graph) -> String {
-    let drawing = Drawing::new(graph);
-    let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+pub fn dot(graph: &Graph, boxes: Boxes) -> String {
+    let drawing = Drawing::new(graph, boxes);
     let mut text = format!(
-        "digraph {} {{\n  rankdir=LR;\n  node [shape=box, style=rounded];\n",
-        quote(&graph.name)
+        "digraph \"{}\" {{\n  rankdir=LR;\n  node [shape=box, style=rounded];\n",
+        dot_id(&graph.name)
     );
-    for node in &drawing.boxes {
-        let label = quote(&node.name);
-        let label = format!("{}\\n{}\"", &label[..label.len() - 1], node.subtitle());
+    for drawn in &drawing.boxes {
+        let label = format!("{}\\n{}", dot_label(&drawn.name), dot_label(&drawn.subtitle()));
         // Writing to a string never fails, here and below.
-        let _ = writeln!(text, "  {} [label={label}];", quote(&node.name));
+        let _ = writeln!(text, "  \"{}\" [label=\"{label}\"];", dot_id(&drawn.name));
     }
     for (from, to) in &drawing.arrows {
         let (from, to) = (&drawing.boxes[*from].name, &drawing.boxes[*to].name);
-        let _ = writeln!(text, "  {} -> {};", quote(from), quote(to));
+        let _ = writeln!(text, "  \"{}\" -> \"{}\";", dot_id(from), dot_id(to));
     }
     text.push_str("}\n");
     text
 }
 
+/// A text between the quotes of a Graphviz id.
+fn dot_id(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '"' => escaped.push_str("\\\""),
+            '\\' => escaped.push_str("\\\\"),
+            '\n' => escaped.push_str("\\n"),
+            control if control.is_control() => escaped.push(' '),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// A text between the quotes of a Graphviz label, where HTML entities have a meaning.
+fn dot_label(text: &str) -> String {
+    dot_id(text).replace('&', "&amp;")
+}
+
 /// Mermaid.
-pub fn mermaid(graph: &Graph) -> String {
-    let drawing = Drawing::new(graph);
+pub fn mermaid(graph: &Graph, boxes: Boxes) -> String {
+    let drawing = Drawing::new(graph, boxes);
     let mut text = String::from("flowchart LR\n");
-    for (position, node) in drawing.boxes.iter().enumerate() {
-        let name = node.name.replace('"', "#quot;");
-        let _ = writeln!(text, "  n{position}[\"{name}<br/>{}\"]", node.subtitle());
+    for (position, drawn) in drawing.boxes.iter().enumerate() {
+        let (name, subtitle) = (mermaid_label(&drawn.name), mermaid_label(&drawn.subtitle()));
+        let _ = writeln!(text, "  n{position}[\"{name}<br/>{subtitle}\"]");
     }
     for (from, to) in &drawing.arrows {
         let _ = writeln!(text, "  n{from} --> n{to}");
     }
     text
+}
+
+/// A text between the quotes of a Mermaid label. Whatever is neither letter nor digit may mean
+/// something there (quotes, entities, HTML, Markdown, comments), so only what surely does not is
+/// left as it is.
+fn mermaid_label(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        let inside_word = characters.peek().is_some_and(|next| next.is_alphanumeric());
+        match character {
+            '\n' => escaped.push_str("<br/>"),
+            control if control.is_control() => escaped.push(' '),
+            ' ' | '_' | '=' | ',' | '/' | '×' => escaped.push(character),
+            // At the end of a word they may begin a list.
+            '-' | '.' if inside_word => escaped.push(character),
+            letter if letter.is_alphanumeric() => escaped.push(letter),
+            other => {
+                let _ = write!(escaped, "#{};", u32::from(other));
+            }
+        }
+    }
+    escaped
 }
 
 /// Every instance with what it reads, and every node with its outputs.
@@ -151,8 +238,8 @@ const ROW: usize = 68;
 const MARGIN: usize = 24;
 
 /// A drawing that needs nothing but itself: columns by rank, in each the file's order.
-pub fn svg(graph: &Graph) -> String {
-    let drawing = Drawing::new(graph);
+pub fn svg(graph: &Graph, boxes: Boxes) -> String {
+    let drawing = Drawing::new(graph, boxes);
     let columns = drawing.boxes.iter().map(|node| node.rank + 1).max().unwrap_or(1);
     let mut filled = vec![0; columns];
     let places: Vec<_> = drawing
@@ -184,33 +271,166 @@ pub fn svg(graph: &Graph) -> String {
             x2.saturating_sub(bend)
         );
     }
-    for (node, (x, y)) in drawing.boxes.iter().zip(&places) {
+    for (drawn, (x, y)) in drawing.boxes.iter().zip(&places) {
         let middle = x + BOX_WIDTH / 2;
+        let (first, second) = drawn.short_lines();
         let _ = writeln!(
             text,
-            "<rect x=\"{x}\" y=\"{y}\" width=\"{BOX_WIDTH}\" height=\"{BOX_HEIGHT}\" rx=\"6\" fill=\"#f3f6fb\" stroke=\"#4a6fa5\"/>\n\
+            "<g><title>{}</title>\n\
+             <rect x=\"{x}\" y=\"{y}\" width=\"{BOX_WIDTH}\" height=\"{BOX_HEIGHT}\" rx=\"6\" fill=\"#f3f6fb\" stroke=\"#4a6fa5\"/>\n\
              <text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\" font-weight=\"bold\">{}</text>\n\
-             <text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\" fill=\"#5b6470\" font-size=\"11\">{}</text>",
+             <text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\" fill=\"#5b6470\" font-size=\"11\">{}</text></g>",
+            escape(&drawn.name),
             y + 19,
-            escape(&shorten(&node.name)),
+            escape(&shorten(first, 22)),
             y + 35,
-            escape(&node.subtitle())
+            escape(&shorten(&second, 28))
         );
     }
     text.push_str("</svg>\n");
     text
 }
 
-/// A name that fits into a box.
-fn shorten(name: &str) -> String {
-    const LONGEST: usize = 22;
-    if name.chars().count() <= LONGEST {
-        return name.to_owned();
+/// A text that fits into a box.
+fn shorten(text: &str, longest: usize) -> String {
+    if text.chars().count() <= longest {
+        return text.to_owned();
     }
-    let head: String = name.chars().take(LONGEST - 1).collect();
+    let head: String = text.chars().take(longest - 1).collect();
     format!("{head}…")
 }
 
+/// A text between tags, or between the quotes of an attribute.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            // No document of XML 1.0 may hold these, escaped or not.
+            '\u{FFFE}' | '\u{FFFF}' => escaped.push('\u{FFFD}'),
+            control if control.is_control() => escaped.push(' '),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::Span;
+    use crate::graph::{Feed, Input, Instance, Node, Resources, instance_name};
+
+    const HOSTILE: &str = "a\"b#c;d[e](f){g}`h`\n- i<br>&amp;\\N|%%'\u{1}1. é";
+
+    /// A node with so many instances, and one that gathers them.
+    fn graph(name: &str, instances: u32) -> Graph {
+        let node = |name: &str, axes: &[&str]| Node {
+            name: name.to_owned(),
+            stage: "command".to_owned(),
+            axes: axes.iter().map(|&axis| axis.to_owned()).collect(),
+            outputs: Vec::new(),
+            pass_env: Vec::new(),
+            span: Span::default(),
+        };
+        let instance = |name: String, node, inputs: Box<[Input]>| Instance {
+            name: name.into_boxed_str(),
+            node,
+            declared: "{}".into(),
+            settings: "{}".into(),
+            files: Box::default(),
+            prompts: Box::default(),
+            inputs,
+            resources: Resources::default(),
+            timeout_ms: None,
+            retries: 0,
+        };
+        let feeds = (0..instances).map(|id| Feed { key: Box::default(), instance: id, port: 0 });
+        let input = Input { port: "all".into(), gathered: true, feeds: feeds.collect() };
+        let each = (0..instances).map(|n| {
+            let name = instance_name(name, &[("n", &n.to_string()), ("m", "x y")]);
+            instance(name, 0, Box::default())
+        });
+        Graph {
+            name: name.to_owned(),
+            nodes: vec![node(name, &["n", "m"]), node("last", &[])],
+            instances: each.chain([instance("last".to_owned(), 1, Box::new([input]))]).collect(),
+            sources: Vec::new(),
+            publish: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn instances_are_drawn_as_long_as_there_are_few() {
+        assert_eq!(Boxes::fitting(&graph("many", 39)), Boxes::Instances);
+        assert_eq!(Boxes::fitting(&graph("many", 40)), Boxes::Nodes);
+        let graph = graph("few", 2);
+        let single = dot(&graph, Boxes::Instances);
+        assert!(single.contains("  \"few[n=1,m=x%20y]\" -> \"last\";\n"), "{single}");
+        let folded = dot(&graph, Boxes::Nodes);
+        assert!(folded.contains("  \"few\" [label=\"few\\ncommand × 2\"];\n"), "{folded}");
+        assert!(folded.contains("  \"few\" -> \"last\";\n"), "{folded}");
+        assert_eq!(
+            mermaid(&graph, Boxes::Instances),
+            "flowchart LR\n  \
+             n0[\"few#91;n=0,m=x#37;20y#93;<br/>command\"]\n  \
+             n1[\"few#91;n=1,m=x#37;20y#93;<br/>command\"]\n  \
+             n2[\"last<br/>command\"]\n  \
+             n0 --> n2\n  n1 --> n2\n"
+        );
+        let drawn = svg(&graph, Boxes::Instances);
+        assert_eq!(drawn.matches("<rect x=").count(), 3);
+        for expected in [">few</text>", ">n=1, m=x%20y</text>", "<title>few[n=1,m=x%20y]</title>"] {
+            assert!(drawn.contains(expected), "no `{expected}` in {drawn}");
+        }
+        assert!(svg(&graph, Boxes::Nodes).contains(">command × 2</text>"));
+    }
+
+    #[test]
+    fn names_mean_nothing_to_graphviz() {
+        assert_eq!(dot_label(HOSTILE), "a\\\"b#c;d[e](f){g}`h`\\n- i<br>&amp;amp;\\\\N|%%' 1. é");
+        let drawn = dot(&graph(HOSTILE, 1), Boxes::Nodes);
+        // Outside of quotes nothing of the name is left.
+        let mut outside = String::new();
+        let (mut quoted, mut characters) = (false, drawn.chars());
+        while let Some(character) = characters.next() {
+            match character {
+                '"' => quoted = !quoted,
+                '\\' if quoted => drop(characters.next()),
+                other if !quoted => outside.push(other),
+                _ => {}
+            }
+        }
+        assert_eq!(
+            outside,
+            "digraph  {\n  rankdir=LR;\n  node [shape=box, style=rounded];\n   [label=];\n   [label=];\n   -> ;\n}\n"
+        );
+    }
+
+    #[test]
+    fn names_mean_nothing_to_mermaid() {
+        assert_eq!(
+            mermaid_label(HOSTILE),
+            "a#34;b#35;c#59;d#91;e#93;#40;f#41;#123;g#125;#96;h#96;<br/>#45; i#60;br#62;#38;amp#59;#92;N#124;#37;#37;#39; 1#46; é"
+        );
+        assert_eq!(mermaid_label("gpt-2_v1.5/a=b,c"), "gpt-2_v1.5/a=b,c");
+        let drawn = mermaid(&graph(HOSTILE, 1), Boxes::Nodes);
+        assert_eq!(drawn.lines().count(), 4, "{drawn}");
+    }
+
+    #[test]
+    fn names_mean_nothing_to_svg() {
+        assert_eq!(
+            escape(HOSTILE),
+            "a&quot;b#c;d[e](f){g}`h` - i&lt;br&gt;&amp;amp;\\N|%%&#39; 1. é"
+        );
+        let hostile = svg(&graph(HOSTILE, 3), Boxes::Nodes);
+        let harmless = svg(&graph("x", 3), Boxes::Nodes);
+        let tags = |text: &str| (text.matches('<').count(), text.matches('>').count());
+        assert_eq!(tags(&hostile), tags(&harmless), "{hostile}");
+    }
 }

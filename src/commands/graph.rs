@@ -1,6 +1,6 @@
 //! `okapi graph`.
 
-use okapi_engine::graph_render;
+use okapi_engine::graph_render::{self, Boxes};
 
 use crate::cli::{Global, GraphArgs, GraphFormat};
 use crate::exit_code::ExitCode;
@@ -18,10 +18,15 @@ pub(crate) fn graph(global: &Global, arguments: &GraphArgs) -> Result<ExitCode, 
         output::note(text.trim_end());
     }
     let Some(graph) = graph else { return Ok(ExitCode::BadUsage) };
+    let boxes = match (arguments.instances, arguments.collapse) {
+        (true, _) => Boxes::Instances,
+        (_, true) => Boxes::Nodes,
+        _ => Boxes::fitting(&graph),
+    };
     let drawing = match arguments.format {
-        GraphFormat::Dot => graph_render::dot(&graph),
-        GraphFormat::Mermaid => graph_render::mermaid(&graph),
-        GraphFormat::Svg => graph_render::svg(&graph),
+        GraphFormat::Dot => graph_render::dot(&graph, boxes),
+        GraphFormat::Mermaid => graph_render::mermaid(&graph, boxes),
+        GraphFormat::Svg => graph_render::svg(&graph, boxes),
         GraphFormat::Json => graph_render::json(&graph),
     };
     match &arguments.output {

@@ -229,11 +229,16 @@ fn check_reports_every_mistake_with_its_place() {
 #[test]
 fn graph_stages_schema_completions_and_init_work() {
     let sandbox = project();
-    assert!(sandbox.okapi(&["graph", "p.yaml"]).stdout.contains("\"greet\" -> \"book\""));
-    let svg = sandbox.okapi(&["graph", "p.yaml", "--format", "svg"]).stdout;
+    let dot = sandbox.okapi(&["graph", "p.yaml"]).stdout;
+    assert!(dot.contains("\"greet[who=ben]\" -> \"book\""), "{dot}");
+    let dot = sandbox.okapi(&["graph", "p.yaml", "--collapse"]).stdout;
+    assert!(dot.contains("\"greet\" -> \"book\""), "{dot}");
+    let svg = sandbox.okapi(&["graph", "p.yaml", "--format", "svg", "--collapse"]).stdout;
     assert!(svg.starts_with("<svg") && svg.contains("command × 2"), "{svg}");
+    let both = sandbox.okapi(&["graph", "p.yaml", "--instances", "--collapse"]);
+    assert_eq!(both.code, Some(2));
     assert!(
-        sandbox.okapi(&["graph", "p.yaml", "--format", "mermaid"]).stdout.contains("n0 --> n1")
+        sandbox.okapi(&["graph", "p.yaml", "--format", "mermaid"]).stdout.contains("n0 --> n2")
     );
     assert!(sandbox.okapi(&["stages"]).stdout.contains("import"));
     assert!(sandbox.okapi(&["stages", "command"]).stdout.contains("OKAPI_INPUT_<PORT>"));
