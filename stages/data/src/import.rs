@@ -151,7 +151,8 @@ mod tests {
         let imported = import(&path, &options, &mut bytes, &mut |_| true)
             .map_err(|error| error.to_string())?;
         let text = String::from_utf8(bytes).unwrap();
-        Ok((text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), imported))
+        let rows = text.lines().filter(|line| !line.is_empty());
+        Ok((rows.map(|line| serde_json::from_str(line).unwrap()).collect(), imported))
     }
 
     fn one(kind: RowKind, row: Value) -> Value {

@@ -13,6 +13,7 @@ mod instruction;
 mod prompt;
 mod question;
 mod ranking;
+pub mod rouge;
 pub mod source;
 mod text;
 
