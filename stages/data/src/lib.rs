@@ -10,6 +10,7 @@
 pub mod fit;
 pub mod import;
 mod instruction;
+pub mod novelty;
 mod prompt;
 mod question;
 mod ranking;
