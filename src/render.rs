@@ -93,7 +93,7 @@ fn range(text: &str, start: u32, end: u32) -> std::ops::Range<usize> {
 pub(crate) fn unreadable_to_json(unreadable: &Unreadable, pipeline: &Path) -> Value {
     match unreadable {
         Unreadable::Text(diagnostics) => to_json(diagnostics),
-        Unreadable::File(code, failure) => document(vec![json!({
+        Unreadable::File(code, failure) => document(&[json!({
             "code": code,
             "severity": "error",
             "message": failure.message(),
@@ -108,7 +108,7 @@ pub(crate) fn unreadable_to_json(unreadable: &Unreadable, pipeline: &Path) -> Va
 
 /// Every mistake as a JSON object.
 pub(crate) fn to_json(diagnostics: &Diagnostics) -> Value {
-    let items = diagnostics
+    let items: Vec<_> = diagnostics
         .items
         .iter()
         .map(|item| {
@@ -129,9 +129,9 @@ pub(crate) fn to_json(diagnostics: &Diagnostics) -> Value {
             })
         })
         .collect();
-    document(items)
+    document(&items)
 }
 
-fn document(items: Vec<Value>) -> Value {
+fn document(items: &[Value]) -> Value {
     json!({ "version": 1, "diagnostics": items })
 }

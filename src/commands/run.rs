@@ -10,6 +10,7 @@ use okapi_engine::event::{Event, Outcome};
 use okapi_engine::executor::command_process::Launcher;
 use okapi_engine::executor::sandbox::{Sandbox, SandboxError};
 use okapi_engine::graph::Graph;
+use okapi_engine::machine::Machine;
 use okapi_engine::manifest::ManifestText;
 use okapi_engine::publish::publish;
 use okapi_engine::run::{Results, RunRequest, evaluate_for_run, run as run_engine};
@@ -44,6 +45,13 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         &arguments.force,
     )?;
     let mut reporter = Reporter::new(arguments, &store, &loaded)?;
+    let machine = project::machine(arguments.jobs);
+    reporter.say(&Event::RunStarted {
+        run: reporter.record.id().to_owned(),
+        pipeline: loaded.graph.name.clone(),
+        total: loaded.selection.len() as u64,
+        jobs: u64::from(machine.slots),
+    });
     for digest in &guard.recovered {
         reporter.say(&Event::Warning {
             message: format!(
@@ -62,7 +70,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         duration_ms: 0,
         manifest: None,
     };
-    let worked = work(arguments, &loaded, &store, registry, &mut reporter, &mut end);
+    let worked = work(arguments, &loaded, &store, registry, &machine, &mut reporter, &mut end);
     end.duration_ms = started.elapsed().as_millis() as u64;
     if let Err(failure) = &worked {
         reporter.keep(failure);
@@ -95,16 +103,10 @@ fn work(
     loaded: &Loaded,
     store: &Arc<Store>,
     registry: Arc<StageRegistry>,
+    machine: &Machine,
     reporter: &mut Reporter,
     end: &mut RunEnd,
 ) -> Result<(), Failure> {
-    let machine = project::machine(arguments.jobs);
-    reporter.say(&Event::RunStarted {
-        run: reporter.record.id().to_owned(),
-        pipeline: loaded.graph.name.clone(),
-        total: loaded.selection.len() as u64,
-        jobs: u64::from(machine.slots),
-    });
     let pipeline = &loaded.place.pipeline;
     let previous = || run_record::head(store, pipeline);
     let mut request = RunRequest {
@@ -114,7 +116,7 @@ fn work(
         project_root: &loaded.place.root,
         passed_env: &loaded.passed_env,
         forced: &loaded.forced,
-        machine: &machine,
+        machine,
         keep_going: arguments.keep_going,
         grace: Duration::from_secs(arguments.grace),
         store: Arc::clone(store),

@@ -211,3 +211,22 @@ fn a_run_that_the_store_ends_has_an_end_in_its_record() {
     let log = sandbox.okapi(&["log"]).stdout;
     assert!(log.contains("runs/manifests") && log.contains("stopped by the store"), "{log}");
 }
+
+#[test]
+fn a_run_begins_with_its_first_event_whatever_a_power_cut_left() {
+    let sandbox = Sandbox::new(&node("echo precious > \"$OKAPI_OUTPUT_O\""));
+    sandbox.run();
+    sandbox.write(".okapi/inflight/1-0", "another boot");
+    let object = fs::read_dir(sandbox.path(".okapi/objects"))
+        .unwrap()
+        .flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .find(|path| fs::read(path).unwrap() == b"precious\n")
+        .unwrap();
+    fs::remove_file(&object).unwrap();
+    fs::write(&object, "\0\0\0\0\0\0\0\0\n").unwrap();
+    let said = sandbox.okapi(&["run", "p.yaml", "--progress", "json"]);
+    let kinds: Vec<_> = said.events().iter().map(|event| event["event"].clone()).collect();
+    assert_eq!(kinds[..2], ["run_started", "warning"], "{kinds:?}");
+    assert_eq!(said.executed(), names(&["n"]));
+}
