@@ -7,6 +7,8 @@
 //!   actions.log     action digest -> outputs             action_cache, log_file
 //!   documents.log   action documents, result details     action_cache
 //!   stat.log        source files seen                    stat_cache
+//!   records.log     what teachers answered, by request   record_cache, log_file
+//!   records.index   where each is; made anew if lost     record_cache
 //!   locks/          one lease per running action         lease
 //!   inflight/       one marker per run                   run_guard
 //!   run.lock        shared by runs, exclusive for gc     run_guard
@@ -26,7 +28,7 @@
 //! - **Each action is executed once**, however many runs want it: [`Lease`].
 //! - **What is damaged is never used**: logs are checksummed, sizes are compared at every hit,
 //!   [`verify::verify`] compares every byte.
-//! - **Files are the truth.** Every index is in memory and made from them.
+//! - **Files are the truth.** Every index is made from them and checked against them.
 
 mod action_cache;
 mod artifact;
@@ -42,6 +44,7 @@ mod hashing_file;
 mod lease;
 mod log_file;
 mod materialize;
+mod record_cache;
 mod run_guard;
 mod stat_cache;
 mod store;
@@ -57,6 +60,7 @@ pub use error::StoreError;
 pub use hashing_file::{HashingFile, Written};
 pub use lease::{Holder, Lease};
 pub use materialize::Placement;
+pub use record_cache::RecordCache;
 pub use run_guard::{Alone, RunGuard};
 pub use store::{Access, Store, StoreStats};
 pub use tree::{Tree, TreeEntry};

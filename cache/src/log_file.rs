@@ -24,6 +24,8 @@ use crate::error::AtPath;
 
 const MARKER: u32 = 0x10_6B_A7_1F;
 const FRAME_HEADER: usize = 12;
+/// How much is read at once where the whole is not kept.
+const WINDOW: u64 = 64 * 1024 * 1024;
 /// No record is longer; a length beyond it is damage.
 const LONGEST: u32 = 256 * 1024 * 1024;
 
@@ -65,6 +67,35 @@ impl LogFile {
             self.skipped += skipped;
         }
         Ok(NewRecords { replaced })
+    }
+
+    /// The same for every record from `offset` on, a window at a time: the log may be larger than
+    /// the memory. `offset` is where a frame begins, or 0. Returns where the last whole frame ends.
+    pub(crate) fn read_from(
+        &mut self,
+        offset: u64,
+        each: &mut dyn FnMut(u64, &[u8]),
+    ) -> Result<u64, StoreError> {
+        self.reopen()?;
+        let Some(file) = &self.file else { return Ok(0) };
+        let length = file.metadata().at(&self.path)?.len();
+        let mut at = offset.max(self.header.len() as u64);
+        let mut window = WINDOW;
+        while at < length {
+            let until = length.min(at + window);
+            let (end, skipped) = scan(file, at, until, each).at(&self.path)?;
+            self.skipped += skipped;
+            if end > at {
+                window = WINDOW;
+            } else if until == length {
+                break;
+            } else {
+                window *= 2;
+            }
+            at = end;
+        }
+        self.end = at;
+        Ok(at)
     }
 
     /// Appends records, each with the offset that its payload got handed to `placed`. Records that

@@ -128,6 +128,6 @@ fn recover(store: &Store, inflight: &Path) -> Result<Vec<Digest>, StoreError> {
 }
 
 /// Names this boot of the machine.
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|_| "unknown".to_owned())
 }

@@ -16,6 +16,7 @@ use crate::error::AtPath;
 use crate::hashing_file::Written;
 use crate::lease::{Holder, Lease};
 use crate::materialize::{self, Placement};
+use crate::record_cache::RecordCache;
 use crate::run_guard::{self, Alone, RunGuard};
 use crate::stat_cache::StatCache;
 use crate::tree::{FileSink, Tree, TreeEntry};
@@ -41,6 +42,7 @@ pub struct Store {
     writer: Arc<AtomicWriter>,
     actions: Arc<ActionCache>,
     stats: StatCache,
+    records: RecordCache,
     queue: Option<CommitQueue>,
     /// Objects were published since the last sync.
     unsynced: AtomicBool,
@@ -85,6 +87,7 @@ impl Store {
         Ok(Store {
             cas: Cas::open(root.join("objects"))?,
             stats: StatCache::new(&root),
+            records: RecordCache::new(&root, access == Access::ReadWrite, Faults::default()),
             writer,
             actions,
             queue,
@@ -97,6 +100,11 @@ impl Store {
     /// The store's folder, absolute and without symlinks.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What teachers have answered.
+    pub fn records(&self) -> &RecordCache {
+        &self.records
     }
 
     // Results.
@@ -174,7 +182,7 @@ impl Store {
 
     /// Bytes of the logs that cannot be read.
     pub fn damaged_log_bytes(&self) -> u64 {
-        self.actions.log_sizes().1
+        self.actions.log_sizes().1 + self.records.damaged_bytes()
     }
 
     // Leases and runs.
@@ -489,6 +497,8 @@ impl Store {
         let mut stats = StoreStats {
             actions: self.actions.actions().len() as u64,
             log_bytes: self.actions.log_sizes().0,
+            records: self.records.len()?,
+            record_bytes: self.records.bytes(),
             ..StoreStats::default()
         };
         self.cas.for_each(&mut |_, _, size| {
@@ -549,6 +559,10 @@ pub struct StoreStats {
     pub actions: u64,
     /// Bytes of the logs that hold them.
     pub log_bytes: u64,
+    /// Answers of teachers.
+    pub records: u64,
+    /// Bytes of the log that holds them.
+    pub record_bytes: u64,
     /// Working folders of failed, killed or running instances.
     pub work_folders: u64,
     /// Folders with checkpoints of unfinished actions.

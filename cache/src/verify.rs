@@ -15,7 +15,9 @@ pub struct VerifyReport {
     pub damaged: Vec<Digest>,
     /// Results with an output that is not in the store, or not whole.
     pub incomplete: Vec<(ActionDigest, Artifact)>,
-    /// Bytes of the logs that cannot be read: their results are misses.
+    /// Answers of teachers that can be read.
+    pub good_records: u64,
+    /// Bytes of the logs that cannot be read: their results, or records, are misses.
     pub damaged_log_bytes: u64,
 }
 
@@ -65,6 +67,7 @@ pub fn verify(
             report.incomplete.push((action, output));
         }
     }
+    store.records().for_each(&mut |_, _| report.good_records += 1)?;
     report.damaged_log_bytes = store.damaged_log_bytes();
     Ok(report)
 }

@@ -33,6 +33,8 @@ fn stats(global: &Global, as_json: bool) -> Result<ExitCode, Failure> {
             "object_bytes": stats.object_bytes,
             "actions": stats.actions,
             "log_bytes": stats.log_bytes,
+            "records": stats.records,
+            "record_bytes": stats.record_bytes,
             "work_folders": stats.work_folders,
             "scratch_folders": stats.scratch_folders,
             "quarantined": stats.quarantined,
@@ -44,6 +46,7 @@ fn stats(global: &Global, as_json: bool) -> Result<ExitCode, Failure> {
         row("store", store.root().display().to_string()),
         row("objects", format!("{} ({})", stats.objects, format::size(stats.object_bytes))),
         row("results", format!("{} ({})", stats.actions, format::size(stats.log_bytes))),
+        row("records", format!("{} ({})", stats.records, format::size(stats.record_bytes))),
         row("working folders", stats.work_folders.to_string()),
         row("scratch folders", stats.scratch_folders.to_string()),
         row("quarantined", stats.quarantined.to_string()),
@@ -75,6 +78,7 @@ fn check(global: &Global, repair: bool, as_json: bool) -> Result<ExitCode, Failu
             "version": 1,
             "good_objects": report.good_objects,
             "good_bytes": report.good_bytes,
+            "good_records": report.good_records,
             "damaged": damaged,
             "incomplete": incomplete,
             "damaged_log_bytes": report.damaged_log_bytes,
@@ -101,7 +105,7 @@ fn check(global: &Global, repair: bool, as_json: bool) -> Result<ExitCode, Failu
         }
         if report.damaged_log_bytes > 0 {
             text.push_str(&format!(
-                "damaged: {} of the log of results; those will be made anew\n",
+                "damaged: {} of the logs of results and records; those will be made anew\n",
                 format::size(report.damaged_log_bytes)
             ));
         }

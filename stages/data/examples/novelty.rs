@@ -3,7 +3,7 @@
 //! Prints a line per candidate (`novel`, or the place of the nearest earlier text and the score) and,
 //! to stderr, the seconds that deciding took. `benches/novelty.py` compares it with `rouge_score`.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
+#![expect(clippy::print_stderr, reason = "a program")]
 
 use std::error::Error;
 use std::io::Write;

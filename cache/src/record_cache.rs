@@ -1,0 +1,698 @@
+//! The record cache: what was asked of a teacher, and what it answered. Every call is paid once.
+//!
+//! ```text
+//! records.log     frames (`log_file`) of: request digest (32 bytes), record
+//! records.index   header, then a hash table of slots: key (16 bytes of the digest), offset, length
+//! ```
+//!
+//! The log is the truth. The index is a table of fixed slots with linear probing, read slot by slot
+//! where a search leads, so that opening a cache of five million records costs as much as opening an
+//! empty one. It only ever points: what it points at is read from the log, is checksummed there and
+//! names its request, so a wrong slot can cost a search but never give a wrong answer.
+//!
+//! The header says up to where the log is indexed. It is written after the slots, so a killed
+//! process leaves at most a tail of the log that is not indexed yet, which the next one indexes. A
+//! power cut may lose slots while it keeps the header: an index that was written to in another boot
+//! and not closed in order is made anew.
+//!
+//! Writers hold `records.index.lock`. Readers hold nothing: they may miss a record that is being
+//! added, and see it at the next look.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::atomic_write::Faults;
+use crate::error::AtPath;
+use crate::log_file::LogFile;
+use crate::run_guard::boot_id;
+use crate::{Digest, StoreError};
+
+const MAGIC: [u8; 16] = *b"okapi records 1\n";
+const HEADER: u64 = 64;
+const SLOT: u64 = 32;
+/// Slots of a new index; a power of two.
+const SMALLEST: u64 = 1 << 10;
+/// Slots read at once: a search seldom needs more.
+const PROBE: u64 = 8;
+
+/// Request digest -> record, shared by all nodes, runs and processes.
+#[derive(Debug)]
+pub struct RecordCache {
+    root: PathBuf,
+    writable: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    log: LogFile,
+    index: Option<Index>,
+    faults: Faults,
+    wrote: bool,
+}
+
+/// The index file as this process sees it.
+#[derive(Debug)]
+struct Index {
+    file: File,
+    slots: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Header {
+    slots: u64,
+    count: u64,
+    /// Every record that begins before this offset of the log has a slot.
+    indexed: u64,
+    /// The boot in which it was last written to; 0 once it was closed in order.
+    unsynced_in: u64,
+}
+
+/// Where a record lies in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    offset: u64,
+    length: u32,
+}
+
+impl RecordCache {
+    /// The cache below the store's root. With `writable` false nothing is written.
+    pub(crate) fn new(root: &Path, writable: bool, faults: Faults) -> RecordCache {
+        let log = LogFile::new(root.join("records.log"), "records");
+        let state = State { log, index: None, faults, wrote: false };
+        RecordCache { root: root.to_owned(), writable, state: Mutex::new(state) }
+    }
+
+    /// The record of a request, if there is one.
+    ///
+    /// # Errors
+    /// When the files cannot be read. A record that is damaged counts as missing.
+    pub fn lookup(&self, request: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut state = self.lock();
+        if state.index.is_none() && !self.open(&mut state)? {
+            return Ok(None);
+        }
+        if let Some(record) = self.find(&mut state, request)? {
+            return Ok(Some(record));
+        }
+        // Another process may have added it: to a larger index, or to the log only, if it was killed.
+        let replaced = self.is_replaced(&state);
+        let behind = match &state.index {
+            Some(index) => index.header().at(&self.index_path())?.indexed < state.log.size(),
+            None => true,
+        };
+        if !replaced && !behind {
+            return Ok(None);
+        }
+        if behind && self.writable {
+            let _lock = self.lock_index()?;
+            self.catch_up(&mut state)?;
+        } else {
+            state.index = None;
+            self.open(&mut state)?;
+        }
+        self.find(&mut state, request)
+    }
+
+    /// Adds records; of several with one request the first counts. All of them are durable when this
+    /// returns. One call with many is much faster than many with one.
+    ///
+    /// # Errors
+    /// When the cache is read-only or cannot be written. Those that had reached the log by then will
+    /// be found all the same.
+    pub fn add(&self, records: &[(Digest, Vec<u8>)]) -> Result<(), StoreError> {
+        if !self.writable {
+            return Err(StoreError::ReadOnly { path: self.root.clone() });
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.lock();
+        let _lock = self.lock_index()?;
+        self.catch_up(&mut state)?;
+        let frames: Vec<Vec<u8>> = records
+            .iter()
+            .map(|(request, record)| [request.as_bytes().as_slice(), record].concat())
+            .collect();
+        let State { log, index, faults, wrote } = &mut *state;
+        let appended = log.append(&frames, true, faults, &mut |_, _| {})?;
+        *wrote = true;
+        // The log has them: from here on nothing is lost, whatever happens to the index.
+        let placed = records.iter().zip(&frames).zip(&appended.offsets).map(
+            |(((request, _), frame), &offset)| {
+                (*request, Place { offset, length: frame.len() as u32 })
+            },
+        );
+        let placed: Vec<_> = placed.collect();
+        let end = log.size();
+        let index = index.as_mut().ok_or_else(|| self.broken())?;
+        self.insert_all(index, log, &placed, end)
+    }
+
+    /// How many requests have a record.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn len(&self) -> Result<u64, StoreError> {
+        let mut state = self.lock();
+        if !self.open(&mut state)? {
+            return Ok(0);
+        }
+        let index = state.index.as_ref().ok_or_else(|| self.broken())?;
+        Ok(index.header().at(&self.index_path())?.count)
+    }
+
+    /// Whether there is no record.
+    ///
+    /// # Errors
+    /// As [`RecordCache::len`].
+    pub fn is_empty(&self) -> Result<bool, StoreError> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Bytes of the log.
+    pub fn bytes(&self) -> u64 {
+        self.lock().log.size()
+    }
+
+    /// Bytes of the log that were found damaged so far.
+    pub(crate) fn damaged_bytes(&self) -> u64 {
+        self.lock().log.skipped
+    }
+
+    /// Hands every record to `each`, in the order in which they were added, with its request.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn for_each(&self, each: &mut dyn FnMut(Digest, &[u8])) -> Result<(), StoreError> {
+        self.lock().log.read_from(0, &mut |_, payload| {
+            if let Some((request, record)) = split(payload) {
+                each(request, record);
+            }
+        })?;
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.root.join("records.index")
+    }
+
+    fn broken(&self) -> StoreError {
+        StoreError::io(&self.index_path(), io::Error::other("the index cannot be made"))
+    }
+
+    fn lock_index(&self) -> Result<File, StoreError> {
+        let path = self.root.join("records.index.lock");
+        let lock = OpenOptions::new().create(true).append(true).open(&path).at(&path)?;
+        lock.lock().at(&path)?;
+        Ok(lock)
+    }
+
+    /// Whether the index at its path is another file than the open one.
+    fn is_replaced(&self, state: &State) -> bool {
+        let Some(index) = &state.index else { return true };
+        match (std::fs::metadata(self.index_path()), index.file.metadata()) {
+            (Ok(there), Ok(ours)) => (there.dev(), there.ino()) != (ours.dev(), ours.ino()),
+            _ => true,
+        }
+    }
+
+    /// Opens the index that is there, if it can be used; says whether there is one now.
+    fn open(&self, state: &mut State) -> Result<bool, StoreError> {
+        if state.index.is_some() && !self.is_replaced(state) {
+            return Ok(true);
+        }
+        state.index = self.usable_index()?;
+        if state.index.is_some() {
+            return Ok(true);
+        }
+        if state.log.size() == 0 {
+            return Ok(false);
+        }
+        if self.writable {
+            let _lock = self.lock_index()?;
+            self.catch_up(state)?;
+        } else {
+            // In memory, and gone with this process.
+            let path = self.index_path();
+            let flags = rustix::fs::MemfdFlags::CLOEXEC;
+            let file = rustix::fs::memfd_create("okapi records.index", flags).at(&path)?;
+            state.index = Some(rebuild(&mut state.log, File::from(file), &path)?);
+        }
+        Ok(state.index.is_some())
+    }
+
+    /// The index at its path, unless it is none, or may have lost slots.
+    fn usable_index(&self) -> Result<Option<Index>, StoreError> {
+        let path = self.index_path();
+        let file = match OpenOptions::new().read(true).write(self.writable).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io(&path, error)),
+        };
+        let length = file.metadata().at(&path)?.len();
+        let mut index = Index { file, slots: 0 };
+        let Ok(header) = index.header() else { return Ok(None) };
+        let whole = header.slots.is_power_of_two() && length == HEADER + header.slots * SLOT;
+        let synced = header.unsynced_in == 0 || header.unsynced_in == this_boot();
+        index.slots = header.slots;
+        Ok((whole && synced).then_some(index))
+    }
+
+    /// With the lock held: an index that knows the whole log.
+    fn catch_up(&self, state: &mut State) -> Result<(), StoreError> {
+        if state.index.is_none() || self.is_replaced(state) {
+            state.index = self.usable_index()?;
+        }
+        let State { log, index, .. } = state;
+        let path = self.index_path();
+        // A log that is shorter than what is indexed is not the log that was indexed.
+        let usable = match index.as_ref() {
+            Some(index) => index.header().at(&path)?.indexed <= log.size(),
+            None => false,
+        };
+        if !usable {
+            let temp = self.root.join("tmp").join(format!("{}-index", std::process::id()));
+            *index = Some(rebuild(log, new_file(&temp)?, &temp)?);
+            std::fs::rename(&temp, &path).at(&path)?;
+        }
+        let Some(index) = index.as_mut() else { return Err(self.broken()) };
+        let indexed = index.header().at(&path)?.indexed;
+        if indexed < log.size() {
+            let mut tail = Vec::new();
+            let end = log.read_from(indexed, &mut |offset, payload| {
+                if let Some((request, _)) = split(payload) {
+                    tail.push((request, Place { offset, length: payload.len() as u32 }));
+                }
+            })?;
+            self.insert_all(index, log, &tail, end)?;
+        }
+        Ok(())
+    }
+
+    /// Gives slots to records that are in the log, up to `end`, and makes the index larger if needed.
+    fn insert_all(
+        &self,
+        index: &mut Index,
+        log: &mut LogFile,
+        records: &[(Digest, Place)],
+        end: u64,
+    ) -> Result<(), StoreError> {
+        let path = self.index_path();
+        let mut header = index.header().at(&path)?;
+        if (header.count + records.len() as u64) * 3 > header.slots * 2 {
+            let temp = self.root.join("tmp").join(format!("{}-index", std::process::id()));
+            // Everything that is in the log gets its slot.
+            *index = rebuild(log, new_file(&temp)?, &temp)?;
+            return std::fs::rename(&temp, &path).at(&path);
+        }
+        header.unsynced_in = this_boot();
+        index.write_header(&header).at(&path)?;
+        for (request, place) in records {
+            if index.insert(&key(request), *place).at(&path)? {
+                header.count += 1;
+            }
+        }
+        header.indexed = end;
+        index.write_header(&header).at(&path)
+    }
+
+    /// The record of a request, by the open index.
+    fn find(&self, state: &mut State, request: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let State { log, index, .. } = state;
+        let Some(index) = index else { return Ok(None) };
+        let Some(place) = index.find(&key(request)).at(&self.index_path())? else {
+            return Ok(None);
+        };
+        // What is damaged, or is another request's, is no record of this one.
+        let Ok(mut payload) = log.read_at(place.offset, place.length as usize) else {
+            return Ok(None);
+        };
+        Ok(split(&payload)
+            .is_some_and(|(found, _)| found == *request)
+            .then(|| payload.split_off(32)))
+    }
+}
+
+impl Drop for RecordCache {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !state.wrote {
+            return;
+        }
+        // An index that is not closed in order is made anew after a power cut: nothing is lost.
+        let close = || -> io::Result<()> {
+            let lock = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(self.root.join("records.index.lock"))?;
+            lock.lock()?;
+            let Some(index) = &state.index else { return Ok(()) };
+            let mut header = index.header()?;
+            index.file.sync_data()?;
+            header.unsynced_in = 0;
+            index.write_header(&header)
+        };
+        let _ = close();
+    }
+}
+
+/// Makes an index of the whole log in an empty file, which is at `path`.
+fn rebuild(log: &mut LogFile, file: File, path: &Path) -> Result<Index, StoreError> {
+    let mut places = Vec::new();
+    let end = log.read_from(0, &mut |offset, payload| {
+        if let Some((request, _)) = split(payload) {
+            places.push((key(&request), Place { offset, length: payload.len() as u32 }));
+        }
+    })?;
+    let slots = (places.len() as u64 * 2).next_power_of_two().max(SMALLEST);
+    // The first of a request counts: a stable sort keeps the order of the log.
+    places.sort_by_key(|(key, _)| *key);
+    places.dedup_by_key(|(key, _)| *key);
+    Index::create(file, slots, &places, end).at(path)
+}
+
+/// An empty file; one that a killed process left there is made empty.
+fn new_file(path: &Path) -> Result<File, StoreError> {
+    File::options().read(true).write(true).create(true).truncate(true).open(path).at(path)
+}
+
+/// The request of a record in the log, and the record itself.
+fn split(payload: &[u8]) -> Option<(Digest, &[u8])> {
+    let (request, record) = payload.split_first_chunk::<32>()?;
+    Some((Digest::from_bytes(*request), record))
+}
+
+fn key(request: &Digest) -> [u8; 16] {
+    let mut key = [0; 16];
+    key.copy_from_slice(&request.as_bytes()[..16]);
+    key
+}
+
+/// A number for this boot, not 0.
+fn this_boot() -> u64 {
+    let digest = Digest::of(boot_id().as_bytes());
+    word(digest.as_bytes(), 0) | 1
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+impl Index {
+    /// Fills an empty file with an index of these places, sorted by key.
+    fn create(
+        file: File,
+        slots: u64,
+        places: &[([u8; 16], Place)],
+        indexed: u64,
+    ) -> io::Result<Index> {
+        file.set_len(HEADER + slots * SLOT)?;
+        let mut index = Index { file, slots };
+        let header =
+            Header { slots, count: places.len() as u64, indexed, unsynced_in: this_boot() };
+        // In memory first: slot by slot it would be a write for each.
+        let mut table = vec![0; (slots * SLOT) as usize];
+        for (key, place) in places {
+            let mut slot = index.home(key);
+            while table[(slot * SLOT) as usize + 24] != 0 {
+                slot = (slot + 1) % slots;
+            }
+            let at = (slot * SLOT) as usize;
+            table[at..at + SLOT as usize].copy_from_slice(&encode(key, *place));
+        }
+        index.file.write_all_at(&table, HEADER)?;
+        index.write_header(&header)?;
+        index.slots = slots;
+        Ok(index)
+    }
+
+    /// The slot where the search for a key begins: digests are uniform already.
+    fn home(&self, key: &[u8; 16]) -> u64 {
+        word(key, 0) % self.slots
+    }
+
+    fn header(&self) -> io::Result<Header> {
+        let mut bytes = [0; HEADER as usize];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        if bytes[..16] != MAGIC {
+            return Err(io::Error::other("no index of records"));
+        }
+        Ok(Header {
+            slots: word(&bytes, 16),
+            count: word(&bytes, 24),
+            indexed: word(&bytes, 32),
+            unsynced_in: word(&bytes, 40),
+        })
+    }
+
+    fn write_header(&self, header: &Header) -> io::Result<()> {
+        let mut bytes = [0; HEADER as usize];
+        bytes[..16].copy_from_slice(&MAGIC);
+        for (at, value) in
+            [(16, header.slots), (24, header.count), (32, header.indexed), (40, header.unsynced_in)]
+        {
+            bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        self.file.write_all_at(&bytes, 0)
+    }
+
+    /// Walks the slots from a key's home: `Ok(slot, its place)`, or `Err(the first empty slot)`.
+    fn probe(&self, key: &[u8; 16]) -> io::Result<Result<(u64, Place), u64>> {
+        let mut slot = self.home(key);
+        let mut bytes = [0; (PROBE * SLOT) as usize];
+        let mut looked = 0;
+        while looked < self.slots {
+            let count = PROBE.min(self.slots - slot);
+            let part = &mut bytes[..(count * SLOT) as usize];
+            self.file.read_exact_at(part, HEADER + slot * SLOT)?;
+            for (found, number) in part.chunks_exact(SLOT as usize).zip(slot..) {
+                if found[24] == 0 {
+                    return Ok(Err(number));
+                }
+                if found[..16] == *key {
+                    let length = word(found, 24) >> 8;
+                    return Ok(Ok((
+                        number,
+                        Place { offset: word(found, 16), length: length as u32 },
+                    )));
+                }
+            }
+            looked += count;
+            slot = (slot + count) % self.slots;
+        }
+        Err(io::Error::other("the index is full"))
+    }
+
+    fn find(&self, key: &[u8; 16]) -> io::Result<Option<Place>> {
+        Ok(self.probe(key)?.ok().map(|(_, place)| place))
+    }
+
+    /// Gives a record its slot; `false` if its request has one.
+    fn insert(&mut self, key: &[u8; 16], place: Place) -> io::Result<bool> {
+        match self.probe(key)? {
+            Ok(_) => Ok(false),
+            Err(empty) => {
+                self.file.write_all_at(&encode(key, place), HEADER + empty * SLOT)?;
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// A slot: key, offset, 1 for "taken", length.
+fn encode(key: &[u8; 16], place: Place) -> [u8; SLOT as usize] {
+    let mut slot = [0; SLOT as usize];
+    slot[..16].copy_from_slice(key);
+    slot[16..24].copy_from_slice(&place.offset.to_le_bytes());
+    slot[24..].copy_from_slice(&(1 | u64::from(place.length) << 8).to_le_bytes());
+    slot
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request(number: u64) -> Digest {
+        Digest::of(&number.to_le_bytes())
+    }
+
+    fn record(number: u64) -> Vec<u8> {
+        format!("the answer to {number}").repeat((number % 5) as usize).into_bytes()
+    }
+
+    fn open(root: &Path) -> RecordCache {
+        std::fs::create_dir_all(root.join("tmp")).unwrap();
+        RecordCache::new(root, true, Faults::default())
+    }
+
+    fn add(cache: &RecordCache, numbers: std::ops::Range<u64>) {
+        let records: Vec<_> = numbers.map(|number| (request(number), record(number))).collect();
+        cache.add(&records).unwrap();
+    }
+
+    fn assert_holds(cache: &RecordCache, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            assert_eq!(cache.lookup(&request(number)).unwrap(), Some(record(number)), "{number}");
+        }
+    }
+
+    #[test]
+    fn what_was_added_is_found_by_everybody_for_ever() {
+        let root = tempfile::tempdir().unwrap();
+        let (first, second) = (open(root.path()), open(root.path()));
+        assert_eq!(first.lookup(&request(0)).unwrap(), None);
+        // Past several sizes of the index, in turn.
+        for round in 0..40 {
+            let adder = if round % 2 == 0 { &first } else { &second };
+            add(adder, round * 100..(round + 1) * 100);
+            assert_holds(&second, round * 100..round * 100 + 3);
+            assert_holds(&first, round * 100..round * 100 + 3);
+        }
+        assert_holds(&first, 0..4000);
+        assert_eq!(first.lookup(&request(4000)).unwrap(), None);
+        assert_eq!((first.len().unwrap(), second.len().unwrap()), (4000, 4000));
+        // The first answer counts.
+        second.add(&[(request(7), b"another".to_vec())]).unwrap();
+        assert_holds(&first, 7..8);
+        drop((first, second));
+        let reader = RecordCache::new(root.path(), false, Faults::default());
+        assert_holds(&reader, 0..4000);
+        assert!(matches!(reader.add(&[(request(1), vec![])]), Err(StoreError::ReadOnly { .. })));
+    }
+
+    #[test]
+    fn a_lost_or_damaged_index_is_made_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let index = root.path().join("records.index");
+        add(&open(root.path()), 0..3000);
+        let good = std::fs::read(&index).unwrap();
+        type Damage = fn(&Path, &[u8]);
+        let damages: [Damage; 5] = [
+            |path, _| std::fs::remove_file(path).unwrap(),
+            |path, good| std::fs::write(path, &good[..good.len() / 2]).unwrap(),
+            |path, _| std::fs::write(path, b"something else").unwrap(),
+            // A killed process: the slots of the last records, and the header, as before them.
+            |path, good| {
+                let mut stale = good.to_vec();
+                stale[HEADER as usize..].fill(0);
+                stale[24..40].fill(0);
+                std::fs::write(path, stale).unwrap();
+            },
+            // A power cut: the header came through, the slots did not.
+            |path, good| {
+                let mut torn = good.to_vec();
+                torn[HEADER as usize..].fill(0);
+                torn[40..48].copy_from_slice(&12345_u64.to_le_bytes());
+                std::fs::write(path, torn).unwrap();
+            },
+        ];
+        for (number, damage) in damages.into_iter().enumerate() {
+            damage(&index, &good);
+            let reader = RecordCache::new(root.path(), false, Faults::default());
+            if number != 3 {
+                assert_holds(&reader, 0..3000);
+            }
+            let cache = open(root.path());
+            assert_holds(&cache, 0..3000);
+            assert_eq!(cache.len().unwrap(), 3000, "damage {number}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_record_is_missing_and_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        add(&open(root.path()), 0..100);
+        let log = root.path().join("records.log");
+        let mut bytes = std::fs::read(&log).unwrap();
+        let at = bytes.windows(16).position(|it| it == b"the answer to 42").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&log, bytes).unwrap();
+        let cache = open(root.path());
+        assert_eq!(cache.lookup(&request(42)).unwrap(), None);
+        assert_holds(&cache, 0..42);
+        assert_holds(&cache, 43..100);
+    }
+
+    #[test]
+    fn whichever_write_fails_no_answer_is_wrong() {
+        for writes in 0..3 {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(root.path().join("tmp")).unwrap();
+            let cache = RecordCache::new(root.path(), true, Faults::after(writes));
+            let mut added = 0;
+            for number in 0..4 {
+                match cache.add(&[(request(number), record(number))]) {
+                    Ok(()) => added = number + 1,
+                    Err(_) => break,
+                }
+            }
+            assert_eq!(added, writes);
+            drop(cache);
+            let cache = open(root.path());
+            assert_holds(&cache, 0..added);
+            assert_eq!(cache.lookup(&request(added)).unwrap(), None);
+            add(&cache, 0..10);
+            assert_holds(&cache, 0..10);
+        }
+    }
+
+    #[test]
+    fn threads_and_handles_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let root = root.path();
+                scope.spawn(move || {
+                    let cache = open(root);
+                    for number in 0..200 {
+                        add(&cache, thread * 1000 + number..thread * 1000 + number + 1);
+                    }
+                });
+            }
+        });
+        let cache = open(root.path());
+        assert_eq!(cache.len().unwrap(), 800);
+        for thread in 0..4 {
+            assert_holds(&cache, thread * 1000..thread * 1000 + 200);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+
+        #[test]
+        fn it_is_a_map(
+            steps in prop::collection::vec((0_usize..3, 0_u64..40, any::<bool>()), 0..60),
+        ) {
+            let root = tempfile::tempdir().unwrap();
+            let mut handles: Vec<_> = (0..3).map(|_| open(root.path())).collect();
+            let mut map = BTreeMap::new();
+            for (handle, number, adds) in steps {
+                if adds {
+                    let answer = vec![handle as u8; number as usize];
+                    handles[handle].add(&[(request(number), answer.clone())]).unwrap();
+                    map.entry(number).or_insert(answer);
+                } else if number == 0 {
+                    handles[handle] = open(root.path());
+                } else {
+                    let found = handles[handle].lookup(&request(number)).unwrap();
+                    prop_assert_eq!(found.as_ref(), map.get(&number));
+                }
+            }
+        }
+    }
+}
