@@ -2,9 +2,12 @@
 //! only the run record keeps them.
 //!
 //! The JSON form of an event (`--progress json`, `events.jsonl`) is stable: one object a line, with
-//! `event` naming the kind.
+//! `event` naming the kind; the first, `run_started`, has the version of all.
 
 use serde::{Deserialize, Serialize};
+
+/// The version of the events' JSON form.
+pub const VERSION: u32 = 1;
 
 /// One thing that happened in a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,6 +15,9 @@ use serde::{Deserialize, Serialize};
 pub enum Event {
     /// The run began.
     RunStarted {
+        /// [`VERSION`]; absent in records of the first okapi.
+        #[serde(default = "first_version")]
+        version: u32,
         /// The run's id.
         run: String,
         /// The pipeline's name.
@@ -151,6 +157,10 @@ pub enum Event {
         /// How long the run took, milliseconds.
         duration_ms: u64,
     },
+}
+
+fn first_version() -> u32 {
+    1
 }
 
 /// How a run ended.

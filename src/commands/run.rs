@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use okapi_cache::{Access, Digest, Store, StoreError};
 use okapi_engine::evaluate::State;
-use okapi_engine::event::{Event, Outcome};
+use okapi_engine::event::{Event, Outcome, VERSION};
 use okapi_engine::executor::command_process::Launcher;
 use okapi_engine::executor::sandbox::{Sandbox, SandboxError};
 use okapi_engine::graph::Graph;
@@ -47,6 +47,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
     let mut reporter = Reporter::new(arguments, &store, &loaded)?;
     let machine = project::machine(arguments.jobs);
     reporter.say(&Event::RunStarted {
+        version: VERSION,
         run: reporter.record.id().to_owned(),
         pipeline: loaded.graph.name.clone(),
         total: loaded.selection.len() as u64,

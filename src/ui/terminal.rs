@@ -230,6 +230,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use indicatif::TermLike;
+    use okapi_engine::event::VERSION;
 
     use super::*;
 
@@ -295,7 +296,8 @@ mod tests {
     }
 
     fn started(total: u64) -> Event {
-        Event::RunStarted { run: "r".into(), pipeline: "p".into(), total, jobs: 20 }
+        let (run, pipeline) = ("r".into(), "p".into());
+        Event::RunStarted { version: VERSION, run, pipeline, total, jobs: 20 }
     }
 
     fn node_started(number: usize) -> Event {

@@ -3,6 +3,7 @@
 
 mod download;
 mod import;
+mod mix;
 
 use okapi_engine::stage::StageRegistry;
 
@@ -10,5 +11,6 @@ use okapi_engine::stage::StageRegistry;
 pub fn registry() -> StageRegistry {
     let mut registry = StageRegistry::with_builtin();
     registry.add(Box::new(import::Import));
+    registry.add(Box::new(mix::Mix));
     registry
 }

@@ -39,6 +39,8 @@ fn plan_gives_verdicts_and_check_gives_an_exit_code() {
     assert_eq!(sandbox.okapi(&["plan", "p.yaml", "--check"]).code, Some(10));
     sandbox.run();
     assert_eq!(sandbox.okapi(&["plan", "p.yaml", "--check"]).code, Some(0));
+    let said = sandbox.okapi(&["plan", "p.yaml", "--set", "vars.greting=hi"]);
+    assert!(said.stderr.contains("did you mean `vars.greeting`?"), "{}", said.stderr);
     let edited = ["plan", "p.yaml", "--json", "--set", "vars.greeting=hi"];
     let plan = sandbox.okapi(&edited).json();
     let verdicts: Vec<_> = plan["nodes"]

@@ -48,6 +48,7 @@ fn runs_are_named_by_id_by_its_beginning_and_by_age() {
     let log = |run: &str| sandbox.okapi(&["log", run, "--json"]);
     let begins_with = |said: Said, id: &str| {
         let first = said.events().remove(0);
+        assert_eq!(first["version"], 1, "{first}");
         assert_eq!((&first["event"], &first["run"]), (&"run_started".into(), &id.into()));
     };
     begins_with(log("last"), newest);

@@ -15,6 +15,7 @@ mod gpus;
 mod history;
 mod imports;
 mod init;
+mod mixes;
 mod order;
 mod quickstart;
 mod races;

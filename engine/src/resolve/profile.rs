@@ -140,8 +140,16 @@ pub(crate) fn override_value(
         let may_add = !is_vars && depth > 1;
         if position.is_none() && !may_add {
             let names: Vec<_> = node.entries().iter().map(|entry| entry.key.clone()).collect();
-            let hint = suggest::hint(part, what, names.iter().map(|name| &**name));
-            let hint = hint.unwrap_or_else(|| format!("`{reached}` holds no such key"));
+            let names = names.iter().map(|name| &**name);
+            let hint = match suggest::nearest(part, names.clone()) {
+                // The whole path, so that it can be copied.
+                Some(near) => {
+                    let path = [&[&reached, near], &parts[depth + 1..]].concat().join(".");
+                    format!("did you mean `{path}`?")
+                }
+                None => suggest::hint(part, what, names)
+                    .unwrap_or_else(|| format!("`{reached}` holds no such key")),
+            };
             findings
                 .error("bad-override", argument, format!("there is no `{reached}.{part}` to set"))
                 .hint(hint);

@@ -40,6 +40,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("unknown-stage", "a stage that does not exist"),
     ("unknown-teacher", "a teacher that does not exist"),
     ("unknown-variable", "a variable that does not exist"),
+    ("unreadable", "a pipeline file that is missing or cannot be read"),
     ("unused-field", "a node field that the stage does not take"),
     ("variable-cycle", "variables that refer to each other in a circle"),
     ("version", "a format version that this okapi does not read"),

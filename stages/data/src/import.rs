@@ -36,6 +36,23 @@ impl RowKind {
             RowKind::Text => Text::FIELDS,
         }
     }
+
+    /// The id of a row of ours, which must be of this kind; text has none.
+    pub(crate) fn id_of(self, row: &[u8]) -> Result<String, String> {
+        fn id<R: serde::de::DeserializeOwned>(
+            row: &[u8],
+            id: impl Fn(R) -> String,
+        ) -> Result<String, String> {
+            serde_json::from_slice(row).map(id).map_err(|error| error.to_string())
+        }
+        match self {
+            RowKind::Instructions => id(row, |row: Instruction| row.id),
+            RowKind::Prompts => id(row, |row: Prompt| row.id),
+            RowKind::Questions => id(row, |row: Question| row.id),
+            RowKind::Rankings => id(row, |row: Ranking| row.id),
+            RowKind::Text => Err("running text has no rows".to_owned()),
+        }
+    }
 }
 
 /// How a file is read.

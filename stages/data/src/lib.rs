@@ -10,6 +10,7 @@
 pub mod fit;
 pub mod import;
 mod instruction;
+pub mod mix;
 pub mod novelty;
 mod prompt;
 mod question;
