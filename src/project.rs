@@ -33,6 +33,8 @@ pub(crate) struct Place {
     pub(crate) named: PathBuf,
     /// Its text.
     pub(crate) text: String,
+    /// The digest of its bytes.
+    pub(crate) digest: okapi_cache::Digest,
 }
 
 /// A pipeline, ready to be planned or run.
@@ -141,7 +143,8 @@ pub(crate) fn locate(global: &Global, pipeline: &Path) -> Result<Place, Unreadab
     })?;
     let bytes = fs::read(&real).map_err(cannot_read)?;
     let text = decode(bytes, pipeline).map_err(Unreadable::Text)?;
-    Ok(Place { root, pipeline: inside, named: pipeline.to_owned(), text })
+    let digest = okapi_cache::Digest::of(text.as_bytes());
+    Ok(Place { root, pipeline: inside, named: pipeline.to_owned(), text, digest })
 }
 
 /// The project without a pipeline, for commands that look at the store alone.
@@ -277,12 +280,14 @@ pub(crate) fn prepare(
         found.into_iter().for_each(|id| forced[id as usize] = true);
     }
     let passed_env = passed_env(&graph);
+    // A large file's text is not carried through a run: nothing looks at it any more.
+    let place = Place { text: String::new(), ..place };
     Ok(Loaded { place, graph, selection, sources, passed_env, forced })
 }
 
 fn graph_key<'a>(arguments: &'a OverlayArgs, place: &'a Place) -> GraphKey<'a> {
     GraphKey {
-        text: &place.text,
+        text: place.digest,
         pipeline: &place.pipeline,
         project_root: place.root.to_str().unwrap_or_default(),
         profile: arguments.profile.as_deref(),

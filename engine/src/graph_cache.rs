@@ -24,8 +24,8 @@ const GROUP: usize = 1024;
 /// Everything that a checked graph depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct GraphKey<'a> {
-    /// The text of the pipeline file.
-    pub text: &'a str,
+    /// The digest of the pipeline file's text.
+    pub text: Digest,
     /// Its place from the project's root.
     pub pipeline: &'a str,
     /// The project's root: a script that names it is warned of, and symlinks are followed.
@@ -44,7 +44,7 @@ impl GraphKey<'_> {
         let key = serde_json::json!({
             "okapi_graph": VERSION,
             "okapi": env!("CARGO_PKG_VERSION"),
-            "text": Digest::of(self.text.as_bytes()).to_string(),
+            "text": self.text.to_string(),
             "pipeline": self.pipeline,
             "project_root": self.project_root,
             "profile": self.profile,

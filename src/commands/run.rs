@@ -177,7 +177,7 @@ impl Reporter {
             id: String::new(),
             okapi: env!("CARGO_PKG_VERSION").to_owned(),
             pipeline: loaded.place.pipeline.clone(),
-            pipeline_digest: Digest::of(loaded.place.text.as_bytes()),
+            pipeline_digest: loaded.place.digest,
             profile: arguments.pipeline.overlay.profile.clone(),
             overrides: arguments.pipeline.overlay.overrides.clone(),
             targets: arguments.targets.clone(),
