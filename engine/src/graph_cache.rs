@@ -58,7 +58,7 @@ impl GraphKey<'_> {
 /// The graph kept under `key`, if there is one that is whole: a damaged one is as good as none.
 ///
 /// A file is a sequence of frames (length, digest, bytes): the graph without its instances and
-/// their number, and then the instances, [`GROUP`] at a time, so that reading needs little room
+/// their number, and then the instances, a thousand at a time, so that reading needs little room
 /// beside the graph itself.
 pub fn get(store: &Store, key: &Digest) -> Option<Graph> {
     let mut file = BufReader::new(fs::File::open(path(store, key)).ok()?);
