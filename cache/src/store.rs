@@ -1,11 +1,12 @@
 //! The store: one folder, and the handles to what is in it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::action_cache::{ActionCache, CachedOutputs, StoredAction};
 use crate::artifact::{Artifact, ArtifactKind};
@@ -43,6 +44,8 @@ pub struct Store {
     actions: Arc<ActionCache>,
     stats: StatCache,
     records: RecordCache,
+    /// Objects that were hashed before they were used: inode and time of the last write.
+    checked: Mutex<BTreeMap<Digest, (u64, i64, i64)>>,
     queue: Option<CommitQueue>,
     /// Objects were published since the last sync.
     unsynced: AtomicBool,
@@ -87,6 +90,7 @@ impl Store {
         Ok(Store {
             cas: Cas::open(root.join("objects"))?,
             stats: StatCache::new(&root),
+            checked: Mutex::default(),
             records: RecordCache::new(&root, access == Access::ReadWrite, Faults::default()),
             writer,
             actions,
@@ -312,7 +316,37 @@ impl Store {
         path: &Path,
         placement: Placement,
     ) -> Result<(), StoreError> {
+        self.check_artifact(artifact)?;
         materialize::place(&self.cas, artifact, path, placement)
+    }
+
+    /// Hashes every object of an artifact that is about to be used, unless this process has done so
+    /// and the file system says that it is the same file, unwritten since. A damaged one is moved to
+    /// `quarantine/`: the result that names it is a miss from then on.
+    fn check_artifact(&self, artifact: &Artifact) -> Result<(), StoreError> {
+        self.check_object_once(&artifact.digest)?;
+        if artifact.kind == ArtifactKind::Tree {
+            for entry in &self.read_tree(&artifact.digest)?.entries {
+                if let TreeEntry::File { digest, .. } = entry {
+                    self.check_object_once(digest)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_object_once(&self, digest: &Digest) -> Result<(), StoreError> {
+        let path = self.cas.path(digest);
+        // What is missing is found, and named, by whoever places it.
+        let Ok(metadata) = fs::metadata(&path) else { return Ok(()) };
+        let seen = (metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
+        let checked = || self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if checked().get(digest) == Some(&seen) {
+            return Ok(());
+        }
+        self.check_object(digest)?;
+        checked().insert(*digest, seen);
+        Ok(())
     }
 
     /// Places an artifact for the user at `path`, where a file may lie: it is replaced in one step.
@@ -374,7 +408,8 @@ impl Store {
         match hash_file(&path) {
             Ok((found, _)) if found == *digest => Ok(()),
             Ok(_) => {
-                let quarantine = self.quarantine(digest)?;
+                // A store that cannot be written keeps it where it is; it is not used all the same.
+                let quarantine = self.quarantine(digest).unwrap_or(path);
                 Err(StoreError::Damaged { digest: *digest, quarantine })
             }
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {

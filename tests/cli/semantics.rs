@@ -204,3 +204,33 @@ fn digests_do_not_depend_on_place_jobs_order_or_comments() {
         actions(&second, &["-j", "4", "--store", "elsewhere", "-v", "--no-sandbox"])
     );
 }
+
+#[test]
+fn a_damaged_object_is_never_an_input_and_is_made_anew() {
+    let sandbox = Sandbox::new(
+        "okapi: 1\nname: d\nnodes:\n  \
+         a: {stage: command, run: 'echo good > \"$OKAPI_OUTPUT_O\"', outputs: {o: text}}\n  \
+         b: {stage: command, inputs: {i: a}, run: 'cat \"$OKAPI_INPUT_I\" > \"$OKAPI_OUTPUT_O\"', outputs: {o: text}}\n",
+    );
+    sandbox.run();
+    // One byte flips, and the size stays.
+    let mut objects = Vec::new();
+    for shard in std::fs::read_dir(sandbox.path(".okapi/objects")).unwrap() {
+        for object in std::fs::read_dir(shard.unwrap().path()).unwrap() {
+            objects.push(object.unwrap().path());
+        }
+    }
+    let object = objects.iter().find(|it| std::fs::read(it).unwrap() == b"good\n").unwrap();
+    let mut permissions = std::fs::metadata(object).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
+    std::fs::set_permissions(object, permissions).unwrap();
+    std::fs::write(object, "evil\n").unwrap();
+    sandbox.edit("p.yaml", "cat", "cat -- ");
+    let said = sandbox.okapi(&["run", "p.yaml"]);
+    assert_eq!(said.code, Some(3), "{}\n{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("is damaged"), "{}", said.stderr);
+    assert!(said.stderr.contains("run again"), "{}", said.stderr);
+    let executed = sandbox.run();
+    assert!(executed.contains("a") && executed.contains("b"), "{executed:?}");
+    assert_eq!(sandbox.okapi(&["show", "p.yaml", "b"]).stdout, "good\n");
+}
