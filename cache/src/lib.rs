@@ -33,6 +33,7 @@
 mod action_cache;
 mod artifact;
 mod atomic_write;
+mod boot;
 pub mod canonical_json;
 mod cas;
 mod commit_queue;
@@ -45,6 +46,7 @@ mod lease;
 mod log_file;
 mod materialize;
 mod record_cache;
+mod record_index;
 mod run_guard;
 mod stat_cache;
 mod store;

@@ -14,6 +14,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::boot::boot_id;
 use crate::error::AtPath;
 use crate::store::Store;
 use crate::{Digest, StoreError};
@@ -125,9 +126,4 @@ fn recover(store: &Store, inflight: &Path) -> Result<Vec<Digest>, StoreError> {
         store.clear_tmp()?;
     }
     Ok(damaged)
-}
-
-/// Names this boot of the machine.
-pub(crate) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|_| "unknown".to_owned())
 }
