@@ -10,7 +10,8 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 /// The books that there are, sorted by language.
-const SOURCES: &[(&str, &str)] = &[("en", include_str!("../../phrases/en.toml"))];
+const SOURCES: &[(&str, &str)] =
+    &[("de", include_str!("../../phrases/de.toml")), ("en", include_str!("../../phrases/en.toml"))];
 
 /// The one slot that takes several items.
 const LIST: &str = "list";
@@ -327,7 +328,7 @@ mod tests {
 
     #[test]
     fn books_that_cannot_be_read_back_are_refused() {
-        let english = SOURCES[0].1;
+        let english = SOURCES.iter().find(|it| it.0 == "en").unwrap().1;
         for (from, to, expected) in [
             ("cat = \"cat\"", "cat = \"dog\"", "dog and cat share the word dog"),
             ("cat = \"cat\"", "cat = \"a, b\"", "holds the separator"),
@@ -339,6 +340,34 @@ mod tests {
             let error = PhraseBook::parse("en", &english.replacen(from, to, 1)).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn an_english_task_is_said_in_german() {
+        let (english, german) = (PhraseBook::of("en").unwrap(), PhraseBook::of("de").unwrap());
+        for (text, expected) in [
+            (
+                "I want to train my memory. Which word does not belong with the others: owl, tuna, \
+                 swan? An explanation is not necessary.",
+                "Ich möchte mein Gedächtnis trainieren. Welches Wort gehört nicht zu den anderen: \
+                 Eule, Thunfisch, Schwan? Eine Erklärung ist nicht nötig.",
+            ),
+            (
+                "What does this line of code print: `print(2 + 3)`?",
+                "Was gibt diese Codezeile aus: `print(2 + 3)`?",
+            ),
+            (
+                "Summarise the event. Text: “Day: Monday. On this day Nina travels to another city.”",
+                "Fasse das Ereignis zusammen. Text: „Tag: Montag. An diesem Tag reist Nina in eine \
+                 andere Stadt.“",
+            ),
+        ] {
+            let phrases = english.read(text).unwrap();
+            assert_eq!(german.say_all(&phrases).unwrap(), expected);
+            assert_eq!(english.say_all(&german.read(expected).unwrap()).unwrap(), text);
+        }
+        assert_eq!(english.read("What is the capital of this country: Atlantis?"), None);
+        assert_eq!(english.read("Write a poem about the sea."), None);
     }
 
     /// A sentence of a section with fitting slots.
