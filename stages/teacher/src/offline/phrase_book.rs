@@ -10,8 +10,39 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 /// The books that there are, sorted by language.
-const SOURCES: &[(&str, &str)] =
-    &[("de", include_str!("../../phrases/de.toml")), ("en", include_str!("../../phrases/en.toml"))];
+const SOURCES: &[(&str, &str)] = &[
+    ("ar", include_str!("../../phrases/ar.toml")),
+    ("bg", include_str!("../../phrases/bg.toml")),
+    ("bn", include_str!("../../phrases/bn.toml")),
+    ("ca", include_str!("../../phrases/ca.toml")),
+    ("cs", include_str!("../../phrases/cs.toml")),
+    ("da", include_str!("../../phrases/da.toml")),
+    ("de", include_str!("../../phrases/de.toml")),
+    ("en", include_str!("../../phrases/en.toml")),
+    ("es", include_str!("../../phrases/es.toml")),
+    ("fi", include_str!("../../phrases/fi.toml")),
+    ("fr", include_str!("../../phrases/fr.toml")),
+    ("hi", include_str!("../../phrases/hi.toml")),
+    ("hr", include_str!("../../phrases/hr.toml")),
+    ("hu", include_str!("../../phrases/hu.toml")),
+    ("id", include_str!("../../phrases/id.toml")),
+    ("it", include_str!("../../phrases/it.toml")),
+    ("kn", include_str!("../../phrases/kn.toml")),
+    ("ml", include_str!("../../phrases/ml.toml")),
+    ("mr", include_str!("../../phrases/mr.toml")),
+    ("ne", include_str!("../../phrases/ne.toml")),
+    ("nl", include_str!("../../phrases/nl.toml")),
+    ("no", include_str!("../../phrases/no.toml")),
+    ("ro", include_str!("../../phrases/ro.toml")),
+    ("ru", include_str!("../../phrases/ru.toml")),
+    ("sk", include_str!("../../phrases/sk.toml")),
+    ("sr", include_str!("../../phrases/sr.toml")),
+    ("ta", include_str!("../../phrases/ta.toml")),
+    ("te", include_str!("../../phrases/te.toml")),
+    ("uk", include_str!("../../phrases/uk.toml")),
+    ("vi", include_str!("../../phrases/vi.toml")),
+    ("zh", include_str!("../../phrases/zh.toml")),
+];
 
 /// The one slot that takes several items.
 const LIST: &str = "list";
@@ -53,6 +84,8 @@ pub struct PhraseBook {
     pub name: String,
     /// What stands between the items of a list.
     pub separator: String,
+    /// What stands between sentences.
+    pub between: String,
     words: BTreeMap<String, String>,
     /// By word, for reading.
     concepts: BTreeMap<String, String>,
@@ -84,10 +117,16 @@ struct File {
     language: String,
     name: String,
     separator: String,
+    #[serde(default = "space")]
+    between: String,
     words: BTreeMap<String, String>,
     contexts: BTreeMap<String, String>,
     formats: BTreeMap<String, String>,
     tasks: BTreeMap<String, String>,
+}
+
+fn space() -> String {
+    " ".to_owned()
 }
 
 static BOOKS: LazyLock<Vec<PhraseBook>> = LazyLock::new(|| {
@@ -136,8 +175,15 @@ impl PhraseBook {
                 sentences.push(Sentence::parse(section, name, text).map_err(bad)?);
             }
         }
-        let (language, name, separator) = (file.language, file.name, file.separator);
-        Ok(PhraseBook { language, name, separator, words: file.words, concepts, sentences })
+        Ok(PhraseBook {
+            language: file.language,
+            name: file.name,
+            separator: file.separator,
+            between: file.between,
+            words: file.words,
+            concepts,
+            sentences,
+        })
     }
 
     /// The word for a concept.
@@ -162,9 +208,7 @@ impl PhraseBook {
         let sentence = found.find(|it| it.section == phrase.section && it.name == phrase.name)?;
         let mut text = sentence.texts[0].clone();
         for (slot, after) in sentence.slots.iter().zip(&sentence.texts[1..]) {
-            let items: Option<Vec<&str>> =
-                phrase.slots.get(slot)?.iter().map(|item| self.item(item)).collect();
-            text += &items?.join(&self.separator);
+            text += &self.say_items(phrase.slots.get(slot)?)?;
             text += after;
         }
         Some(text)
@@ -173,7 +217,13 @@ impl PhraseBook {
     /// Says phrases one after the other.
     pub fn say_all(&self, phrases: &[Phrase]) -> Option<String> {
         let texts: Option<Vec<String>> = phrases.iter().map(|phrase| self.say(phrase)).collect();
-        Some(texts?.join(" "))
+        Some(texts?.join(&self.between))
+    }
+
+    /// Says items as a list.
+    pub fn say_items(&self, items: &[String]) -> Option<String> {
+        let items: Option<Vec<&str>> = items.iter().map(|item| self.item(item)).collect();
+        Some(items?.join(&self.separator))
     }
 
     fn item<'a>(&'a self, item: &'a str) -> Option<&'a str> {
@@ -250,7 +300,8 @@ impl PhraseBook {
         }
     }
 
-    fn read_items(&self, text: &str) -> Option<Vec<String>> {
+    /// Reads a list of words and numbers.
+    pub fn read_items(&self, text: &str) -> Option<Vec<String>> {
         let item = |item: &str| match is_number(item) {
             true => Some(item.to_owned()),
             false => self.concepts.get(item).cloned(),
