@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::fit::{Fit, Mapping, SourceFields};
 use crate::source::{Format, read};
-use crate::{DataError, Instruction, Prompt, Question, Ranking, Text};
+use crate::{DataError, Instruction, Prompt, Question, Ranking, Response, Text};
 
 /// What the rows of a file are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum RowKind {
     Questions,
     /// [`Ranking`]s.
     Rankings,
+    /// [`Response`]s.
+    Responses,
     /// Running text: the documents, an empty line between two.
     Text,
 }
@@ -33,6 +35,7 @@ impl RowKind {
             RowKind::Prompts => Prompt::FIELDS,
             RowKind::Questions => Question::FIELDS,
             RowKind::Rankings => Ranking::FIELDS,
+            RowKind::Responses => Response::FIELDS,
             RowKind::Text => Text::FIELDS,
         }
     }
@@ -50,6 +53,7 @@ impl RowKind {
             RowKind::Prompts => id(row, |row: Prompt| row.id),
             RowKind::Questions => id(row, |row: Question| row.id),
             RowKind::Rankings => id(row, |row: Ranking| row.id),
+            RowKind::Responses => id(row, |row: Response| row.id),
             RowKind::Text => Err("running text has no rows".to_owned()),
         }
     }
@@ -100,6 +104,9 @@ pub fn import(
         }
         RowKind::Rankings => {
             import_as(path, options, progress, |row: &Ranking| line(to, row, &row.id))
+        }
+        RowKind::Responses => {
+            import_as(path, options, progress, |row: &Response| line(to, row, &row.id))
         }
         RowKind::Text => import_as(path, options, progress, |row: &Text| {
             to.write_all(row.text.trim_end().as_bytes())?;

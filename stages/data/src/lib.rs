@@ -1,28 +1,40 @@
 //! Rows of data: their kinds, and the files they come from.
 //!
 //! A data set is a file of JSON lines, one row a line, of one kind: [`Instruction`], [`Question`],
-//! [`Ranking`], [`Prompt`] or [`Text`]. [`source`] reads the files that the field publishes (JSON,
+//! [`Ranking`], [`Prompt`], [`Response`] or [`Text`]. [`source`] reads the files that the field publishes (JSON,
 //! JSON lines, Parquet), [`fit`] turns their rows into ours, and [`mod@import`] does both; what does not fit is an error that
 //! names the row and the field.
 //!
 //! This crate knows no stage, no network and no model.
 
+pub mod describe;
 pub mod fit;
 pub mod import;
 mod instruction;
+pub mod language;
+pub mod length;
 pub mod mix;
 pub mod novelty;
 mod prompt;
+pub mod prompt_template;
 mod question;
 mod ranking;
+mod reject;
+mod response;
+pub mod root_verb;
 pub mod rouge;
+pub mod self_instruct;
 pub mod source;
 mod text;
+pub mod translation;
+pub mod verdict;
 
 pub use instruction::Instruction;
 pub use prompt::Prompt;
 pub use question::{HellaSwagContext, Question, Task};
 pub use ranking::Ranking;
+pub use reject::{Reject, RejectCounts};
+pub use response::Response;
 pub use text::Text;
 
 /// A row that does not fit, or a file that cannot be read.
