@@ -51,6 +51,7 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
     inputs: Inputs::Any,
     outputs: Outputs::Declared,
     params: &[],
+    prompts: &[],
     fields: &[
         NodeField::Run,
         NodeField::Env,

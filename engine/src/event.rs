@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::spend::Spend;
+
 /// The version of the events' JSON form.
 pub const VERSION: u32 = 1;
 
@@ -70,6 +72,13 @@ pub enum Event {
         /// What is counted.
         unit: String,
     },
+    /// An instance has asked a service outside.
+    NodeSpend {
+        /// The instance.
+        node: String,
+        /// What it has asked in this run so far.
+        spend: Spend,
+    },
     /// An instance says something for its log.
     NodeLog {
         /// The instance.
@@ -100,6 +109,9 @@ pub enum Event {
         output_bytes: u64,
         /// Whether every output is what it was before the run: what depends on it alone is spared.
         unchanged: bool,
+        /// What it asked of services outside in this run, if anything.
+        #[serde(default, skip_serializing_if = "Spend::is_empty")]
+        spend: Spend,
     },
     /// An instance failed for good.
     NodeFailed {
@@ -156,6 +168,9 @@ pub enum Event {
         skipped: u64,
         /// How long the run took, milliseconds.
         duration_ms: u64,
+        /// What all instances asked of services outside, if anything.
+        #[serde(default, skip_serializing_if = "Spend::is_empty")]
+        spend: Spend,
     },
 }
 
@@ -171,6 +186,8 @@ pub enum Outcome {
     Succeeded,
     /// At least one instance failed.
     Failed,
+    /// Asking on would have gone over the budget.
+    BudgetReached,
     /// The user stopped it.
     Interrupted,
     /// The store could not be written.

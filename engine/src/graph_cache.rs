@@ -39,8 +39,6 @@ pub struct GraphKey<'a> {
 impl GraphKey<'_> {
     /// The key's digest.
     pub fn digest(&self, registry: &StageRegistry) -> Digest {
-        let stages: Vec<_> =
-            registry.iter().map(|stage| stage.descriptor().fingerprint()).collect();
         let key = serde_json::json!({
             "okapi_graph": VERSION,
             "okapi": env!("CARGO_PKG_VERSION"),
@@ -49,7 +47,7 @@ impl GraphKey<'_> {
             "project_root": self.project_root,
             "profile": self.profile,
             "overrides": self.overrides,
-            "stages": Digest::of(stages.join("\n").as_bytes()).to_string(),
+            "stages": Digest::of(registry.fingerprint().as_bytes()).to_string(),
         });
         Digest::of(key.to_string().as_bytes())
     }

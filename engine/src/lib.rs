@@ -8,6 +8,7 @@
 //! | parse | text | a tree in which everything knows its place | [`load`], [`spec`] |
 //! | resolve | profile, overrides, variables, axes | instances | `resolve` |
 //! | check | instances and stages | [`graph::Graph`], or every mistake | `check` |
+//! | prompts | graph and prompt files | what is wrong with them | [`prompts`] |
 //! | select | targets | [`selection::Selection`] | [`selection`] |
 //! | evaluate | graph, sources, store | [`evaluate::Evaluation`]: hit or miss | [`evaluate`], [`action`] |
 //! | plan | evaluation | [`plan::Plan`] | [`plan`], [`explain`] |
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod command_stage;
 pub mod diagnostic;
 pub mod environment;
+pub mod estimate;
 pub mod evaluate;
 pub mod event;
 pub mod executor;
@@ -33,6 +35,7 @@ pub mod machine;
 pub mod manifest;
 pub mod plan;
 pub mod port;
+pub mod prompts;
 pub mod publish;
 mod resolve;
 pub mod retry;
@@ -41,6 +44,7 @@ pub mod run_record;
 pub mod schedule;
 pub mod selection;
 pub mod spec;
+pub mod spend;
 pub mod stage;
 pub mod stage_context;
 pub mod suggest;

@@ -1,13 +1,18 @@
 //! The plan: what a run would do, why, and what it would cost. Runs nothing.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use okapi_cache::{ActionDigest, Store};
 use serde::Serialize;
 
 use crate::action::{Action, ActionWriter};
+use crate::estimate::{Estimate, estimates};
 use crate::evaluate::{Evaluation, Question, State};
 use crate::explain::reason_in_a_line;
 use crate::graph::InstanceId;
 use crate::manifest::Manifest;
+use crate::stage::StageRegistry;
 
 /// The version of `okapi plan --json`.
 pub const VERSION: u32 = 1;
@@ -43,6 +48,9 @@ pub struct PlannedNode {
     pub last_duration_ms: Option<u64>,
     /// GPUs that it asks for.
     pub gpus: u32,
+    /// What it would ask of services outside, if it runs and asks any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
 }
 
 /// What would happen to an instance.
@@ -80,12 +88,46 @@ pub struct PlanSummary {
     pub unknown_cost: u64,
     /// What the cached results took to make, milliseconds.
     pub saved_ms: u64,
+    /// Requests to services outside, of the instances that run or may run, that would have to be
+    /// answered.
+    pub requests: u64,
+    /// Requests whose answers are recorded already.
+    pub recorded: u64,
+    /// Tokens that would be read.
+    pub prompt_tokens: u64,
+    /// Tokens that would be written.
+    pub completion_tokens: u64,
+    /// What that would cost, in billionths of a US dollar, as far as prices are known.
+    pub nano_usd: u64,
+    /// Instances that would ask a service whose price is not known.
+    pub unpriced: u64,
 }
 
 impl Plan {
     /// Whether a run would execute anything, or cannot.
     pub fn is_up_to_date(&self) -> bool {
         self.summary.runs + self.summary.may_run + self.summary.blocked == 0
+    }
+
+    /// Adds what the instances that run or may run would ask of services outside.
+    pub fn add_estimates(
+        &mut self,
+        question: &Question<'_>,
+        evaluation: &Evaluation,
+        registry: &StageRegistry,
+        project_root: &Path,
+    ) {
+        let estimates = estimates(question, evaluation, registry, project_root);
+        let mut by_name: BTreeMap<&str, Estimate> = estimates
+            .into_iter()
+            .map(|(id, estimate)| (&*question.graph.instances[id as usize].name, estimate))
+            .collect();
+        for node in &mut self.nodes {
+            node.estimate = by_name.remove(node.node.as_str()).filter(Estimate::asks);
+            if let Some(estimate) = &node.estimate {
+                self.summary.add_estimate(estimate);
+            }
+        }
     }
 }
 
@@ -105,6 +147,7 @@ pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifes
             waits_for: None,
             last_duration_ms: None,
             gpus: instance.resources.gpu,
+            estimate: None,
         };
         match *state {
             State::NotSelected => continue,
@@ -153,6 +196,15 @@ pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifes
 }
 
 impl PlanSummary {
+    fn add_estimate(&mut self, estimate: &Estimate) {
+        self.requests += estimate.requests;
+        self.recorded += estimate.recorded;
+        self.prompt_tokens += estimate.prompt_tokens;
+        self.completion_tokens += estimate.completion_tokens;
+        self.nano_usd += estimate.nano_usd.unwrap_or(0);
+        self.unpriced += u64::from(estimate.nano_usd.is_none() && estimate.requests > 0);
+    }
+
     fn add(&mut self, node: &PlannedNode) {
         let last = node.last_duration_ms;
         match node.verdict {

@@ -24,6 +24,7 @@ use crate::clock::{compact_utc, unix_ms};
 use crate::event::{Event, Outcome};
 use crate::executor::local::append_log;
 use crate::manifest::Manifest;
+use crate::spend::Spend;
 use crate::stage_context::WorkFolder;
 
 /// The version of `run.json`.
@@ -72,6 +73,9 @@ pub struct RunEnd {
     pub skipped: u64,
     /// How long it took, milliseconds.
     pub duration_ms: u64,
+    /// What was asked of services outside.
+    #[serde(default, skip_serializing_if = "Spend::is_empty")]
+    pub spend: Spend,
     /// The action of each instance afterwards.
     pub manifest: Option<Digest>,
 }
@@ -186,7 +190,7 @@ impl RunRecord {
     /// # Errors
     /// When the store cannot be written.
     pub fn keep(&mut self, event: &Event) -> Result<(), StoreError> {
-        if matches!(event, Event::NodeProgress { .. }) {
+        if matches!(event, Event::NodeProgress { .. } | Event::NodeSpend { .. }) {
             return Ok(());
         }
         let path = self.folder.join("events.jsonl");

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::estimate::{Estimate, EstimateQuestion};
 use crate::port::{Accepts, PortKind};
 use crate::stage_context::{StageContext, StageError, StageSuccess};
 
@@ -19,6 +20,23 @@ pub trait Stage: Send + Sync {
     fn check(&self, declared: &serde_json::Value) -> Result<(), String> {
         let _ = declared;
         Ok(())
+    }
+
+    /// Looks at the text of a prompt file, given for the slot of that name. Called when the pipeline
+    /// is checked.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    fn check_prompt(&self, slot: &PromptSlot, text: &str) -> Result<(), PromptMistake> {
+        let _ = (slot, text);
+        Ok(())
+    }
+
+    /// Reckons what an instance would ask of services outside, before it runs. `None` for a stage that
+    /// asks none, or that cannot say; one that makes rows says how many even if it asks nobody.
+    fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
+        let _ = question;
+        None
     }
 
     /// Does the work of one instance, in the calling thread. Outputs are written where the context
@@ -46,6 +64,8 @@ pub struct StageDescriptor {
     pub outputs: Outputs,
     /// Params, in the order of the documentation.
     pub params: &'static [Param],
+    /// The prompt files that it needs. One that has none and takes `prompts:` takes any.
+    pub prompts: &'static [PromptSlot],
     /// The node fields beyond the common ones that this stage takes.
     pub fields: &'static [NodeField],
     /// How repeatable the outputs are.
@@ -105,7 +125,45 @@ pub enum OutputKind {
     Param(&'static str),
 }
 
-/// A typed parameter of a stage.
+/// A prompt file that a stage needs: a template that it fills in.
+#[derive(Debug, Clone, Copy)]
+pub struct PromptSlot {
+    /// The name under `prompts:`.
+    pub name: &'static str,
+    /// The variables that a template has to use, with what they hold.
+    pub variables: &'static [(&'static str, &'static str)],
+    /// One line.
+    pub help: &'static str,
+}
+
+/// Something wrong with a prompt file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptMistake {
+    /// The line, from 1, if it is in one.
+    pub line: Option<usize>,
+    /// What is wrong: lower case, no final stop.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// A kind of teacher: something outside that answers a stage's requests. The engine knows of it only
+/// what may be written in a pipeline file, and what of that is part of an identity.
+#[derive(Debug)]
+pub struct TeacherKind {
+    /// The name written after `kind:`.
+    pub name: &'static str,
+    /// Raised whenever the same request would be put, or answered, in another way.
+    pub version: u32,
+    /// One line.
+    pub summary: &'static str,
+    /// The whole documentation, Markdown.
+    pub documentation: &'static str,
+    /// What it takes. Params that are no part of the identity are handed to stages as settings.
+    pub params: &'static [Param],
+}
+
+/// A typed parameter of a stage or a teacher.
 #[derive(Debug, Clone, Copy)]
 pub struct Param {
     /// The name written in pipeline files.
@@ -229,7 +287,7 @@ pub enum Determinism {
 impl StageDescriptor {
     /// Name, version, ports and params as one line: whatever of a stage the check of a pipeline
     /// depends on.
-    pub fn fingerprint(&self) -> String {
+    fn fingerprint(&self) -> String {
         use std::fmt::Write as _;
         let mut line = format!("{} {}", self.name, self.version);
         // Writing to a string never fails.
@@ -258,17 +316,37 @@ impl StageDescriptor {
             }
         }
         for param in self.params {
-            let default = match param.default {
-                ParamDefault::Required => "required",
-                ParamDefault::Absent => "absent",
-                ParamDefault::Value(text) => text,
-            };
-            let _ = write!(line, " param {} {} {default} {}", param.name, param.ty, param.identity);
+            line.push_str(&param.fingerprint());
         }
         for field in self.fields {
             let _ = write!(line, " field {}", field.key());
         }
+        for slot in self.prompts {
+            let _ = write!(line, " prompt {}", slot.name);
+        }
         line
+    }
+}
+
+impl TeacherKind {
+    /// As [`StageDescriptor::fingerprint`].
+    fn fingerprint(&self) -> String {
+        let mut line = format!("teacher {} {}", self.name, self.version);
+        for param in self.params {
+            line.push_str(&param.fingerprint());
+        }
+        line
+    }
+}
+
+impl Param {
+    fn fingerprint(&self) -> String {
+        let default = match self.default {
+            ParamDefault::Required => "required",
+            ParamDefault::Absent => "absent",
+            ParamDefault::Value(text) => text,
+        };
+        format!(" param {} {} {default} {}", self.name, self.ty, self.identity)
     }
 }
 
@@ -311,10 +389,11 @@ impl Determinism {
     }
 }
 
-/// The stages a binary knows, by name.
+/// The stages and the kinds of teachers that a binary knows, by name.
 #[derive(Default)]
 pub struct StageRegistry {
     stages: BTreeMap<&'static str, Box<dyn Stage>>,
+    teachers: BTreeMap<&'static str, &'static TeacherKind>,
 }
 
 impl StageRegistry {
@@ -334,6 +413,11 @@ impl StageRegistry {
         assert!(self.stages.insert(name, stage).is_none(), "two stages are named {name}");
     }
 
+    /// Adds a kind of teacher.
+    pub fn add_teacher(&mut self, kind: &'static TeacherKind) {
+        self.teachers.insert(kind.name, kind);
+    }
+
     /// The stage of that name.
     pub fn get(&self, name: &str) -> Option<&dyn Stage> {
         self.stages.get(name).map(|stage| &**stage)
@@ -344,8 +428,25 @@ impl StageRegistry {
         self.stages.values().map(|stage| &**stage)
     }
 
-    /// All names, sorted.
+    /// All names of stages, sorted.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.stages.keys().copied()
+    }
+
+    /// The kind of teacher of that name.
+    pub fn teacher(&self, name: &str) -> Option<&'static TeacherKind> {
+        self.teachers.get(name).copied()
+    }
+
+    /// All kinds of teachers, sorted by name.
+    pub fn teachers(&self) -> impl Iterator<Item = &'static TeacherKind> {
+        self.teachers.values().copied()
+    }
+
+    /// Whatever of stages and teachers the check of a pipeline depends on, a line each.
+    pub fn fingerprint(&self) -> String {
+        let stages = self.iter().map(|stage| stage.descriptor().fingerprint());
+        let lines: Vec<_> = stages.chain(self.teachers().map(TeacherKind::fingerprint)).collect();
+        lines.join("\n")
     }
 }

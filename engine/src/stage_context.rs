@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use okapi_cache::{Artifact, HashingFile, Written};
+use okapi_cache::{Artifact, HashingFile, RecordCache, Written};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::executor::command_process::Launcher;
+use crate::spend::Spend;
 
 /// What is handed to [`crate::stage::Stage::run`].
 pub struct StageContext<'a> {
@@ -43,6 +44,8 @@ pub struct StageContext<'a> {
     pub cancel: &'a Cancellation,
     /// What commands are started with.
     pub launcher: &'a Launcher,
+    /// What services outside answered before: every call is paid once.
+    pub records: &'a RecordCache,
 }
 
 impl StageContext<'_> {
@@ -131,6 +134,12 @@ pub enum StageError {
         how: String,
         /// The last lines of its stderr.
         stderr_tail: Vec<String>,
+    },
+    /// The next request could have gone over the budget.
+    #[error("{message}")]
+    BudgetReached {
+        /// What was left, and what was asked.
+        message: String,
     },
     /// The time was up.
     #[error("timed out after {} s", *.after_ms as f64 / 1000.0)]
@@ -227,6 +236,8 @@ pub enum Report {
         /// What is counted: `rows`, `bytes`, `steps`.
         unit: &'static str,
     },
+    /// So much was asked of services outside since the last such report.
+    Spend(Spend),
     /// A line for the node's log.
     Log(String),
 }
@@ -245,6 +256,12 @@ impl Reporter {
     /// Says how far the work is.
     pub fn progress(&self, done: u64, total: Option<u64>, unit: &'static str) {
         (self.send)(Report::Progress { done, total, unit });
+    }
+
+    /// Says what was asked of services outside since it was said last. All of it has to be said,
+    /// whether or not the stage succeeds.
+    pub fn spend(&self, spend: Spend) {
+        (self.send)(Report::Spend(spend));
     }
 
     /// Writes a line to the node's log.

@@ -8,7 +8,7 @@ use okapi_cache::canonical_json;
 use serde_json::{Map, Value as Json};
 
 use crate::check::node::{NodeDraft, variable_name};
-use crate::check::params::{self, Tracked};
+use crate::check::params::{self, Owner, Tracked};
 use crate::check::paths::Sources;
 use crate::check::quantity;
 use crate::check::teacher::Teacher;
@@ -16,7 +16,7 @@ use crate::graph::{Instance, NodeId, Resources, SourceId, instance_key};
 use crate::resolve::vars::{AxisValue, TextKind, Variables};
 use crate::spec::expect;
 use crate::spec::findings::Findings;
-use crate::spec::yaml::{Node as Tree, Value};
+use crate::spec::yaml::{Entry, Node as Tree, Value};
 use crate::stage::{NodeField, Outputs};
 use crate::suggest;
 
@@ -152,14 +152,21 @@ impl<'n, 's> Reader<'n, '_, 's> {
     fn params(&mut self, files: &mut Vec<SourceId>) -> params::Params {
         let given = self.field("params", TextKind::Value);
         let Some(stage) = self.node.stage else { return params::Params::default() };
+        let stage = stage.descriptor();
+        let findings = &mut *self.around.findings;
+        let under = format!("`params` of `{}`", self.node.name);
+        let entries = given.as_deref().map_or(&[][..], |it| expect::map(it, &under, findings));
+        let entries: Vec<&Entry> = entries.iter().collect();
+        let owner = Owner {
+            name: format!("node `{}`", self.node.name),
+            at: self.node.span,
+            kind: format!("stage `{}`", stage.name),
+            page: stage.name,
+            under: Some("params"),
+            params: stage.params,
+        };
         let mut tracked = Tracked { sources: self.around.sources, files: Vec::new() };
-        let read = params::read(
-            given.as_deref(),
-            (&self.node.name, self.node.span),
-            stage.descriptor(),
-            &mut tracked,
-            self.around.findings,
-        );
+        let read = params::read(&entries, &owner, &mut tracked, findings);
         files.append(&mut tracked.files);
         read
     }
@@ -261,15 +268,41 @@ impl<'n, 's> Reader<'n, '_, 's> {
     }
 
     fn prompts(&mut self) -> Vec<(Box<str>, SourceId)> {
-        let Some(field) = self.field("prompts", TextKind::Value) else { return Vec::new() };
+        let slots = self.node.stage.map_or(&[][..], |stage| stage.descriptor().prompts);
+        let field = self.field("prompts", TextKind::Value);
+        let node = self.node;
         let Surroundings { sources, findings, .. } = &mut *self.around;
+        let entries = match &field {
+            Some(field) => expect::map(field, "`prompts`", findings),
+            None => &[],
+        };
         let mut prompts: Vec<(Box<str>, SourceId)> = Vec::new();
-        for entry in expect::map(&field, "`prompts`", findings) {
-            expect::identifier(&entry.key, "a prompt", entry.key_span, findings);
+        for entry in entries {
+            if slots.is_empty() {
+                // A stage without slots, such as `command`, takes whatever it is given.
+                expect::identifier(&entry.key, "a prompt", entry.key_span, findings);
+            } else if !slots.iter().any(|slot| slot.name == &*entry.key) {
+                if node.takes(NodeField::Prompts) {
+                    let message = format!("node `{}` takes no prompt `{}`", node.name, entry.key);
+                    let names = slots.iter().map(|slot| slot.name);
+                    let hint = suggest::hint(&entry.key, "its prompts", names);
+                    findings.error("unknown-prompt", entry.key_span, message).hint(hint);
+                }
+                continue;
+            }
             let what = format!("the prompt `{}`", entry.key);
             if let Some(path) = expect::text(&entry.value, &what, findings) {
                 let id = sources.track(&path, &what, entry.value.span, findings);
                 prompts.extend(id.map(|id| (Box::from(&*entry.key), id)));
+            }
+        }
+        for slot in slots {
+            if !entries.iter().any(|entry| &*entry.key == slot.name) {
+                let message = format!("node `{}` has no prompt `{}`", node.name, slot.name);
+                findings.error("missing-prompt", node.span, message).hint(format!(
+                    "add `prompts: {{{}: path/to/file.j2}}`: {}",
+                    slot.name, slot.help
+                ));
             }
         }
         prompts.sort();

@@ -43,8 +43,9 @@ pub(crate) fn check(
     registry: &StageRegistry,
     findings: &mut Findings,
 ) -> Option<Graph> {
-    let teachers = teacher::teachers(&sections.teachers, variables, findings);
     let mut sources = Sources::new(request.project_root, request.pipeline_dir);
+    let teachers =
+        teacher::teachers(&sections.teachers, variables, registry, &mut sources, findings);
     let drafts = drafts(sections, variables, registry, findings)?;
     let index = NodeIndex::new(&drafts);
     let mut inputs = InputReader { index: &index, edges: Edges::new() };

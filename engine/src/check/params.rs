@@ -8,11 +8,11 @@ use crate::graph::SourceId;
 use crate::port::PortKind;
 use crate::spec::expect;
 use crate::spec::findings::Findings;
-use crate::spec::yaml::{Node, Value};
-use crate::stage::{Param, ParamDefault, ParamType, StageDescriptor};
+use crate::spec::yaml::{Entry, Node, Value};
+use crate::stage::{Param, ParamDefault, ParamType};
 use crate::suggest;
 
-/// The params of an instance.
+/// The params of an instance, or of a teacher.
 #[derive(Debug, Default)]
 pub(crate) struct Params {
     /// Those that are part of the identity, defaults filled in.
@@ -27,27 +27,40 @@ pub(crate) struct Tracked<'s, 'a> {
     pub(crate) files: Vec<SourceId>,
 }
 
-/// Reads the params of an instance of the node of that name and place.
+/// Whose params are read, in the words of its diagnostics.
+pub(crate) struct Owner<'a> {
+    /// "node `x`" or "teacher `x`".
+    pub(crate) name: String,
+    /// Where it is defined.
+    pub(crate) at: Span,
+    /// "stage `translate`" or "kind `openai`".
+    pub(crate) kind: String,
+    /// What `okapi stages` calls it.
+    pub(crate) page: &'a str,
+    /// The key that the params stand under, if they have one of their own.
+    pub(crate) under: Option<&'a str>,
+    /// What it takes.
+    pub(crate) params: &'a [Param],
+}
+
+/// Reads params, of which those that are `entries` are given.
 pub(crate) fn read(
-    given: Option<&Node>,
-    (node, at): (&str, Span),
-    descriptor: &StageDescriptor,
+    entries: &[&Entry],
+    owner: &Owner<'_>,
     tracked: &mut Tracked<'_, '_>,
     findings: &mut Findings,
 ) -> Params {
     let mut params = Params::default();
-    let entries = given
-        .map_or(&[][..], |given| expect::map(given, &format!("`params` of `{node}`"), findings));
     for entry in entries {
-        if !descriptor.params.iter().any(|param| param.name == &*entry.key) {
-            let names = descriptor.params.iter().map(|param| param.name);
+        if !owner.params.iter().any(|param| param.name == &*entry.key) {
+            let names = owner.params.iter().map(|param| param.name);
             let hint = suggest::hint(&entry.key, "its params", names)
-                .unwrap_or_else(|| format!("see `okapi stages {}`", descriptor.name));
-            let message = format!("stage `{}` has no param `{}`", descriptor.name, entry.key);
+                .unwrap_or_else(|| format!("see `okapi stages {}`", owner.page));
+            let message = format!("{} has no param `{}`", owner.kind, entry.key);
             findings.error("unknown-param", entry.key_span, message).hint(hint);
         }
     }
-    for param in descriptor.params {
+    for param in owner.params {
         let value = entries
             .iter()
             .find(|entry| &*entry.key == param.name)
@@ -58,7 +71,7 @@ pub(crate) fn read(
             });
         let json = match value {
             Some(value) => convert(value, &param.ty, param.name, tracked, findings),
-            None => default(param, (node, at), descriptor, findings),
+            None => default(param, owner, findings),
         };
         if let Some(json) = json {
             let into = if param.identity { &mut params.declared } else { &mut params.settings };
@@ -68,12 +81,7 @@ pub(crate) fn read(
     params
 }
 
-fn default(
-    param: &Param,
-    (node, at): (&str, Span),
-    descriptor: &StageDescriptor,
-    findings: &mut Findings,
-) -> Option<Json> {
+fn default(param: &Param, owner: &Owner<'_>, findings: &mut Findings) -> Option<Json> {
     match param.default {
         ParamDefault::Absent => None,
         ParamDefault::Value(text) => {
@@ -81,12 +89,15 @@ fn default(
             Some(with_floats(json, &param.ty))
         }
         ParamDefault::Required => {
-            let stage = descriptor.name;
-            let message =
-                format!("node `{node}` lacks the param `{}` of stage `{stage}`", param.name);
+            let (name, kind) = (&owner.name, &owner.kind);
+            let message = format!("{name} lacks the param `{}` of {kind}", param.name);
+            let line = match owner.under {
+                Some(under) => format!("{under}: {{{}: ...}}", param.name),
+                None => format!("{}: ...", param.name),
+            };
             findings
-                .error("missing-param", at, message)
-                .hint(format!("add `params: {{{}: ...}}`: {}", param.name, param.help));
+                .error("missing-param", owner.at, message)
+                .hint(format!("add `{line}`: {}", param.help));
             None
         }
     }

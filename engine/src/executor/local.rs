@@ -157,6 +157,10 @@ impl ExecutionError {
             ExecutionError::Stage(StageError::TimedOut { .. }) => {
                 Some("raise the node's `timeout`; what is cached does not depend on it".into())
             }
+            ExecutionError::Stage(StageError::BudgetReached { .. }) => Some(
+                "raise `--budget` and run again: what was answered is kept and not asked again"
+                    .into(),
+            ),
             ExecutionError::SourceChanged { .. } => Some("run again".into()),
             ExecutionError::OutputMissing { port, present } if present.is_empty() => Some(format!(
                 "write it to \"$OKAPI_OUTPUT_{}\"",
@@ -230,6 +234,7 @@ impl Executor {
             reporter,
             cancel,
             launcher: &self.launcher,
+            records: self.store.records(),
         };
         let started = Instant::now();
         let success = self.run_stage(&job.stage, &mut context);

@@ -37,7 +37,7 @@ pub(crate) fn apply(
     for Entry { key, value, .. } in profile.entries() {
         match &**key {
             "vars" => merge(&mut sections.vars, value),
-            "teachers" => merge(&mut sections.teachers, value),
+            "teachers" => merge_teachers(&mut sections.teachers, value),
             "nodes" => merge(&mut sections.nodes, value),
             _ => {}
         }
@@ -88,6 +88,22 @@ fn merge(base: &mut Node, overlay: &Node) {
             (None, _) => entries.push(change.clone()),
         }
     }
+}
+
+/// As [`merge`]; a teacher that becomes one of another kind keeps nothing of what it was.
+fn merge_teachers(base: &mut Node, overlay: &Node) {
+    if let (Value::Map(teachers), Value::Map(changes)) = (&mut base.value, &overlay.value) {
+        let kind = |teacher: &Node| match &teacher.get("kind")?.value {
+            Value::Text(kind) => Some(kind.clone()),
+            _ => None,
+        };
+        teachers.retain(|teacher| {
+            let change = changes.iter().find(|change| change.key == teacher.key);
+            let new = change.and_then(|change| kind(&change.value));
+            new.is_none() || new == kind(&teacher.value)
+        });
+    }
+    merge(base, overlay);
 }
 
 /// Lays one `path=value` of the command line over the file.

@@ -15,6 +15,7 @@ use crate::graph::{Feed, Graph, InstanceId};
 use crate::machine::Machine;
 use crate::manifest::Manifest;
 use crate::selection::Selection;
+use crate::spend::Spend;
 use crate::stage::StageRegistry;
 
 /// What a run is asked to do.
@@ -62,6 +63,8 @@ pub struct RunSummary {
     pub failed: u64,
     /// Instances that were not run.
     pub skipped: u64,
+    /// What was asked of services outside.
+    pub spend: Spend,
     /// The store's trouble, if that is how it ended.
     pub store_error: Option<StoreError>,
     /// The results of instances that were settled after the run began.
@@ -79,6 +82,7 @@ impl RunSummary {
             cached,
             failed: 0,
             skipped: 0,
+            spend: Spend::default(),
             store_error: None,
             later: BTreeMap::new(),
             executed: Vec::new(),

@@ -21,6 +21,7 @@ use crate::graph::InstanceId;
 use crate::manifest::Manifest;
 use crate::retry::wait_before_next;
 use crate::schedule::{Grant, Schedule, Standing};
+use crate::spend::Spend;
 use crate::stage_context::{Cancellation, Report, Reporter, StageError};
 
 /// How often an action that another run is executing is looked at.
@@ -68,6 +69,9 @@ pub(super) struct Runner<'a> {
     failed: u64,
     skipped: u64,
     interrupted: bool,
+    budget_reached: bool,
+    /// What each instance asked of services outside in this run.
+    spends: BTreeMap<InstanceId, Spend>,
     store_error: Option<StoreError>,
 }
 
@@ -104,6 +108,8 @@ impl<'a> Runner<'a> {
             failed: 0,
             skipped: 0,
             interrupted: false,
+            budget_reached: false,
+            spends: BTreeMap::new(),
             store_error: None,
         }
     }
@@ -345,6 +351,12 @@ impl<'a> Runner<'a> {
             Message::Report(id, Report::Progress { done, total, unit }) => {
                 emit(Event::NodeProgress { node: self.name(id), done, total, unit: unit.into() });
             }
+            Message::Report(id, Report::Spend(more)) => {
+                let spend = self.spends.entry(id).or_default();
+                spend.add(&more);
+                let spend = *spend;
+                emit(Event::NodeSpend { node: self.name(id), spend });
+            }
             Message::Report(id, Report::Log(line)) => {
                 emit(Event::NodeLog { node: self.name(id), line });
             }
@@ -372,6 +384,7 @@ impl<'a> Runner<'a> {
             request.registry.get(&node.stage).map(|stage| stage.descriptor().determinism);
         let before = request.store.lookup(&running.action.digest).map(|it| it.outputs().to_vec());
         let action = running.action.digest;
+        let spend = self.spends.get(&id).copied().unwrap_or_default();
         let info = ResultInfo {
             metrics: execution.success.metrics,
             duration_ms: execution.duration_ms,
@@ -379,7 +392,7 @@ impl<'a> Runner<'a> {
             determinism: determinism.map_or("unknown", |it| it.name()).to_owned(),
             environment: crate::environment::describe(&running.grant),
             log: execution.log,
-            cost_micro_usd: None,
+            cost_micro_usd: (!spend.is_empty()).then_some(spend.nano_usd / 1000),
             keeps: self.sources_of(id),
         };
         let output_bytes = execution.outputs.iter().map(|output| output.size).sum();
@@ -406,6 +419,7 @@ impl<'a> Runner<'a> {
             duration_ms: execution.duration_ms,
             output_bytes,
             unchanged,
+            spend,
         });
         self.executed.push(id);
         self.outputs.insert(id, Settled { action, outputs: execution.outputs });
@@ -426,6 +440,9 @@ impl<'a> Runner<'a> {
             // Stopped with the run: it neither failed nor finished.
             self.schedule.put_back(id);
             return;
+        }
+        if matches!(error, ExecutionError::Stage(StageError::BudgetReached { .. })) {
+            self.budget_reached = true;
         }
         let error = if stopped {
             let after_ms = self.request.graph.instances[id as usize].timeout_ms.unwrap_or(0);
@@ -507,13 +524,18 @@ impl<'a> Runner<'a> {
             Outcome::StoreTrouble
         } else if self.interrupted {
             Outcome::Interrupted
+        } else if self.budget_reached {
+            Outcome::BudgetReached
         } else if self.failed > 0 || self.skipped > 0 {
             Outcome::Failed
         } else {
             Outcome::Succeeded
         };
+        let mut spend = Spend::default();
+        self.spends.values().for_each(|it| spend.add(it));
         RunSummary {
             outcome,
+            spend,
             ran: self.executed.len() as u64,
             cached: cached + self.cached_later,
             failed: self.failed,

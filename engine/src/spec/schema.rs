@@ -51,7 +51,7 @@ pub fn schema(registry: &StageRegistry) -> Value {
                 "Named overlays over vars, teachers and nodes, chosen by `--profile`. Mappings are merged, anything else is replaced, `null` removes.",
             ),
             "teachers": described(
-                json!({ "type": "object", "additionalProperties": { "type": "object" } }),
+                json!({ "type": "object", "additionalProperties": { "$ref": "#/$defs/teacher" } }),
                 "Where text comes from, by name.",
             ),
             "nodes": described(
@@ -71,6 +71,7 @@ pub fn schema(registry: &StageRegistry) -> Value {
                 "properties": node_properties(&stages, &stage_help),
                 "allOf": conditions,
             },
+            "teacher": teacher(registry),
             "reference": { "type": "string", "pattern": "\\$\\{" },
             "whole_reference": { "type": "string", "pattern": "^\\$\\{[^{}]+\\}$" },
             "scalar": { "type": ["string", "number", "boolean"] },
@@ -172,18 +173,50 @@ fn node_properties(stages: &[&str], stage_help: &[String]) -> Value {
     })
 }
 
+/// Teachers: their kinds, and what each takes.
+fn teacher(registry: &StageRegistry) -> Value {
+    let kinds: Vec<_> = registry.teachers().map(|kind| kind.name).collect();
+    let help: Vec<_> =
+        registry.teachers().map(|kind| format!("- `{}`: {}", kind.name, kind.summary)).collect();
+    let kind = described(
+        or_reference(&json!({ "enum": kinds })),
+        &format!("What answers.\n\n{}", help.join("\n")),
+    );
+    let conditions: Vec<_> = registry
+        .teachers()
+        .map(|known| {
+            let (mut properties, required) = params_schema(known.params);
+            properties.insert("kind".to_owned(), Value::Bool(true));
+            json!({
+                "if": { "properties": { "kind": { "const": known.name } }, "required": ["kind"] },
+                "then": {
+                    "properties": properties,
+                    "required": required,
+                    "additionalProperties": false,
+                },
+            })
+        })
+        .collect();
+    json!({
+        "type": "object",
+        "required": ["kind"],
+        "properties": { "kind": kind },
+        "allOf": conditions,
+    })
+}
+
+/// The schema of each param, and the names of those that must be given.
+fn params_schema(params: &[Param]) -> (Map<String, Value>, Vec<&'static str>) {
+    let schemas = params.iter().map(|param| (param.name.to_owned(), param_schema(param)));
+    let required = params.iter().filter(|param| matches!(param.default, ParamDefault::Required));
+    (schemas.collect(), required.map(|param| param.name).collect())
+}
+
 /// What holds for nodes of one stage: its params, and only the fields and ports that it takes.
 fn condition(descriptor: &StageDescriptor) -> Value {
     let mut properties = Map::new();
     let mut required = vec![];
-    let mut params = Map::new();
-    let mut required_params = vec![];
-    for param in descriptor.params {
-        params.insert(param.name.to_owned(), param_schema(param));
-        if matches!(param.default, ParamDefault::Required) {
-            required_params.push(param.name);
-        }
-    }
+    let (params, required_params) = params_schema(descriptor.params);
     if !required_params.is_empty() {
         required.push("params");
     }
@@ -212,6 +245,27 @@ fn condition(descriptor: &StageDescriptor) -> Value {
             "inputs".to_owned(),
             json!({ "additionalProperties": false, "properties": inputs, "required": needed }),
         );
+    }
+    if !descriptor.prompts.is_empty() {
+        let slots = descriptor.prompts.iter();
+        let prompts: Map<_, _> = slots
+            .clone()
+            .map(|slot| (slot.name.to_owned(), described(json!({ "type": "string" }), slot.help)))
+            .collect();
+        let names: Vec<_> = slots.map(|slot| slot.name).collect();
+        required.push("prompts");
+        properties.insert(
+            "prompts".to_owned(),
+            or_whole_reference(&json!({
+                "type": "object",
+                "additionalProperties": false,
+                "properties": prompts,
+                "required": names,
+            })),
+        );
+    }
+    if descriptor.fields.contains(&NodeField::Teacher) {
+        required.push("teacher");
     }
     for field in NodeField::ALL {
         if !descriptor.fields.contains(&field) {

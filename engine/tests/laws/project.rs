@@ -193,6 +193,7 @@ static MIX: StageDescriptor = StageDescriptor {
         help: "",
     }]),
     params: &[],
+    prompts: &[],
     fields: &[NodeField::Files],
     determinism: Determinism::Bytes,
 };

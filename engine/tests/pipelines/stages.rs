@@ -8,7 +8,7 @@ use okapi_engine::load::{LoadRequest, load};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
-    ParamDefault, ParamType, Stage, StageDescriptor, StageRegistry,
+    ParamDefault, ParamType, PromptSlot, Stage, StageDescriptor, StageRegistry, TeacherKind,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
 use serde_json::Value;
@@ -53,6 +53,7 @@ static READ: StageDescriptor = StageDescriptor {
         param("path", ParamType::Source, ParamDefault::Absent),
         param("kind", ParamType::PortKind, ParamDefault::Value("\"file\"")),
     ],
+    prompts: &[],
     fields: &[],
     determinism: Determinism::Bytes,
 };
@@ -94,6 +95,7 @@ static TRAIN: StageDescriptor = StageDescriptor {
         param("extra", ParamType::Any, ParamDefault::Absent),
         Param { identity: false, ..param("log_every", POSITIVE, ParamDefault::Value("10")) },
     ],
+    prompts: &[],
     fields: &[NodeField::Seed],
     determinism: Determinism::Bytes,
 };
@@ -120,8 +122,30 @@ static JUDGE: StageDescriptor = StageDescriptor {
         help: "the scores",
     }]),
     params: &[param("count", POSITIVE, ParamDefault::Required)],
+    prompts: &[PromptSlot { name: "rate", variables: &[], help: "asks for a rating" }],
     fields: &[NodeField::Teacher, NodeField::Prompts],
     determinism: Determinism::Unknown,
+};
+
+static OPENAI: TeacherKind = TeacherKind {
+    name: "openai",
+    version: 2,
+    summary: "asks a server",
+    documentation: "Asks a server.",
+    params: &[
+        param("model", ParamType::String, ParamDefault::Required),
+        param("temperature", ParamType::Float { min: 0.0, max: 2.0 }, ParamDefault::Absent),
+        Param { identity: false, ..param("concurrency", POSITIVE, ParamDefault::Value("8")) },
+        Param { identity: false, ..param("api_key_env", ParamType::String, ParamDefault::Absent) },
+    ],
+};
+
+static OFFLINE: TeacherKind = TeacherKind {
+    name: "offline",
+    version: 1,
+    summary: "goes by rules",
+    documentation: "Goes by rules.",
+    params: &[],
 };
 
 /// `command` and the stages of this file.
@@ -130,6 +154,8 @@ pub(crate) fn registry() -> StageRegistry {
     for descriptor in [&READ, &TRAIN, &JUDGE] {
         registry.add(Box::new(Described(descriptor)));
     }
+    registry.add_teacher(&OFFLINE);
+    registry.add_teacher(&OPENAI);
     registry
 }
 
