@@ -158,6 +158,9 @@ Examples:
     /// Look after the store
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// The offline teacher: text by rules, without a model.
+    #[command(subcommand)]
+    Teacher(TeacherCommand),
     /// Write a small pipeline to begin with
     #[command(after_help = "\
 Writes okapi.yaml, its schema for editors, and .gitignore. Files that are there stay as they are,
@@ -204,6 +207,15 @@ pub(crate) struct OverlayArgs {
     pub(crate) overrides: Vec<String>,
 }
 
+/// An amount of money.
+fn usd(text: &str) -> Result<f64, String> {
+    let number = text.strip_prefix('$').unwrap_or(text).parse::<f64>();
+    number
+        .ok()
+        .filter(|usd| (0.0..1e9).contains(usd))
+        .ok_or_else(|| "write US dollars, such as 2.50".to_owned())
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
@@ -235,6 +247,10 @@ pub(crate) struct RunArgs {
     /// How long running commands get to end after Ctrl-C, seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub(crate) grace: u64,
+    /// The most that teachers may cost in this run, US dollars. At the limit the run ends with exit code 4;
+    /// what was answered is kept.
+    #[arg(long, value_name = "USD", value_parser = usd)]
+    pub(crate) budget: Option<f64>,
     /// How hard results are made to survive a power cut.
     #[arg(long, value_enum, default_value_t = DurabilityArg::Batch, value_name = "HOW")]
     pub(crate) durability: DurabilityArg,
@@ -464,4 +480,37 @@ pub(crate) struct InitArgs {
     /// Print what became of each file as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TeacherCommand {
+    /// Offer the offline teacher as an OpenAI-compatible server.
+    #[command(after_help = "\
+Chat completions, models, files and batches, below http://HOST:PORT/v1. There is no key to check: keep it on
+this machine. It is no language model: it answers what its rules cover.
+
+Example: okapi teacher serve --port 8080, and in a pipeline
+  teachers: {chat: {kind: openai, model: okapi-offline, base_url: 'http://127.0.0.1:8080/v1'}}")]
+    Serve {
+        /// Where to listen.
+        #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+        host: std::net::IpAddr,
+        /// The port; 0 takes one that is free.
+        #[arg(long, default_value_t = 8080, value_name = "N")]
+        port: u16,
+        /// The share of answers that are good; the others have mistakes, as a weaker teacher's would.
+        #[arg(long, default_value_t = 1.0, value_name = "0..1", value_parser = share)]
+        skill: f64,
+        /// The seed of its chance.
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        seed: i64,
+        /// How long every answer takes at least, milliseconds.
+        #[arg(long, default_value_t = 0, value_name = "MS")]
+        delay_ms: u64,
+    },
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    number.ok_or_else(|| "write a number from 0 to 1".to_owned())
 }

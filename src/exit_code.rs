@@ -11,6 +11,8 @@ pub(crate) enum ExitCode {
     BadUsage,
     /// The store cannot be read or written, or the events of a run cannot be.
     StoreTrouble,
+    /// Asking a teacher on would have gone over the budget.
+    BudgetReached,
     /// `plan --check`: something would run.
     WouldRun,
     /// Stopped by Ctrl-C or another signal.
@@ -24,6 +26,7 @@ impl From<ExitCode> for i32 {
             ExitCode::Failed => 1,
             ExitCode::BadUsage => 2,
             ExitCode::StoreTrouble => 3,
+            ExitCode::BudgetReached => 4,
             ExitCode::WouldRun => 10,
             ExitCode::Interrupted => 130,
         }

@@ -14,6 +14,7 @@ use okapi_engine::graph::Graph;
 use okapi_engine::graph_cache::{self, GraphKey};
 use okapi_engine::load::{LoadRequest, decode, load};
 use okapi_engine::machine::Machine;
+use okapi_engine::prompts;
 use okapi_engine::selection::{Selection, matching};
 use okapi_engine::stage::StageRegistry;
 
@@ -260,6 +261,9 @@ pub(crate) fn prepare(
         Some(graph) => graph,
         None => load_anew(global, arguments, &place, registry, Some((store, &key)))?,
     };
+    if was_kept {
+        report_prompts(global, arguments, &place, registry, &graph)?;
+    }
     let selection = select(&graph, targets)?;
     let sources = match digest_sources(store, &place.root, &graph, &selection) {
         Ok(sources) => sources,
@@ -334,7 +338,26 @@ pub(crate) fn check(
         overrides: &arguments.overrides,
         project_root: &place.root,
     };
-    load(request, registry)
+    let (graph, mut diagnostics) = load(request, registry);
+    let Some(graph) = graph else { return (None, diagnostics) };
+    let mistakes = prompts::check(&graph, registry, &place.root);
+    let graph = mistakes.is_empty().then_some(graph);
+    diagnostics.items.extend(mistakes);
+    (graph, diagnostics)
+}
+
+/// Checks the prompt files of a graph that was kept: they may have changed since.
+fn report_prompts(
+    global: &Global,
+    arguments: &OverlayArgs,
+    place: &Place,
+    registry: &StageRegistry,
+    graph: &Graph,
+) -> Result<(), Failure> {
+    match prompts::check(graph, registry, &place.root).is_empty() {
+        true => Ok(()),
+        false => load_anew(global, arguments, place, registry, None).map(|_| ()),
+    }
 }
 
 fn select(graph: &Graph, targets: &[String]) -> Result<Selection, Failure> {

@@ -16,6 +16,7 @@ mod runs;
 mod schema;
 mod show;
 mod stages;
+mod teacher;
 
 use crate::cli::{Cli, Command};
 use crate::exit_code::ExitCode;
@@ -39,6 +40,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Diff(arguments) => diff::diff(global, arguments),
         Command::Gc(arguments) => gc::gc(global, arguments),
         Command::Cache(command) => cache::cache(global, command),
+        Command::Teacher(command) => teacher::teacher(command),
         Command::Init(arguments) => init::init(arguments),
         Command::Completions { shell } => completions::completions(*shell),
     }

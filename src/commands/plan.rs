@@ -1,5 +1,6 @@
 //! `okapi plan`.
 
+use okapi_engine::estimate::Estimate;
 use okapi_engine::evaluate::evaluate;
 use okapi_engine::plan::{Plan, PlannedNode, Verdict, plan as make_plan};
 use okapi_engine::run_record;
@@ -31,7 +32,8 @@ pub(crate) fn plan(global: &Global, arguments: &PlanArgs) -> Result<ExitCode, Fa
     let question = loaded.question(&machine, &store);
     let evaluation = evaluate(&question);
     let previous = run_record::head(&store, &loaded.place.pipeline);
-    let plan = make_plan(&question, &evaluation, &previous);
+    let mut plan = make_plan(&question, &evaluation, &previous);
+    plan.add_estimates(&question, &evaluation, &registry, &loaded.place.root);
     if arguments.json {
         output::print_json(&plan)?;
     } else if arguments.check {
@@ -72,6 +74,7 @@ fn listing(plan: &Plan, all: bool) -> String {
                 format!("{}[{}]", node_of(first), format::count(group.len() as u64, "instance")),
                 first.reason.clone().unwrap_or_default(),
                 cost(group),
+                asked(group),
             ]);
             continue;
         }
@@ -81,6 +84,7 @@ fn listing(plan: &Plan, all: bool) -> String {
                 node.node.clone(),
                 node.reason.clone().unwrap_or_default(),
                 cost(std::slice::from_ref(node)),
+                asked(std::slice::from_ref(node)),
             ]);
         }
     }
@@ -95,6 +99,52 @@ fn cost(group: &[PlannedNode]) -> String {
         0 => total(),
         _ if known.is_empty() => "unknown".to_owned(),
         unknown => format!("{}, {unknown} unknown", total()),
+    }
+}
+
+/// What some instances would ask of teachers; empty if nothing.
+fn asked(group: &[PlannedNode]) -> String {
+    let estimates: Vec<_> = group.iter().filter_map(|node| node.estimate.as_ref()).collect();
+    if estimates.is_empty() {
+        return String::new();
+    }
+    let total = |of: fn(&Estimate) -> u64| estimates.iter().map(|estimate| of(estimate)).sum();
+    let bill = Bill {
+        requests: total(|it| it.requests),
+        recorded: total(|it| it.recorded),
+        tokens: total(|it| it.prompt_tokens + it.completion_tokens),
+        nano_usd: total(|it| it.nano_usd.unwrap_or(0)),
+        is_priced: estimates.iter().all(|it| it.nano_usd.is_some() || it.requests == 0),
+        is_counted: estimates.iter().all(|it| it.counted),
+    };
+    bill.text()
+}
+
+/// What would be asked of teachers, and what that would cost.
+struct Bill {
+    requests: u64,
+    recorded: u64,
+    tokens: u64,
+    nano_usd: u64,
+    is_priced: bool,
+    is_counted: bool,
+}
+
+impl Bill {
+    fn text(&self) -> String {
+        let about = if self.is_counted { "" } else { "about " };
+        let mut text = format!("{about}{}", format::count(self.requests, "request"));
+        if self.recorded > 0 {
+            text.push_str(&format!(" ({} more are recorded)", self.recorded));
+        }
+        if self.requests > 0 {
+            text.push_str(&format!(", about {} tokens", format::thousands(self.tokens)));
+            match self.is_priced {
+                true => text.push_str(&format!(", {}", format::money(self.nano_usd))),
+                false => text.push_str(", price unknown"),
+            }
+        }
+        text
     }
 }
 
@@ -124,6 +174,21 @@ fn summary(plan: &Plan) -> String {
     }
     if sums.saved_ms > 0 {
         line.push_str(&format!("; the cache saves {}", format::duration(sums.saved_ms)));
+    }
+    if sums.requests + sums.recorded > 0 {
+        let bill = Bill {
+            requests: sums.requests,
+            recorded: sums.recorded,
+            tokens: sums.prompt_tokens + sums.completion_tokens,
+            nano_usd: sums.nano_usd,
+            is_priced: sums.unpriced == 0,
+            is_counted: plan
+                .nodes
+                .iter()
+                .filter_map(|it| it.estimate.as_ref())
+                .all(|it| it.counted),
+        };
+        line.push_str(&format!("\nteachers: {}", bill.text()));
     }
     line.push('\n');
     line

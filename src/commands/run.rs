@@ -15,6 +15,7 @@ use okapi_engine::manifest::ManifestText;
 use okapi_engine::publish::publish;
 use okapi_engine::run::{Results, RunRequest, evaluate_for_run, run as run_engine};
 use okapi_engine::run_record::{self, RunEnd, RunInfo, RunRecord};
+use okapi_engine::spend::Spend;
 use okapi_engine::stage::StageRegistry;
 
 use crate::cli::{Global, RunArgs};
@@ -27,7 +28,7 @@ use crate::ui::progress::{self, Display};
 pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let place = project::locate_or_default(global, arguments.pipeline.pipeline.as_deref())?;
-    let registry = Arc::new(okapi_stages::registry());
+    let registry = Arc::new(okapi_stages::registry_with_budget(arguments.budget));
     let store = Arc::new(project::open_store(
         global,
         &place.root,
@@ -69,6 +70,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         failed: 0,
         skipped: 0,
         duration_ms: 0,
+        spend: Spend::default(),
         manifest: None,
     };
     let worked = work(arguments, &loaded, &store, registry, &machine, &mut reporter, &mut end);
@@ -92,6 +94,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
     Ok(match outcome {
         Outcome::Succeeded => ExitCode::Done,
         Outcome::Failed => ExitCode::Failed,
+        Outcome::BudgetReached => ExitCode::BudgetReached,
         Outcome::Interrupted => ExitCode::Interrupted,
         Outcome::StoreTrouble => ExitCode::StoreTrouble,
     })
@@ -138,6 +141,7 @@ fn work(
     end.cached = summary.cached;
     end.failed = summary.failed;
     end.skipped = summary.skipped;
+    end.spend = summary.spend;
     let results = Results { evaluation: &evaluation, later: &summary.later };
     let kept = keep_manifest(store, pipeline, &loaded.graph, results);
     end.manifest = kept.as_ref().ok().copied();
@@ -222,6 +226,7 @@ impl Reporter {
             failed: end.failed,
             skipped: end.skipped,
             duration_ms: end.duration_ms,
+            spend: end.spend,
         });
         let finished = self.record.finish(store, end);
         if let Some(error) = self.trouble {
@@ -286,7 +291,7 @@ fn keep_manifest(
 fn publishes(arguments: &RunArgs, outcome: Outcome) -> bool {
     let usable = match outcome {
         Outcome::Succeeded => true,
-        Outcome::Failed => arguments.keep_going,
+        Outcome::Failed | Outcome::BudgetReached => arguments.keep_going,
         Outcome::Interrupted | Outcome::StoreTrouble => false,
     };
     usable && !arguments.no_publish

@@ -53,6 +53,7 @@ fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Succeeded => "succeeded",
         Outcome::Failed => "failed",
+        Outcome::BudgetReached => "budget reached",
         Outcome::Interrupted => "interrupted",
         Outcome::StoreTrouble => "store trouble",
     }

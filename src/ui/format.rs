@@ -55,6 +55,30 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     Ok((number * 1024_f64.powi(power)) as u64)
 }
 
+/// A number with its thousands apart: `1,234,567`.
+pub(crate) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Billionths of a US dollar as dollars: cents from one dollar on, below it two digits that count.
+pub(crate) fn money(nano_usd: u64) -> String {
+    let usd = nano_usd as f64 / 1e9;
+    match nano_usd {
+        0 => "$0".to_owned(),
+        1_000_000_000.. => format!("${usd:.2}"),
+        10_000_000.. => format!("${usd:.3}"),
+        _ => format!("${usd:.6}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

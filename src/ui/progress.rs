@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use okapi_engine::event::{Event, Outcome};
+use okapi_engine::spend::Spend;
 
 use crate::cli::Progress;
 use crate::ui::format;
@@ -129,11 +130,12 @@ pub(super) fn describe(event: &Event, tally: Tally) -> Option<String> {
         Event::NodeCached { node, saved_ms, .. } => {
             format!("cached  {node}  [{settled}/{total}]  saved {}", format::duration(*saved_ms))
         }
-        Event::NodeFinished { node, duration_ms, output_bytes, unchanged, .. } => format!(
-            "done    {node}  [{settled}/{total}]  {}, {}{}",
+        Event::NodeFinished { node, duration_ms, output_bytes, unchanged, spend, .. } => format!(
+            "done    {node}  [{settled}/{total}]  {}, {}{}{}",
             format::duration(*duration_ms),
             format::size(*output_bytes),
-            if *unchanged { ", unchanged" } else { "" }
+            if *unchanged { ", unchanged" } else { "" },
+            spent(spend),
         ),
         Event::NodeWaiting { node, holder } => {
             format!("wait    {node}  {holder} is running the same")
@@ -165,17 +167,37 @@ pub(super) fn describe(event: &Event, tally: Tally) -> Option<String> {
             "stopping: {} still running; press Ctrl-C again to end them at once",
             format::count(*running, "node")
         ),
-        Event::RunFinished { outcome, ran, cached, failed, skipped, duration_ms } => {
+        Event::RunFinished { outcome, ran, cached, failed, skipped, duration_ms, spend } => {
             let mut line = summary(*outcome, *ran, *cached, *failed, *skipped, *duration_ms);
             if *cached > 0 && saved_ms > 0 {
                 line.push_str(&format!("; the cache saved about {}", format::duration(saved_ms)));
             }
-            line
+            line + &spent(spend)
         }
-        Event::RunStarted { .. } | Event::Cached { .. } | Event::NodeProgress { .. } => {
-            return None;
-        }
+        Event::RunStarted { .. }
+        | Event::Cached { .. }
+        | Event::NodeProgress { .. }
+        | Event::NodeSpend { .. } => return None,
     })
+}
+
+/// What was asked of teachers, as it is added to a line; empty if nothing was.
+pub(super) fn spent(spend: &Spend) -> String {
+    if spend.is_empty() {
+        return String::new();
+    }
+    let asked = spend.requests + spend.recorded;
+    let mut text = format!("; {}", format::count(asked, "request"));
+    if spend.recorded > 0 {
+        text.push_str(&format!(", {} of them answered from records", spend.recorded));
+    }
+    if spend.nano_usd > 0 {
+        text.push_str(&format!(", {}", format::money(spend.nano_usd)));
+    }
+    if spend.saved_nano_usd > 0 {
+        text.push_str(&format!(" (records saved {})", format::money(spend.saved_nano_usd)));
+    }
+    text
 }
 
 fn summary(
@@ -193,6 +215,7 @@ fn summary(
     line.push_str(&format!(" in {}", format::duration(duration_ms)));
     match outcome {
         Outcome::Succeeded | Outcome::Failed => line,
+        Outcome::BudgetReached => format!("stopped by the budget: {line}"),
         Outcome::Interrupted => format!("interrupted: {line}"),
         Outcome::StoreTrouble => format!("stopped by the store: {line}"),
     }

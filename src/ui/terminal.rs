@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 use okapi_engine::event::Event;
 
 use crate::ui::format;
-use crate::ui::progress::{Display, Tally, describe, is_trouble};
+use crate::ui::progress::{Display, Tally, describe, is_trouble, spent};
 
 /// More live lines than these would push each other off the screen.
 const MOST_LINES: usize = 12;
@@ -35,6 +35,8 @@ pub(crate) struct Terminal {
     skipped: u64,
     total: u64,
     saved_ms: u64,
+    /// What each running node has asked of teachers, as it is shown.
+    spends: BTreeMap<String, String>,
 }
 
 impl Terminal {
@@ -71,6 +73,7 @@ impl Terminal {
             skipped: 0,
             total: 0,
             saved_ms: 0,
+            spends: BTreeMap::new(),
         }
     }
 
@@ -84,6 +87,7 @@ impl Terminal {
     }
 
     fn end(&mut self, node: &str) {
+        self.spends.remove(node);
         self.hidden.retain(|(hidden, _)| hidden != node);
         if let Some(bar) = self.shown.remove(node) {
             bar.finish_and_clear();
@@ -177,8 +181,12 @@ impl Display for Terminal {
                 if let Some(bar) = self.shown.get(node) {
                     let rate = *done as f64 / bar.elapsed().as_secs_f64().max(0.001);
                     let of = total.map_or(String::new(), |total| format!("/{total}"));
-                    bar.set_message(format!("{done}{of} {unit}, {rate:.1}/s"));
+                    let spend = self.spends.get(node).map(String::as_str).unwrap_or_default();
+                    bar.set_message(format!("{done}{of} {unit}, {rate:.1}/s{spend}"));
                 }
+            }
+            Event::NodeSpend { node, spend } => {
+                self.spends.insert(node.clone(), spent(spend));
             }
             Event::NodeRetrying { node, .. } => self.end(node),
             Event::NodeFinished { node, .. } => {
@@ -312,6 +320,7 @@ mod tests {
             duration_ms: 1,
             output_bytes: 1,
             unchanged: false,
+            spend: Default::default(),
         }
     }
 

@@ -117,6 +117,7 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
         help: "the rows, or the content byte for byte",
     }]),
     params: &PARAMS,
+    prompts: &[],
     fields: &[],
     determinism: Determinism::Bytes,
 };
@@ -243,6 +244,7 @@ fn rows(declared: &Value) -> Result<Option<ImportOptions>, String> {
         PortKind::Prompts => RowKind::Prompts,
         PortKind::Questions => RowKind::Questions,
         PortKind::Rankings => RowKind::Rankings,
+        PortKind::Responses => RowKind::Responses,
         PortKind::Text if !mapping.is_empty() => RowKind::Text,
         other => {
             let given = ["fields", "format"].iter().find(|name| params.get(**name).is_some());

@@ -1,16 +1,41 @@
 //! The built-in stages beyond the engine's own `command`: adapters from ports and params to
 //! library calls. [`registry`] is the list.
 
+mod asking;
+mod describe;
 mod download;
+mod identify_language;
 mod import;
+mod judge;
 mod mix;
+mod rank;
+mod self_instruct;
+mod teachers;
+mod translate;
+
+use std::sync::Arc;
 
 use okapi_engine::stage::StageRegistry;
+use okapi_teacher::Teachers;
 
-/// Every stage that okapi has.
+/// Every stage and every kind of teacher that okapi has.
 pub fn registry() -> StageRegistry {
+    registry_with_budget(None)
+}
+
+/// The same; the teachers may cost so many US dollars in all.
+pub fn registry_with_budget(budget_usd: Option<f64>) -> StageRegistry {
+    let asked = Arc::new(Teachers::new(budget_usd));
     let mut registry = StageRegistry::with_builtin();
+    registry.add(Box::new(describe::Describe));
+    registry.add(Box::new(identify_language::IdentifyLanguage));
     registry.add(Box::new(import::Import));
+    registry.add(Box::new(judge::Judge(Arc::clone(&asked))));
     registry.add(Box::new(mix::Mix));
+    registry.add(Box::new(rank::Rank(Arc::clone(&asked))));
+    registry.add(Box::new(self_instruct::SelfInstruct(Arc::clone(&asked))));
+    registry.add(Box::new(translate::Translate(asked)));
+    registry.add_teacher(&teachers::OFFLINE);
+    registry.add_teacher(&teachers::OPENAI);
     registry
 }

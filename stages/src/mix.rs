@@ -38,7 +38,7 @@ static PARAMS: [Param; 7] = [
         ty: ParamType::PortKind,
         default: ParamDefault::Value("\"instructions\""),
         identity: true,
-        help: "what the rows are: instructions, prompts, questions or rankings",
+        help: "what the rows are: instructions, prompts, questions, rankings or responses",
     },
     Param {
         name: "order",
@@ -84,8 +84,13 @@ static PARAMS: [Param; 7] = [
     },
 ];
 
-const KINDS: [PortKind; 4] =
-    [PortKind::Instructions, PortKind::Prompts, PortKind::Questions, PortKind::Rankings];
+const KINDS: [PortKind; 5] = [
+    PortKind::Instructions,
+    PortKind::Prompts,
+    PortKind::Questions,
+    PortKind::Rankings,
+    PortKind::Responses,
+];
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "mix",
@@ -104,6 +109,7 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
         OutputPort { name: "rest", kind: OutputKind::Param("kind"), help: "the rows left" },
     ]),
     params: &PARAMS,
+    prompts: &[],
     fields: &[NodeField::Seed],
     determinism: Determinism::Bytes,
 };
@@ -149,6 +155,7 @@ fn options(declared: &Value) -> Result<MixOptions, String> {
         Some(PortKind::Prompts) => RowKind::Prompts,
         Some(PortKind::Questions) => RowKind::Questions,
         Some(PortKind::Rankings) => RowKind::Rankings,
+        Some(PortKind::Responses) => RowKind::Responses,
         _ => {
             let names: Vec<_> = KINDS.iter().map(|kind| kind.name()).collect();
             return Err(format!("`kind` must be one of {}", names.join(", ")));

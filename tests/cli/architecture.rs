@@ -12,9 +12,13 @@ fn crates_depend_one_way() {
         ("okapi-stages", "okapi-cache"),
         ("okapi-stages", "okapi-data"),
         ("okapi-stages", "okapi-engine"),
+        ("okapi-stages", "okapi-teacher"),
+        ("okapi-teacher", "okapi-cache"),
+        ("okapi-teacher", "okapi-data"),
         ("okapi", "okapi-cache"),
         ("okapi", "okapi-engine"),
         ("okapi", "okapi-stages"),
+        ("okapi", "okapi-teacher"),
     ]);
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])

@@ -8,6 +8,7 @@ mod collection;
 mod command_line;
 mod commands;
 mod crash;
+mod describes;
 mod downloads;
 mod failures;
 mod full_disk;

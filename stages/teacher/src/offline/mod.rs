@@ -1,7 +1,122 @@
-//! The offline teacher's world, and how languages speak of it.
+//! A teacher without a model: rules over a small closed world.
+//!
+//! It writes tasks, translates, answers, ranks and judges, in 31 languages, as far as its
+//! [`PhraseBook`]s reach, and no further. It is no language model. It is there so that a whole
+//! pipeline can run, learn something that can be measured, and be tested, with no key, no network and
+//! no GPU. The same request always gets the same answer.
+//!
+//! With a `skill` below 1 it makes mistakes on purpose, so that there is something to rank.
 
+mod chance;
 mod phrase_book;
+mod response;
+mod task;
+mod wanted;
 mod world;
+mod writer;
+
+use serde_json::{Map, Value};
+
+use self::chance::Chance;
+use self::wanted::{Parts, Wanted, wanted};
+use crate::request::{Answer, Finish, Request, Usage, estimated_tokens};
+use crate::teacher::{Answering, Teacher};
 
 pub use phrase_book::{BadPhraseBook, Phrase, PhraseBook, Section, Slots};
 pub use world::{Fact, World};
+
+/// The offline teacher.
+#[derive(Debug, Clone, Copy)]
+pub struct Offline {
+    skill: f64,
+    seed: i64,
+}
+
+impl Offline {
+    /// A teacher that is right in a share of `skill` of what it does, and in all of it with 1.
+    pub fn new(skill: f64, seed: i64) -> Offline {
+        Offline { skill, seed }
+    }
+
+    /// Answers a request.
+    pub fn reply(&self, request: &Request) -> String {
+        let messages: Vec<&str> = request.messages.iter().map(|it| it.content.as_str()).collect();
+        let moment = (self.seed, request.sample, request.attempt);
+        let mut chance = Chance::of(&format!("{moment:?} {}", messages.join("\u{1}")));
+        match wanted(&request.messages) {
+            Wanted::Tasks { first, last } => writer::write(first, last, self.skill, &mut chance),
+            Wanted::Translation { object, language } => {
+                let values: Map<String, Value> = object
+                    .into_iter()
+                    .map(|(key, value)| match value {
+                        Value::String(text) => {
+                            (key, response::translate(&text, language.code).into())
+                        }
+                        other => (key, other),
+                    })
+                    .collect();
+                self.slip(Value::Object(values).to_string(), &mut chance)
+            }
+            Wanted::PartsInEnglish(parts) => in_english(&parts),
+            Wanted::Ranking(parts) => {
+                let ranks = response::rank(&parts, self.skill, &mut chance);
+                let line =
+                    |(place, rank): (usize, &usize)| format!("Response {}: {rank}", place + 1);
+                ranks.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
+            }
+            Wanted::Judgement(parts) => response::judge(&parts, self.skill, &mut chance),
+            Wanted::Answer { instruction, input } => {
+                response::answer(&instruction, &input, self.skill, &mut chance)
+            }
+        }
+    }
+
+    /// Sometimes adds what was not asked for, as models do: whoever asks has to notice.
+    fn slip(&self, text: String, chance: &mut Chance) -> String {
+        match chance.happens((1.0 - self.skill) / 4.0) {
+            true => format!("Here is the translation:\n{text}"),
+            false => text,
+        }
+    }
+}
+
+/// The parts in English, between the same tags.
+fn in_english(parts: &Parts) -> String {
+    let english = |text: &str| response::translate(text, "en");
+    let input = match parts.input.as_str() {
+        "" => "<empty>".to_owned(),
+        input => english(input),
+    };
+    let mut text = format!(
+        "<instruction>\n{}\n</instruction>\n<input>\n{input}\n</input>",
+        english(&parts.instruction)
+    );
+    for (place, response) in parts.responses.iter().enumerate() {
+        let number = place + 1;
+        let response = english(response);
+        text.push_str(&format!("\n<response {number}>\n{response}\n</response {number}>"));
+    }
+    text
+}
+
+impl Teacher for Offline {
+    fn answer<'a>(&'a self, request: &'a Request) -> Answering<'a> {
+        Box::pin(async move {
+            let text = self.reply(request);
+            let usage = Usage {
+                prompt_tokens: request.estimated_tokens(),
+                completion_tokens: estimated_tokens(&text),
+                cached_tokens: 0,
+                estimated: true,
+            };
+            Ok(Answer {
+                text,
+                finish: Finish::Stop,
+                usage,
+                model: None,
+                fingerprint: None,
+                stated_usd: None,
+            })
+        })
+    }
+}

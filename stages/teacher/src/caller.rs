@@ -1,0 +1,451 @@
+//! Every call is paid once: a teacher, and around it the records of what was answered before.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use okapi_cache::{Digest, RecordCache};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::{Notify, OnceCell};
+
+use crate::budget::Budget;
+use crate::pricing::{Price, cost};
+use crate::request::{Answer, Request};
+use crate::teacher::{Teacher, TeacherError};
+
+/// What is kept of a call: a JSON object in the record cache, under [`Request::digest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The version of this form: 1.
+    pub record: u32,
+    /// What was answered.
+    pub answer: Answer,
+    /// What it cost, billionths of a US dollar.
+    pub nano_usd: u64,
+    /// When, seconds since 1970.
+    pub at: u64,
+}
+
+/// The version of [`Record`].
+const VERSION: u32 = 1;
+
+impl Record {
+    /// Reads a record. One that cannot be read counts as missing.
+    pub fn parse(bytes: &[u8]) -> Option<Record> {
+        let record: Record = serde_json::from_slice(bytes).ok()?;
+        (record.record == VERSION).then_some(record)
+    }
+}
+
+/// What was asked and what it cost, since it was last taken.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    costs: Mutex<Costs>,
+}
+
+/// Requests, tokens, money.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Costs {
+    /// Requests that the teacher answered.
+    pub requests: u64,
+    /// Requests that were answered from records.
+    pub recorded: u64,
+    /// Tokens read.
+    pub prompt_tokens: u64,
+    /// Tokens written.
+    pub completion_tokens: u64,
+    /// What the requests cost, billionths of a US dollar.
+    pub nano_usd: u64,
+    /// What the answers from records had cost.
+    pub saved_nano_usd: u64,
+}
+
+impl Ledger {
+    /// Takes what has been added since the last time.
+    pub fn take(&self) -> Costs {
+        std::mem::take(&mut *lock(&self.costs))
+    }
+
+    fn add(&self, asked: &Asked, nano_usd: u64) {
+        let mut costs = lock(&self.costs);
+        if asked.recorded {
+            costs.recorded += 1;
+            costs.saved_nano_usd += nano_usd;
+        } else {
+            costs.requests += 1;
+            costs.prompt_tokens += asked.answer.usage.prompt_tokens;
+            costs.completion_tokens += asked.answer.usage.completion_tokens;
+            costs.nano_usd += nano_usd;
+        }
+    }
+}
+
+/// Tells whoever asks to stop: first no new calls, then not even waiting for those on their way.
+#[derive(Debug, Default)]
+pub struct Stop {
+    requested: AtomicBool,
+    at_once: AtomicBool,
+    now: Notify,
+}
+
+impl Stop {
+    /// No new calls.
+    pub fn request(&self) {
+        self.requested.store(true, Ordering::Release);
+    }
+
+    /// Calls on their way are given up.
+    pub fn at_once(&self) {
+        self.request();
+        self.at_once.store(true, Ordering::Release);
+        self.now.notify_waiters();
+    }
+
+    /// Whether no new calls are to be made.
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Acquire)
+    }
+
+    async fn wait(&self) {
+        loop {
+            let notified = self.now.notified();
+            if self.at_once.load(Ordering::Acquire) {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// An answer, and whether it was recorded before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// The answer.
+    pub answer: Answer,
+    /// Whether nobody had to be asked.
+    pub recorded: bool,
+}
+
+type InFlight = Arc<Mutex<BTreeMap<Digest, Arc<OnceCell<Record>>>>>;
+
+/// What a [`Caller`] is made of.
+pub struct CallerParts<'a> {
+    /// Who answers.
+    pub teacher: &'a dyn Teacher,
+    /// What of it determines its answers.
+    pub identity: &'a Value,
+    /// What it takes.
+    pub price: Option<Price>,
+    /// What may be spent.
+    pub budget: &'a Budget,
+    /// What was answered before.
+    pub records: &'a RecordCache,
+    /// Where costs are written down.
+    pub ledger: &'a Ledger,
+    /// How long its answers were so far.
+    pub experience: &'a Experience,
+    /// Raised when the run is being stopped.
+    pub stop: &'a Stop,
+}
+
+/// Asks a teacher what is not recorded yet.
+pub struct Caller<'a> {
+    parts: CallerParts<'a>,
+    writer: RecordWriter,
+    /// Requests whose answers are on their way or not in the log yet: who asks the same waits.
+    in_flight: InFlight,
+}
+
+/// How long a teacher's answers were so far, for what the next one may cost.
+#[derive(Debug, Default)]
+pub struct Experience {
+    /// Calls, and tokens written.
+    seen: Mutex<(u64, u64)>,
+}
+
+impl Experience {
+    fn add(&self, written: u64) {
+        let mut seen = lock(&self.seen);
+        seen.0 += 1;
+        seen.1 += written;
+    }
+
+    /// Tokens of an answer, on average.
+    fn expected(&self) -> u64 {
+        let (calls, written) = *lock(&self.seen);
+        written.checked_div(calls).unwrap_or(USUAL_ANSWER)
+    }
+}
+
+/// Where new records go; they are added to the log together, in a thread of their own.
+struct RecordWriter {
+    sender: Sender<(Digest, Vec<u8>)>,
+    broken: Arc<Mutex<Option<String>>>,
+}
+
+/// What a call writes where nothing is known of it yet.
+const USUAL_ANSWER: u64 = 256;
+
+impl Caller<'_> {
+    /// Makes a caller and hands it to `work`. When this returns, every answer is in the log and
+    /// durable.
+    ///
+    /// # Errors
+    /// When records cannot be kept.
+    pub fn with<T>(
+        parts: CallerParts<'_>,
+        work: impl FnOnce(&Caller<'_>) -> T,
+    ) -> Result<T, TeacherError> {
+        let (sender, receiver) = channel();
+        let broken = Arc::new(Mutex::new(None));
+        let in_flight = InFlight::default();
+        let records = parts.records;
+        let result = std::thread::scope(|scope| {
+            let (broken_there, in_flight_there) = (Arc::clone(&broken), Arc::clone(&in_flight));
+            scope.spawn(move || write(records, &receiver, &in_flight_there, &broken_there));
+            let writer = RecordWriter { sender, broken: Arc::clone(&broken) };
+            let caller = Caller { parts, writer, in_flight };
+            // The caller goes before the scope ends, and with it the writer's last sender.
+            work(&caller)
+        });
+        match lock(&broken).take() {
+            Some(message) => Err(TeacherError::Records { message }),
+            None => Ok(result),
+        }
+    }
+
+    /// The answer to a request: the recorded one, or else the teacher's.
+    ///
+    /// # Errors
+    /// As [`TeacherError`] says.
+    pub async fn ask(&self, request: &Request) -> Result<Asked, TeacherError> {
+        let digest = request.digest(self.parts.identity);
+        let cell = Arc::clone(lock(&self.in_flight).entry(digest).or_default());
+        let mut called = false;
+        let found = cell
+            .get_or_try_init(async || {
+                if let Some(record) = self.recorded(&digest)? {
+                    // Nothing is on its way to the log that would take this out again.
+                    lock(&self.in_flight).remove(&digest);
+                    return Ok(record);
+                }
+                called = true;
+                self.call(request, digest).await
+            })
+            .await;
+        let record = match found {
+            Ok(record) => record.clone(),
+            Err(error) => {
+                lock(&self.in_flight).remove(&digest);
+                return Err(error);
+            }
+        };
+        let asked = Asked { answer: record.answer, recorded: !called };
+        self.parts.ledger.add(&asked, record.nano_usd);
+        Ok(asked)
+    }
+
+    fn recorded(&self, digest: &Digest) -> Result<Option<Record>, TeacherError> {
+        let found = self.parts.records.lookup(digest);
+        let found = found.map_err(|error| TeacherError::Records { message: error.to_string() })?;
+        Ok(found.and_then(|bytes| Record::parse(&bytes)))
+    }
+
+    async fn call(&self, request: &Request, digest: Digest) -> Result<Record, TeacherError> {
+        if self.parts.stop.is_requested() {
+            return Err(TeacherError::Cancelled);
+        }
+        if let Some(message) = lock(&self.writer.broken).clone() {
+            return Err(TeacherError::Records { message });
+        }
+        let reservation = self.parts.budget.reserve(self.expected_cost(request))?;
+        let answer = tokio::select! {
+            biased;
+            answer = self.parts.teacher.answer(request) => answer?,
+            () = self.parts.stop.wait() => return Err(TeacherError::Cancelled),
+        };
+        let nano_usd = cost(&answer, self.parts.price.as_ref());
+        reservation.spend(nano_usd);
+        self.parts.experience.add(answer.usage.completion_tokens);
+        let at = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let record = Record { record: VERSION, answer, nano_usd, at };
+        let bytes = serde_json::to_vec(&record)
+            .map_err(|error| TeacherError::Records { message: error.to_string() })?;
+        // The writer lives as long as this; if it has stopped, it has said why.
+        let _ = self.writer.sender.send((digest, bytes));
+        Ok(record)
+    }
+
+    /// What a call may cost: as long an answer as the others on average.
+    fn expected_cost(&self, request: &Request) -> u64 {
+        let Some(price) = &self.parts.price else { return 0 };
+        let usage = crate::request::Usage {
+            prompt_tokens: request.estimated_tokens(),
+            completion_tokens: self.parts.experience.expected(),
+            cached_tokens: 0,
+            estimated: true,
+        };
+        price.nano_usd(&usage)
+    }
+}
+
+/// Adds records to the log, as many together as have come meanwhile.
+fn write(
+    records: &RecordCache,
+    receiver: &Receiver<(Digest, Vec<u8>)>,
+    in_flight: &InFlight,
+    broken: &Mutex<Option<String>>,
+) {
+    while let Ok(first) = receiver.recv() {
+        let batch: Vec<_> = std::iter::once(first).chain(receiver.try_iter()).collect();
+        if let Err(error) = records.add(&batch) {
+            *lock(broken) = Some(error.to_string());
+            return;
+        }
+        let mut in_flight = lock(in_flight);
+        for (digest, _) in &batch {
+            in_flight.remove(digest);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use futures_util::future::join_all;
+    use okapi_cache::{Access, Durability, Store};
+    use serde_json::json;
+
+    use super::*;
+    use crate::request::{Finish, Usage};
+    use crate::teacher::Answering;
+
+    /// Answers with the number of the call, after a while.
+    #[derive(Default)]
+    struct Counting {
+        calls: AtomicU64,
+    }
+
+    impl Teacher for Counting {
+        fn answer<'a>(&'a self, _: &'a Request) -> Answering<'a> {
+            Box::pin(async {
+                let call = self.calls.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                let usage =
+                    Usage { prompt_tokens: 1000, completion_tokens: 1000, ..Usage::default() };
+                Ok(Answer {
+                    text: call.to_string(),
+                    finish: Finish::Stop,
+                    usage,
+                    model: None,
+                    fingerprint: None,
+                    stated_usd: None,
+                })
+            })
+        }
+    }
+
+    struct Desk {
+        store: Store,
+        teacher: Counting,
+        identity: Value,
+        budget: Budget,
+        experience: Experience,
+        ledger: Ledger,
+        stop: Stop,
+    }
+
+    impl Desk {
+        fn new(folder: &std::path::Path, budget: Option<f64>) -> Desk {
+            Desk {
+                store: Store::open(folder, Access::ReadWrite, Durability::Batch).unwrap(),
+                teacher: Counting::default(),
+                identity: json!({ "kind": "counting" }),
+                budget: Budget::new(budget),
+                experience: Experience::default(),
+                ledger: Ledger::default(),
+                stop: Stop::default(),
+            }
+        }
+
+        fn ask(&self, prompts: &[&str]) -> Vec<Result<Asked, TeacherError>> {
+            let parts = CallerParts {
+                teacher: &self.teacher,
+                identity: &self.identity,
+                price: Some(Price { input: 1.0, cached_input: None, output: 1.0 }),
+                budget: &self.budget,
+                records: self.store.records(),
+                ledger: &self.ledger,
+                experience: &self.experience,
+                stop: &self.stop,
+            };
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            Caller::with(parts, |caller| {
+                runtime.block_on(join_all(prompts.iter().map(|prompt| async {
+                    let request = Request::new(*prompt);
+                    caller.ask(&request).await
+                })))
+            })
+            .unwrap()
+        }
+    }
+
+    #[test]
+    fn what_was_answered_is_not_asked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::new(folder.path(), None);
+        let first = desk.ask(&["a", "b", "a", "a"]);
+        assert_eq!(desk.teacher.calls.load(Ordering::Relaxed), 2);
+        let text = |asked: &Result<Asked, TeacherError>| asked.clone().unwrap().answer.text;
+        assert_eq!(text(&first[0]), text(&first[2]));
+        let costs = desk.ledger.take();
+        assert_eq!((costs.requests, costs.recorded, costs.nano_usd), (2, 2, 4_000_000));
+        drop(desk);
+
+        let desk = Desk::new(folder.path(), None);
+        let second = desk.ask(&["b", "c"]);
+        assert_eq!(desk.teacher.calls.load(Ordering::Relaxed), 1);
+        assert_eq!(text(&second[0]), text(&first[1]));
+        let costs = desk.ledger.take();
+        assert_eq!((costs.requests, costs.recorded, costs.saved_nano_usd), (1, 1, 2_000_000));
+        assert_eq!(desk.ledger.take(), Costs::default());
+    }
+
+    #[test]
+    fn a_budget_ends_the_calls_and_keeps_what_was_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        // A call costs 0.002 dollars; at first 0.00026 are expected.
+        let desk = Desk::new(folder.path(), Some(0.005));
+        for (prompt, is_answered) in [("a", true), ("b", true), ("c", false), ("a", true)] {
+            let asked = desk.ask(&[prompt]).remove(0);
+            match asked {
+                Ok(_) => assert!(is_answered, "{prompt}"),
+                Err(error) => {
+                    assert!(matches!(error, TeacherError::Budget { .. }) && !is_answered);
+                }
+            }
+        }
+        assert_eq!(desk.budget.spent_nano_usd(), 4_000_000);
+    }
+
+    #[test]
+    fn after_a_stop_only_records_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::new(folder.path(), None);
+        desk.ask(&["a"]);
+        desk.stop.request();
+        let asked = desk.ask(&["a", "b"]);
+        assert!(asked[0].is_ok());
+        assert!(matches!(asked[1], Err(TeacherError::Cancelled)));
+    }
+}

@@ -1,0 +1,227 @@
+//! Answers, translations, and what answers are worth.
+
+use super::chance::Chance;
+use super::phrase_book::{Phrase, PhraseBook, Section};
+use super::task::{self, Solution};
+use super::wanted::Parts;
+
+/// A text that was read: the language, and what it says.
+struct Reading {
+    book: &'static PhraseBook,
+    phrases: Vec<Phrase>,
+}
+
+/// Reads a text in whatever language it is.
+fn read(text: &str) -> Option<Reading> {
+    PhraseBook::all()
+        .iter()
+        .find_map(|book| Some(Reading { book, phrases: book.read(text)? }))
+        .filter(|reading| !reading.phrases.is_empty())
+}
+
+/// The task in what was read, with its answer, and whether the bare answer is wanted.
+struct Question {
+    book: &'static PhraseBook,
+    task: Phrase,
+    solution: Solution,
+    wants_short: bool,
+}
+
+fn question(instruction: &str, input: &str) -> Option<Question> {
+    let whole =
+        if input.is_empty() { instruction.to_owned() } else { format!("{instruction} {input}") };
+    let Reading { book, phrases } = read(&whole)?;
+    let task = phrases.iter().find(|phrase| task::kind_of(phrase).is_some())?.clone();
+    let solution = task::solve(&task)?;
+    let wants_short = phrases
+        .iter()
+        .any(|phrase| phrase.section == Section::Format && phrase.name.starts_with("short"));
+    Some(Question { book, task, solution, wants_short })
+}
+
+/// A solution as text.
+fn say(solution: &Solution, book: &PhraseBook, short: bool) -> Option<String> {
+    if short && !solution.items.is_empty() {
+        return book.say_items(&solution.items);
+    }
+    book.say(&solution.sentence)
+}
+
+/// Says a text in another language: sentences of the phrase books, or lists of their words. What is
+/// neither is left as it is.
+pub(crate) fn translate(text: &str, language: &str) -> String {
+    let Some(target) = PhraseBook::of(language) else { return text.to_owned() };
+    let whole = || target.say_all(&read(text)?.phrases);
+    let items = || {
+        let read = |book: &PhraseBook| book.read_items(text.trim());
+        target.say_items(&PhraseBook::all().iter().find_map(read)?)
+    };
+    whole().or_else(items).unwrap_or_else(|| text.to_owned())
+}
+
+/// Answers an instruction, well in a share of `skill` of the cases.
+pub(crate) fn answer(instruction: &str, input: &str, skill: f64, chance: &mut Chance) -> String {
+    let Some(question) = question(instruction, input) else {
+        return "I am a small program without a language model, and I do not know how to answer this."
+            .to_owned();
+    };
+    let Question { book, task, solution, wants_short } = &question;
+    let say = |solution: &Solution, book: &PhraseBook, short: bool| {
+        say(solution, book, short).unwrap_or_default()
+    };
+    if chance.happens(skill) {
+        return say(solution, book, *wants_short);
+    }
+    // The ways in which answers go wrong, from nearly right to useless.
+    match chance.below(5) {
+        0 => say(solution, book, !wants_short),
+        1 => say(&task::mistake(task, solution, chance), book, *wants_short),
+        2 => {
+            let other = if book.language == "en" { "de" } else { "en" };
+            PhraseBook::of(other).map(|other| say(solution, other, false)).unwrap_or_default()
+        }
+        3 => {
+            let said = say(solution, book, false);
+            let words: Vec<&str> = said.split_whitespace().collect();
+            chance.some(&words, words.len()).join(" ")
+        }
+        _ => {
+            let words: Vec<&str> = instruction.split_whitespace().take(4).collect();
+            words.join(" ")
+        }
+    }
+}
+
+/// What a response is worth, from 0 (empty) to 6 (right, as it was asked for).
+fn worth(question: Option<&Question>, response: &str) -> u32 {
+    let response = response.trim();
+    if response.is_empty() {
+        return 0;
+    }
+    let Some(Question { book, task, solution, wants_short }) = question else { return 1 };
+    let said = |short: bool| say(solution, book, short);
+    if said(*wants_short).as_deref() == Some(response) {
+        return 6;
+    }
+    if said(!wants_short).as_deref() == Some(response) {
+        return 5;
+    }
+    let kind = task::kind_of(task).unwrap_or_default();
+    let other_language = read(response);
+    match &other_language {
+        Some(reading) if reading.book.language == book.language => {
+            let on_task = reading.phrases.iter().any(|it| it.name == format!("{kind}_say"));
+            if on_task { 4 } else { 2 }
+        }
+        // Right perhaps, but not in the language of the question.
+        Some(_) => 3,
+        None if book.read_items(response).is_some() => 4,
+        None => {
+            let right = said(false).unwrap_or_default();
+            let words: Vec<&str> = right.split_whitespace().collect();
+            let shared = response.split_whitespace().filter(|word| words.contains(word)).count();
+            if shared * 2 > words.len() { 2 } else { 1 }
+        }
+    }
+}
+
+/// Ranks responses: 1 for the best. Equal ones are told apart by chance; with a `skill` below 1,
+/// neighbours are sometimes confused, more often in favour of the one that comes first.
+pub(crate) fn rank(parts: &Parts, skill: f64, chance: &mut Chance) -> Vec<usize> {
+    let question = question(&parts.instruction, &parts.input);
+    let mut order: Vec<(u32, usize, usize)> = parts
+        .responses
+        .iter()
+        .enumerate()
+        .map(|(place, response)| {
+            (worth(question.as_ref(), response), Chance::of(response).below(1 << 30), place)
+        })
+        .collect();
+    order.sort_by(|one, other| other.cmp(one));
+    for place in 1..order.len() {
+        let share = (1.0 - skill) * if order[place].2 < order[place - 1].2 { 0.75 } else { 0.25 };
+        if chance.happens(share) {
+            order.swap(place - 1, place);
+        }
+    }
+    let mut ranks = vec![0; order.len()];
+    for (rank, (_, _, place)) in order.iter().enumerate() {
+        ranks[*place] = rank + 1;
+    }
+    ranks
+}
+
+/// Judges one response: an explanation and a rating from 1 to 3.
+pub(crate) fn judge(parts: &Parts, skill: f64, chance: &mut Chance) -> String {
+    let response = parts.responses.first().map(String::as_str).unwrap_or_default();
+    let question = question(&parts.instruction, &parts.input);
+    let worth = worth(question.as_ref(), response);
+    let (why, mut rating) = match worth {
+        6 => ("The response answers the instruction correctly and in the form asked for.", 3),
+        5 => ("The response is correct, but not in the form asked for.", 2),
+        4 => ("The response is on the subject, but wrong.", 2),
+        3 => ("The response is not in the language of the instruction.", 1),
+        2 => ("The response is hard to understand.", 1),
+        1 => ("The response has little to do with the instruction.", 1),
+        _ => ("The response is empty.", 1),
+    };
+    if chance.happens((1.0 - skill) / 2.0) {
+        rating = 1 + chance.below(3);
+    }
+    format!("{why}\nRating: [[{rating}]]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(instruction: &str, responses: &[&str]) -> Parts {
+        Parts {
+            instruction: instruction.to_owned(),
+            input: String::new(),
+            responses: responses.iter().map(|it| (*it).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn answers_come_in_the_language_and_the_form_of_the_question() {
+        let mut chance = Chance::of("x");
+        for (asked, expected) in [
+            ("How much is 2 plus 3?", "The sum is 5."),
+            ("How much is 2 plus 3? Write only the answer and nothing else.", "5"),
+            ("Wie viel ist 2 plus 3?", "Die Summe ist 5."),
+        ] {
+            assert_eq!(answer(asked, "", 1.0, &mut chance), expected);
+        }
+        let poem = answer("Write a poem.", "", 1.0, &mut chance);
+        assert!(poem.contains("without a language model"), "{poem}");
+    }
+
+    #[test]
+    fn better_responses_rank_higher() {
+        let asked = "How much is 2 plus 3? Write only the answer and nothing else.";
+        let responses = ["", "7", "banana of zzz", "5", "The sum is 5.", "Die Summe ist 5."];
+        let ranks = rank(&parts(asked, &responses), 1.0, &mut Chance::of("x"));
+        assert_eq!(ranks, [6, 3, 5, 1, 2, 4]);
+        for (response, rating) in [("5", 3), ("The sum is 5.", 2), ("Die Summe ist 5.", 1)] {
+            let said = judge(&parts(asked, &[response]), 1.0, &mut Chance::of("x"));
+            assert!(said.ends_with(&format!("Rating: [[{rating}]]")), "{said}");
+        }
+    }
+
+    #[test]
+    fn little_skill_gives_many_mistakes() {
+        let right = |skill: f64| {
+            (0..200)
+                .filter(|n| {
+                    let asked = format!("How much is {n} plus 3?");
+                    let mut chance = Chance::of(&asked);
+                    answer(&asked, "", skill, &mut chance) == format!("The sum is {}.", n + 3)
+                })
+                .count()
+        };
+        assert_eq!(right(1.0), 200);
+        assert!((70..130).contains(&right(0.5)), "{}", right(0.5));
+        assert!(right(0.0) < 20, "{}", right(0.0));
+    }
+}

@@ -1,0 +1,237 @@
+//! The teachers of a run, each made once: what is shared by all nodes that name one is its limits, its
+//! connections, and the budget.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use okapi_cache::canonical_json;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::budget::Budget;
+use crate::caller::Experience;
+use crate::limits::Limits;
+use crate::offline::Offline;
+use crate::openai::batch::Batches;
+use crate::openai::{OpenAi, OpenAiConfig, Sampling};
+use crate::pricing::Price;
+use crate::teacher::{Teacher, TeacherError};
+
+/// All teachers that a process asks.
+pub struct Teachers {
+    /// Made when the first teacher is asked.
+    runtime: OnceLock<Result<Runtime, String>>,
+    budget: Budget,
+    endpoints: Mutex<BTreeMap<String, Arc<Endpoint>>>,
+}
+
+/// One teacher, ready to be asked.
+pub struct Endpoint {
+    kind: Kind,
+    identity: Value,
+    price: Option<Price>,
+    experience: Experience,
+}
+
+enum Kind {
+    Offline(Offline),
+    Live(Box<OpenAi>),
+    /// The batch endpoint of a server.
+    Batch(Arc<OpenAi>),
+}
+
+impl Teachers {
+    /// No teacher yet, and a budget in US dollars for all that come.
+    pub fn new(budget_usd: Option<f64>) -> Teachers {
+        Teachers {
+            runtime: OnceLock::new(),
+            budget: Budget::new(budget_usd),
+            endpoints: Mutex::default(),
+        }
+    }
+
+    fn runtime(&self) -> Result<&Runtime, TeacherError> {
+        // Connections live in these threads; the work itself is done by whoever asks.
+        let make = || {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .thread_name("teachers")
+                .enable_all()
+                .build()
+                .map_err(|error| error.to_string())
+        };
+        self.runtime.get_or_init(make).as_ref().map_err(|error| TeacherError::Unusable {
+            message: format!("no threads can be started: {error}"),
+            hint: None,
+        })
+    }
+
+    /// The budget.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Drives a future, in this thread.
+    ///
+    /// # Errors
+    /// When the system gives no threads for connections.
+    pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, TeacherError> {
+        Ok(self.runtime()?.block_on(future))
+    }
+
+    /// The teacher of that identity (the `teacher` member of an action) and those settings.
+    ///
+    /// # Errors
+    /// When it cannot be asked as it is configured.
+    pub fn endpoint(
+        &self,
+        identity: &Value,
+        settings: &Value,
+    ) -> Result<Arc<Endpoint>, TeacherError> {
+        let key = canonical_json::to_string(&serde_json::json!([identity, settings]));
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(endpoint) = endpoints.get(&key) {
+            return Ok(Arc::clone(endpoint));
+        }
+        // The client's timers belong to the runtime.
+        let _inside = self.runtime()?.enter();
+        let endpoint =
+            Arc::new(Endpoint::new(identity, settings, &|name| std::env::var(name).ok())?);
+        endpoints.insert(key, Arc::clone(&endpoint));
+        Ok(endpoint)
+    }
+}
+
+impl Endpoint {
+    /// Makes a teacher.
+    ///
+    /// # Errors
+    /// When it cannot be asked as it is configured.
+    pub fn new(
+        identity: &Value,
+        settings: &Value,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Endpoint, TeacherError> {
+        let mut price = price(settings);
+        let kind = match identity["kind"].as_str() {
+            Some("offline") => Kind::Offline(Offline::new(
+                identity["skill"].as_f64().unwrap_or(1.0),
+                identity["seed"].as_i64().unwrap_or(0),
+            )),
+            Some("openai") => {
+                let client = OpenAi::new(openai_config(identity, settings), environment)?;
+                if settings["mode"] == "batch" {
+                    let factor = settings["batch_price_factor"].as_f64().unwrap_or(0.5);
+                    price = price.map(|price| price.times(factor));
+                    Kind::Batch(Arc::new(client))
+                } else {
+                    Kind::Live(Box::new(client))
+                }
+            }
+            other => {
+                let message = format!("there is no kind of teacher {}", other.unwrap_or("(none)"));
+                return Err(TeacherError::Unusable { message, hint: None });
+            }
+        };
+        Ok(Endpoint { kind, identity: identity.clone(), price, experience: Experience::default() })
+    }
+
+    /// What determines its answers.
+    pub fn identity(&self) -> &Value {
+        &self.identity
+    }
+
+    /// What it takes.
+    pub fn price(&self) -> Option<Price> {
+        self.price
+    }
+
+    /// How long its answers were so far.
+    pub fn experience(&self) -> &Experience {
+        &self.experience
+    }
+
+    /// How many dialogues are worth having on their way at once.
+    pub fn concurrency(&self) -> usize {
+        match &self.kind {
+            Kind::Offline(_) => 8,
+            Kind::Live(client) => client.concurrency(),
+            // All that a batch may hold: they are asked together.
+            Kind::Batch(_) => crate::openai::batch::LARGEST,
+        }
+    }
+
+    /// Who answers. Batches on their way are remembered in `scratch`.
+    pub fn teacher(&self, scratch: &Path) -> Box<dyn Teacher + '_> {
+        match &self.kind {
+            Kind::Offline(offline) => Box::new(Borrowed(offline)),
+            Kind::Live(client) => Box::new(Borrowed(&**client)),
+            Kind::Batch(client) => {
+                Box::new(Batches::new(Arc::clone(client), self.identity.clone(), scratch))
+            }
+        }
+    }
+}
+
+struct Borrowed<'a, T>(&'a T);
+
+impl<T: Teacher> Teacher for Borrowed<'_, T> {
+    fn answer<'a>(&'a self, request: &'a crate::Request) -> crate::Answering<'a> {
+        self.0.answer(request)
+    }
+}
+
+/// The price that settings give, if they do.
+pub fn price(settings: &Value) -> Option<Price> {
+    let number = |name: &str| settings[name].as_f64();
+    Some(Price {
+        input: number("input_price")?,
+        cached_input: number("cached_input_price"),
+        output: number("output_price").unwrap_or(0.0),
+    })
+}
+
+/// The address of OpenAI itself.
+const OPENAI: &str = "https://api.openai.com/v1";
+
+fn openai_config(identity: &Value, settings: &Value) -> OpenAiConfig {
+    let number = |name: &str| identity[name].as_f64();
+    let setting = |name: &str| settings[name].as_str().map(str::to_owned);
+    let seconds = |name: &str, default: f64| {
+        Duration::try_from_secs_f64(settings[name].as_f64().unwrap_or(default))
+            .unwrap_or(Duration::from_secs(600))
+    };
+    let base_url = setting("base_url").unwrap_or_else(|| OPENAI.to_owned());
+    let api_key_env = setting("api_key_env")
+        .or_else(|| (base_url == OPENAI).then(|| "OPENAI_API_KEY".to_owned()));
+    let stop = identity["stop"].as_array().into_iter().flatten();
+    OpenAiConfig {
+        api_key_env,
+        key_header: setting("key_header").unwrap_or_else(|| "authorization".to_owned()),
+        model: identity["model"].as_str().unwrap_or_default().to_owned(),
+        sampling: Sampling {
+            temperature: number("temperature"),
+            top_p: number("top_p"),
+            frequency_penalty: number("frequency_penalty"),
+            presence_penalty: number("presence_penalty"),
+            max_tokens: identity["max_tokens"].as_u64(),
+            seed: identity["seed"].as_i64(),
+            stop: stop.filter_map(|text| text.as_str().map(str::to_owned)).collect(),
+            json_mode: identity["json_mode"].as_bool().unwrap_or(false),
+            extra: identity["extra"].as_object().cloned().unwrap_or_default(),
+        },
+        max_tokens_name: setting("max_tokens_name").unwrap_or_else(|| "max_tokens".to_owned()),
+        limits: Limits {
+            concurrency: settings["concurrency"].as_u64().unwrap_or(16).clamp(1, 100_000) as u32,
+            requests_per_minute: settings["requests_per_minute"].as_f64(),
+            tokens_per_minute: settings["tokens_per_minute"].as_f64(),
+        },
+        timeout: seconds("timeout", 600.0),
+        connect_timeout: seconds("connect_timeout", 10.0),
+        tries: settings["tries"].as_u64().unwrap_or(8).clamp(1, 1000) as u32,
+        base_url,
+    }
+}
