@@ -123,7 +123,8 @@ Prints the head of a text, indents JSON, lists a tree; of anything else it says 
 
 Examples:
   okapi show okapi.yaml table
-  okapi show okapi.yaml 'count[lang=de]:counts' -n 0 | sort")]
+  okapi show okapi.yaml 'count[lang=de]:counts' -n 0 | sort
+  okapi show okapi.yaml 'rank[lang=de]' --metrics")]
     Show(ShowArgs),
     /// List past runs
     #[command(after_help = "\
@@ -395,6 +396,9 @@ pub(crate) struct ShowArgs {
     /// How many lines of a text; 0 for all.
     #[arg(short = 'n', long, default_value_t = 40, value_name = "N")]
     pub(crate) lines: usize,
+    /// Print the numbers that the node reported instead, as JSON.
+    #[arg(long)]
+    pub(crate) metrics: bool,
 }
 
 #[derive(Debug, Args)]

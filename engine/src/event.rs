@@ -4,6 +4,8 @@
 //! The JSON form of an event (`--progress json`, `events.jsonl`) is stable: one object a line, with
 //! `event` naming the kind; the first, `run_started`, has the version of all.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::spend::Spend;
@@ -109,6 +111,9 @@ pub enum Event {
         output_bytes: u64,
         /// Whether every output is what it was before the run: what depends on it alone is spared.
         unchanged: bool,
+        /// Numbers that it reported.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        metrics: BTreeMap<String, f64>,
         /// What it asked of services outside in this run, if anything.
         #[serde(default, skip_serializing_if = "Spend::is_empty")]
         spend: Spend,

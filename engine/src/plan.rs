@@ -12,7 +12,7 @@ use crate::evaluate::{Evaluation, Question, State};
 use crate::explain::reason_in_a_line;
 use crate::graph::InstanceId;
 use crate::manifest::Manifest;
-use crate::stage::StageRegistry;
+use crate::stage::{NodeField, StageRegistry};
 
 /// The version of `okapi plan --json`.
 pub const VERSION: u32 = 1;
@@ -48,9 +48,12 @@ pub struct PlannedNode {
     pub last_duration_ms: Option<u64>,
     /// GPUs that it asks for.
     pub gpus: u32,
-    /// What it would ask of services outside, if it runs and asks any.
+    /// What it would ask of services outside, if it runs and asks any, as far as that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
+    /// Whether it asks a service outside, and how much is not known before its inputs are there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unforeseen: bool,
 }
 
 /// What would happen to an instance.
@@ -101,6 +104,8 @@ pub struct PlanSummary {
     pub nano_usd: u64,
     /// Instances that would ask a service whose price is not known.
     pub unpriced: u64,
+    /// Instances that would ask a service, nobody knows yet how much.
+    pub unforeseen: u64,
 }
 
 impl Plan {
@@ -122,8 +127,19 @@ impl Plan {
             .into_iter()
             .map(|(id, estimate)| (&*question.graph.instances[id as usize].name, estimate))
             .collect();
-        for node in &mut self.nodes {
-            node.estimate = by_name.remove(node.node.as_str()).filter(Estimate::asks);
+        let asks = |id: usize| {
+            let node = question.graph.node(id as InstanceId);
+            let stage = registry.get(&node.stage);
+            stage.is_some_and(|it| it.descriptor().fields.contains(&NodeField::Teacher))
+        };
+        let selected = evaluation.states.iter().enumerate();
+        let selected = selected.filter(|(_, state)| !matches!(state, State::NotSelected));
+        for (node, (id, state)) in self.nodes.iter_mut().zip(selected) {
+            let estimate = by_name.remove(node.node.as_str());
+            let is_cached = matches!(state, State::Cached { .. });
+            node.unforeseen = estimate.is_none() && !is_cached && asks(id);
+            self.summary.unforeseen += u64::from(node.unforeseen);
+            node.estimate = estimate.filter(Estimate::asks);
             if let Some(estimate) = &node.estimate {
                 self.summary.add_estimate(estimate);
             }
@@ -148,6 +164,7 @@ pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifes
             last_duration_ms: None,
             gpus: instance.resources.gpu,
             estimate: None,
+            unforeseen: false,
         };
         match *state {
             State::NotSelected => continue,

@@ -22,6 +22,9 @@ struct Ledger {
     version: u32,
     /// By path from the project's root.
     published: BTreeMap<String, Digest>,
+    /// What was about to be published when this was written: after a kill any of it may be in place.
+    #[serde(default)]
+    pending: BTreeMap<String, Vec<Digest>>,
 }
 
 /// A path that was written.
@@ -78,14 +81,31 @@ pub fn publish(
     let mut ledger = Ledger::read(store, project_root);
     let mut placed = Vec::new();
     let mut ledger_changed = false;
+    let mut found = Vec::new();
     for (entry, artifact) in wanted {
         let path = project_root.join(&*entry.path);
         let present = digest_of(store, &path)?;
+        let is_ours = ledger.is_ours(&entry.path, present);
+        found.push((entry, artifact, path, present, is_ours));
+    }
+    let to_place: BTreeMap<String, Digest> = found
+        .iter()
+        .filter(|(_, artifact, _, present, _)| *present != Some(artifact.digest))
+        .map(|(entry, artifact, ..)| (entry.path.to_string(), artifact.digest))
+        .collect();
+    if !to_place.is_empty() {
+        // Said before it is done: a run that is killed in between leaves files that are ours.
+        for (path, digest) in to_place {
+            ledger.pending.entry(path).or_default().push(digest);
+        }
+        ledger.write(store, project_root)?;
+        ledger_changed = true;
+    }
+    for (entry, artifact, path, present, is_ours) in found {
         if present != Some(artifact.digest) {
-            let ours = ledger.published.get(&*entry.path).copied();
             stays_inside(project_root, &path)?;
             let kept = match fs::symlink_metadata(&path) {
-                Ok(_) if present.is_some() && present == ours => {
+                Ok(_) if is_ours => {
                     remove(&path)?;
                     None
                 }
@@ -105,6 +125,7 @@ pub fn publish(
         ledger_changed |= before != Some(artifact.digest);
     }
     if ledger_changed {
+        ledger.pending.clear();
         ledger.write(store, project_root)?;
     }
     Ok(placed)
@@ -173,6 +194,16 @@ fn remove(path: &Path) -> Result<(), PublishError> {
 }
 
 impl Ledger {
+    /// Whether okapi put there what lies at a path.
+    fn is_ours(&self, path: &str, present: Option<Digest>) -> bool {
+        let mut ours = self
+            .published
+            .get(path)
+            .into_iter()
+            .chain(self.pending.get(path).into_iter().flatten());
+        present.is_some_and(|present| ours.any(|digest| *digest == present))
+    }
+
     /// The ledger of a project; an empty one if there is none or it cannot be read: then what lies
     /// in the way is kept, and nothing is lost.
     fn read(store: &Store, project_root: &Path) -> Ledger {

@@ -4,14 +4,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use okapi_cache::{Artifact, Placement, Store};
-use okapi_engine::evaluate::{State, evaluate};
+use okapi_cache::{ActionDigest, Artifact, Placement, Store};
+use okapi_engine::evaluate::{Evaluation, State, evaluate};
 use okapi_engine::graph::Graph;
 
 use crate::cli::{GetArgs, Global, PipelineArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::project;
+use crate::project::{self, Loaded};
 use crate::ui::{format, output};
 
 /// Copies an artifact out of the store.
@@ -100,12 +100,37 @@ pub(crate) struct Found {
     project: PathBuf,
 }
 
+/// A result, found by its instance.
+pub(crate) struct FoundResult {
+    pub(crate) store: Store,
+    pub(crate) action: ActionDigest,
+    /// The instance's name.
+    pub(crate) instance: String,
+    first_output: usize,
+    evaluation: Evaluation,
+    loaded: Loaded,
+}
+
 /// Finds the artifact that `NODE[:PORT]` names, as the pipeline stands now.
 pub(crate) fn find(global: &Global, pipeline: &PipelineArgs, name: &str) -> Result<Found, Failure> {
+    let (instance, port) = split_port(name);
+    let look = |graph: &Graph, id| port_index(graph, id, port);
+    let (found, port) = find_result(global, pipeline, instance, look)?;
+    let artifact = found.evaluation.artifacts[found.first_output + port];
+    Ok(Found { store: found.store, artifact, project: found.loaded.place.root })
+}
+
+/// Finds the result of an instance, as the pipeline stands now. `look` is asked before anything is
+/// said about the result.
+pub(crate) fn find_result<T>(
+    global: &Global,
+    pipeline: &PipelineArgs,
+    instance: &str,
+    look: impl FnOnce(&Graph, u32) -> Result<T, Failure>,
+) -> Result<(FoundResult, T), Failure> {
     let place = project::locate(global, &pipeline.pipeline)?;
     let registry = okapi_stages::registry();
     let store = project::open_store_to_look(global, &place.root)?;
-    let (instance, port) = split_port(name);
     let targets = [instance.to_owned()];
     let loaded =
         project::prepare(global, &pipeline.overlay, place, &registry, &store, &targets, &[])?;
@@ -122,20 +147,21 @@ pub(crate) fn find(global: &Global, pipeline: &PipelineArgs, name: &str) -> Resu
                 .with_hint(format!("such as {}", names.join(", "))));
         }
     };
-    let port = port_index(&loaded.graph, id, port)?;
+    let looked = look(&loaded.graph, id)?;
     let machine = project::machine(None);
     let evaluation = evaluate(&loaded.question(&machine, &store));
-    let State::Cached { first_output, .. } = evaluation.states[id as usize] else {
+    let State::Cached { action, first_output, .. } = evaluation.states[id as usize] else {
         let message = format!("`{instance}` has no result as the pipeline stands now");
         return Err(Failure::failed(message)
             .with_hint(format!("run it: okapi run {} '{instance}'", pipeline.pipeline.display())));
     };
-    let artifact = evaluation.artifacts[first_output as usize + port];
-    Ok(Found { store, artifact, project: loaded.place.root })
+    let instance = loaded.graph.instances[id as usize].name.to_string();
+    let first_output = first_output as usize;
+    Ok((FoundResult { store, action, instance, first_output, evaluation, loaded }, looked))
 }
 
 /// `node[a=b]:port` into its two parts. A `:` inside brackets belongs to the instance.
-fn split_port(name: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_port(name: &str) -> (&str, Option<&str>) {
     let after_brackets = name.rfind(']').map_or(0, |bracket| bracket + 1);
     match name[after_brackets..].split_once(':') {
         Some((rest, port)) => (&name[..after_brackets + rest.len()], Some(port)),

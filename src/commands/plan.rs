@@ -106,7 +106,8 @@ fn cost(group: &[PlannedNode]) -> String {
 fn asked(group: &[PlannedNode]) -> String {
     let estimates: Vec<_> = group.iter().filter_map(|node| node.estimate.as_ref()).collect();
     if estimates.is_empty() {
-        return String::new();
+        let unforeseen = group.iter().any(|node| node.unforeseen);
+        return if unforeseen { "requests unknown".to_owned() } else { String::new() };
     }
     let total = |of: fn(&Estimate) -> u64| estimates.iter().map(|estimate| of(estimate)).sum();
     let bill = Bill {
@@ -189,6 +190,10 @@ fn summary(plan: &Plan) -> String {
                 .all(|it| it.counted),
         };
         line.push_str(&format!("\nteachers: {}", bill.text()));
+        if sums.unforeseen > 0 {
+            let nodes = format::count(sums.unforeseen, "node");
+            line.push_str(&format!("; and {nodes} whose inputs must be there first"));
+        }
     }
     line.push('\n');
     line

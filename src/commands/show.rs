@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use okapi_cache::{ArtifactKind, Digest, Store, TreeEntry};
+use serde_json::json;
 
 use super::get;
 use crate::cli::{Global, ShowArgs};
@@ -20,6 +21,9 @@ const LONGEST_JSON: u64 = 1024 * 1024;
 
 /// Looks at an artifact.
 pub(crate) fn show(global: &Global, arguments: &ShowArgs) -> Result<ExitCode, Failure> {
+    if arguments.metrics {
+        return show_metrics(global, arguments);
+    }
     let found = get::find(global, &arguments.pipeline, &arguments.artifact)?;
     let (store, artifact) = (&found.store, &found.artifact);
     if artifact.kind == ArtifactKind::Tree {
@@ -43,6 +47,24 @@ pub(crate) fn show(global: &Global, arguments: &ShowArgs) -> Result<ExitCode, Fa
     }
     let file = File::open(&path).map_err(|error| cannot_read(&path, &error))?;
     show_lines(file, arguments.lines, artifact.size)
+}
+
+fn show_metrics(global: &Global, arguments: &ShowArgs) -> Result<ExitCode, Failure> {
+    let (instance, _) = get::split_port(&arguments.artifact);
+    let (found, ()) = get::find_result(global, &arguments.pipeline, instance, |_, _| Ok(()))?;
+    let stored = found.store.document(&found.action)?;
+    let info = stored.map(|stored| stored.info).ok_or_else(|| {
+        Failure::failed(format!("the details of the result of `{}` are lost", found.instance))
+    })?;
+    output::print_json(&json!({
+        "version": 1,
+        "node": found.instance,
+        "action": found.action,
+        "metrics": info.metrics,
+        "duration_ms": info.duration_ms,
+        "cost_micro_usd": info.cost_micro_usd,
+    }))?;
+    Ok(ExitCode::Done)
 }
 
 fn cannot_read(path: &Path, error: &io::Error) -> Failure {

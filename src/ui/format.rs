@@ -68,6 +68,15 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
+/// A number as people write it: whole ones whole, others with three digits after the point.
+pub(crate) fn number(value: f64) -> String {
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        return format!("{value}");
+    }
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// Billionths of a US dollar as dollars: cents from one dollar on, below it two digits that count.
 pub(crate) fn money(nano_usd: u64) -> String {
     let usd = nano_usd as f64 / 1e9;

@@ -1,5 +1,6 @@
 //! The displays of a run: each takes events and prints.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use okapi_engine::event::{Event, Outcome};
@@ -130,11 +131,14 @@ pub(super) fn describe(event: &Event, tally: Tally) -> Option<String> {
         Event::NodeCached { node, saved_ms, .. } => {
             format!("cached  {node}  [{settled}/{total}]  saved {}", format::duration(*saved_ms))
         }
-        Event::NodeFinished { node, duration_ms, output_bytes, unchanged, spend, .. } => format!(
-            "done    {node}  [{settled}/{total}]  {}, {}{}{}",
+        Event::NodeFinished {
+            node, duration_ms, output_bytes, unchanged, metrics, spend, ..
+        } => format!(
+            "done    {node}  [{settled}/{total}]  {}, {}{}{}{}",
             format::duration(*duration_ms),
             format::size(*output_bytes),
             if *unchanged { ", unchanged" } else { "" },
+            reported(metrics),
             spent(spend),
         ),
         Event::NodeWaiting { node, holder } => {
@@ -179,6 +183,20 @@ pub(super) fn describe(event: &Event, tally: Tally) -> Option<String> {
         | Event::NodeProgress { .. }
         | Event::NodeSpend { .. } => return None,
     })
+}
+
+/// The numbers that a node reported, as they are added to its line; those with a dot in their name are
+/// details.
+fn reported(metrics: &BTreeMap<String, f64>) -> String {
+    let numbers: Vec<_> = metrics
+        .iter()
+        .filter(|(name, _)| !name.contains('.'))
+        .map(|(name, value)| format!("{name} {}", format::number(*value)))
+        .collect();
+    match numbers.is_empty() {
+        true => String::new(),
+        false => format!("; {}", numbers.join(", ")),
+    }
 }
 
 /// What was asked of teachers, as it is added to a line; empty if nothing was.

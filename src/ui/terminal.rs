@@ -320,6 +320,7 @@ mod tests {
             duration_ms: 1,
             output_bytes: 1,
             unchanged: false,
+            metrics: BTreeMap::new(),
             spend: Default::default(),
         }
     }

@@ -101,3 +101,33 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// A run that ends between two published files, here because the second leads out of the project, has
+/// not said of the first that it is published. It is okapi's all the same.
+#[test]
+fn what_an_ended_run_published_is_replaced_and_not_kept_beside() {
+    let sandbox = Sandbox::new(
+        r#"
+okapi: 1
+nodes:
+  n: {stage: command, run: 'echo one > "$OKAPI_OUTPUT_O"', outputs: {o: text}}
+publish: {results/a.txt: n, results/b/c.txt: n}
+"#,
+    );
+    sandbox.write("results/.x", "");
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), sandbox.path("results/b")).unwrap();
+    for word in ["one", "two", "three"] {
+        if word != "one" {
+            let before = if word == "two" { "one" } else { "two" };
+            sandbox.edit("p.yaml", before, word);
+        }
+        let said = sandbox.okapi(&["run", "p.yaml"]);
+        assert!(said.stderr.contains("leads out of the project"), "{}", said.stderr);
+        assert_eq!(sandbox.read("results/a.txt"), format!("{word}\n"));
+    }
+    assert!(!sandbox.path("results/a.txt.kept").exists());
+    sandbox.write("results/a.txt", "mine");
+    sandbox.okapi(&["run", "p.yaml"]);
+    assert_eq!(sandbox.read("results/a.txt.kept"), "mine");
+}

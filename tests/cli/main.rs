@@ -22,3 +22,4 @@ mod quickstart;
 mod races;
 mod sandbox;
 mod semantics;
+mod teachers;

@@ -386,7 +386,7 @@ impl<'a> Runner<'a> {
         let action = running.action.digest;
         let spend = self.spends.get(&id).copied().unwrap_or_default();
         let info = ResultInfo {
-            metrics: execution.success.metrics,
+            metrics: execution.success.metrics.clone(),
             duration_ms: execution.duration_ms,
             finished_unix_ms: crate::clock::unix_ms(),
             determinism: determinism.map_or("unknown", |it| it.name()).to_owned(),
@@ -419,6 +419,7 @@ impl<'a> Runner<'a> {
             duration_ms: execution.duration_ms,
             output_bytes,
             unchanged,
+            metrics: execution.success.metrics,
             spend,
         });
         self.executed.push(id);

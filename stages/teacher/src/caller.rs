@@ -12,7 +12,7 @@ use tokio::sync::{Notify, OnceCell};
 
 use crate::budget::Budget;
 use crate::pricing::{Price, cost};
-use crate::request::{Answer, Request};
+use crate::request::{Answer, Request, Usage};
 use crate::teacher::{Teacher, TeacherError};
 
 /// What is kept of a call: a JSON object in the record cache, under [`Request::digest`].
@@ -158,24 +158,30 @@ pub struct Caller<'a> {
     in_flight: InFlight,
 }
 
-/// How long a teacher's answers were so far, for what the next one may cost.
+/// How many tokens a teacher's calls took so far, for what the next one may cost.
 #[derive(Debug, Default)]
 pub struct Experience {
-    /// Calls, and tokens written.
-    seen: Mutex<(u64, u64)>,
+    /// The longest answer, and the greatest ratio of tokens read to what was reckoned.
+    seen: Mutex<(u64, f64)>,
 }
 
 impl Experience {
-    fn add(&self, written: u64) {
+    fn add(&self, request: &Request, usage: &Usage) {
         let mut seen = lock(&self.seen);
-        seen.0 += 1;
-        seen.1 += written;
+        let ratio = usage.prompt_tokens as f64 / request.estimated_tokens().max(1) as f64;
+        *seen = (seen.0.max(usage.completion_tokens), seen.1.max(ratio));
     }
 
-    /// Tokens of an answer, on average.
-    fn expected(&self) -> u64 {
-        let (calls, written) = *lock(&self.seen);
-        written.checked_div(calls).unwrap_or(USUAL_ANSWER)
+    /// The usage that a call is not expected to go beyond: an answer as long as the longest so far.
+    fn expected(&self, request: &Request) -> Usage {
+        let (longest, ratio) = *lock(&self.seen);
+        let prompt = request.estimated_tokens() as f64 * if ratio > 0.0 { ratio } else { 1.0 };
+        Usage {
+            prompt_tokens: prompt.ceil() as u64,
+            completion_tokens: if longest > 0 { longest } else { USUAL_ANSWER },
+            cached_tokens: 0,
+            estimated: true,
+        }
     }
 }
 
@@ -186,7 +192,7 @@ struct RecordWriter {
 }
 
 /// What a call writes where nothing is known of it yet.
-const USUAL_ANSWER: u64 = 256;
+const USUAL_ANSWER: u64 = 1000;
 
 impl Caller<'_> {
     /// Makes a caller and hands it to `work`. When this returns, every answer is in the log and
@@ -268,7 +274,7 @@ impl Caller<'_> {
         };
         let nano_usd = cost(&answer, self.parts.price.as_ref());
         reservation.spend(nano_usd);
-        self.parts.experience.add(answer.usage.completion_tokens);
+        self.parts.experience.add(request, &answer.usage);
         let at = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
@@ -280,16 +286,10 @@ impl Caller<'_> {
         Ok(record)
     }
 
-    /// What a call may cost: as long an answer as the others on average.
+    /// What a call may cost.
     fn expected_cost(&self, request: &Request) -> u64 {
-        let Some(price) = &self.parts.price else { return 0 };
-        let usage = crate::request::Usage {
-            prompt_tokens: request.estimated_tokens(),
-            completion_tokens: self.parts.experience.expected(),
-            cached_tokens: 0,
-            estimated: true,
-        };
-        price.nano_usd(&usage)
+        let price = self.parts.price.as_ref();
+        price.map_or(0, |price| price.nano_usd(&self.parts.experience.expected(request)))
     }
 }
 
@@ -326,7 +326,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::request::{Finish, Usage};
+    use crate::request::Finish;
     use crate::teacher::Answering;
 
     /// Answers with the number of the call, after a while.
@@ -424,7 +424,7 @@ mod tests {
     #[test]
     fn a_budget_ends_the_calls_and_keeps_what_was_answered() {
         let folder = tempfile::tempdir().unwrap();
-        // A call costs 0.002 dollars; at first 0.00026 are expected.
+        // A call costs 0.002 dollars.
         let desk = Desk::new(folder.path(), Some(0.005));
         for (prompt, is_answered) in [("a", true), ("b", true), ("c", false), ("a", true)] {
             let asked = desk.ask(&[prompt]).remove(0);
