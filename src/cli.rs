@@ -511,6 +511,9 @@ Example: okapi teacher serve --port 8080, and in a pipeline
         /// How long every answer takes at least, milliseconds.
         #[arg(long, default_value_t = 0, value_name = "MS")]
         delay_ms: u64,
+        /// The most chat completions a minute; those beyond get 429, as from a provider.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        requests_per_minute: Option<u32>,
     },
 }
 

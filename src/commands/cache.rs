@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use okapi_cache::verify::verify;
 use okapi_cache::{Access, ActionDigest, Durability, Store};
 use okapi_engine::run_record;
+use okapi_engine::spend::Spend;
 use serde_json::json;
 
 use super::runs;
@@ -25,6 +26,9 @@ pub(crate) fn cache(global: &Global, command: &CacheCommand) -> Result<ExitCode,
 fn stats(global: &Global, as_json: bool) -> Result<ExitCode, Failure> {
     let store = runs::store(global)?;
     let stats = store.stats()?;
+    let runs = run_record::list(&store)?;
+    let mut spend = Spend::default();
+    runs.iter().filter_map(|run| run.end.as_ref()).for_each(|end| spend.add(&end.spend));
     if as_json {
         output::print_json(&json!({
             "version": 1,
@@ -38,11 +42,13 @@ fn stats(global: &Global, as_json: bool) -> Result<ExitCode, Failure> {
             "work_folders": stats.work_folders,
             "scratch_folders": stats.scratch_folders,
             "quarantined": stats.quarantined,
+            "kept_runs": runs.len(),
+            "teachers": spend,
         }))?;
         return Ok(ExitCode::Done);
     }
     let row = |name: &str, value: String| vec![name.to_owned(), value];
-    output::print(&table::render(&[
+    let mut rows = vec![
         row("store", store.root().display().to_string()),
         row("objects", format!("{} ({})", stats.objects, format::size(stats.object_bytes))),
         row("results", format!("{} ({})", stats.actions, format::size(stats.log_bytes))),
@@ -50,7 +56,25 @@ fn stats(global: &Global, as_json: bool) -> Result<ExitCode, Failure> {
         row("working folders", stats.work_folders.to_string()),
         row("scratch folders", stats.scratch_folders.to_string()),
         row("quarantined", stats.quarantined.to_string()),
-    ]))?;
+    ];
+    if !spend.is_empty() {
+        let asked = format!(
+            "{} for {}",
+            format::money(spend.nano_usd),
+            format::count(spend.requests, "request")
+        );
+        let saved = format!(
+            "{} for {}",
+            format::money(spend.saved_nano_usd),
+            format::count(spend.recorded, "request")
+        );
+        rows.push(row(
+            "teachers cost",
+            format!("{asked} in the {} kept", format::count(runs.len() as u64, "run")),
+        ));
+        rows.push(row("records saved", saved));
+    }
+    output::print(&table::render(&rows))?;
     Ok(ExitCode::Done)
 }
 

@@ -1,6 +1,8 @@
 //! `okapi stages`.
 
-use okapi_engine::stage::{Inputs, OutputKind, Outputs, ParamDefault, StageDescriptor};
+use okapi_engine::stage::{
+    Inputs, OutputKind, Outputs, Param, ParamDefault, StageDescriptor, TeacherKind,
+};
 use serde_json::{Value, json};
 
 use crate::cli::StagesArgs;
@@ -8,40 +10,63 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ui::{output, table};
 
-/// Lists the stages, or documents one.
+/// Lists the stages and the kinds of teachers, or documents one.
 pub(crate) fn stages(arguments: &StagesArgs) -> Result<ExitCode, Failure> {
     let registry = okapi_stages::registry();
     let Some(name) = &arguments.name else {
         if arguments.json {
-            return print_json(registry.iter().map(|stage| stage.descriptor()));
+            let stages = registry.iter().map(|stage| stage.descriptor());
+            return print_json(stages, registry.teachers());
         }
-        let rows: Vec<_> = registry
+        let row = |name: &str, summary: &str| vec![name.to_owned(), summary.to_owned()];
+        let stages: Vec<_> = registry
             .iter()
-            .map(|stage| {
-                let descriptor = stage.descriptor();
-                vec![descriptor.name.to_owned(), descriptor.summary.to_owned()]
-            })
+            .map(|stage| row(stage.descriptor().name, stage.descriptor().summary))
             .collect();
-        output::print(&table::render(&rows))?;
+        let teachers: Vec<_> =
+            registry.teachers().map(|kind| row(kind.name, kind.summary)).collect();
+        let teachers = table::render(&teachers);
+        output::print(&format!("{}\nkinds of teachers:\n{teachers}", table::render(&stages)))?;
         return Ok(ExitCode::Done);
     };
-    let Some(stage) = registry.get(name) else {
-        let near = okapi_engine::suggest::nearest(name, registry.names());
-        return Err(Failure::usage(format!("no stage is named `{name}`"))
-            .with_hint(near.map(|near| format!("did you mean `{near}`?"))));
-    };
-    if arguments.json {
-        return print_json([stage.descriptor()]);
+    if let Some(stage) = registry.get(name) {
+        if arguments.json {
+            return print_json([stage.descriptor()], []);
+        }
+        output::print(&document(stage.descriptor()))?;
+        return Ok(ExitCode::Done);
     }
-    output::print(&document(stage.descriptor()))?;
-    Ok(ExitCode::Done)
+    if let Some(kind) = registry.teacher(name) {
+        if arguments.json {
+            return print_json([], [kind]);
+        }
+        output::print(&document_teacher(kind))?;
+        return Ok(ExitCode::Done);
+    }
+    let names = registry.names().chain(registry.teachers().map(|kind| kind.name));
+    let near = okapi_engine::suggest::nearest(name, names);
+    Err(Failure::usage(format!("no stage and no kind of teacher is named `{name}`"))
+        .with_hint(near.map(|near| format!("did you mean `{near}`?"))))
 }
 
 fn print_json<'a>(
     stages: impl IntoIterator<Item = &'a StageDescriptor>,
+    teachers: impl IntoIterator<Item = &'a TeacherKind>,
 ) -> Result<ExitCode, Failure> {
     let stages: Vec<_> = stages.into_iter().map(to_json).collect();
-    output::print_json(&json!({ "version": 1, "stages": stages }))?;
+    let teachers: Vec<_> = teachers
+        .into_iter()
+        .map(|kind| {
+            json!({
+                "kind": kind.name,
+                "version": kind.version,
+                "summary": kind.summary,
+                "documentation": kind.documentation,
+                "params": params_to_json(kind.params),
+            })
+        })
+        .collect();
+    output::print_json(&json!({ "version": 1, "stages": stages, "teachers": teachers }))?;
     Ok(ExitCode::Done)
 }
 
@@ -77,8 +102,35 @@ fn to_json(descriptor: &StageDescriptor) -> Value {
             })
             .collect(),
     };
-    let params: Vec<_> = descriptor
-        .params
+    let prompts: Vec<_> = descriptor
+        .prompts
+        .iter()
+        .map(|slot| {
+            let variables: Vec<_> = slot
+                .variables
+                .iter()
+                .map(|(name, help)| json!({ "variable": name, "help": help }))
+                .collect();
+            json!({ "prompt": slot.name, "help": slot.help, "variables": variables })
+        })
+        .collect();
+    let fields: Vec<_> = descriptor.fields.iter().map(|field| field.key()).collect();
+    json!({
+        "stage": descriptor.name,
+        "version": descriptor.version,
+        "summary": descriptor.summary,
+        "documentation": descriptor.documentation,
+        "inputs": inputs,
+        "outputs": outputs,
+        "params": params_to_json(descriptor.params),
+        "prompts": prompts,
+        "fields": fields,
+        "determinism": descriptor.determinism.name(),
+    })
+}
+
+fn params_to_json(params: &[Param]) -> Vec<Value> {
+    params
         .iter()
         .map(|param| {
             let default: Option<Value> = match param.default {
@@ -94,19 +146,33 @@ fn to_json(descriptor: &StageDescriptor) -> Value {
                 "help": param.help,
             })
         })
-        .collect();
-    let fields: Vec<_> = descriptor.fields.iter().map(|field| field.key()).collect();
-    json!({
-        "stage": descriptor.name,
-        "version": descriptor.version,
-        "summary": descriptor.summary,
-        "documentation": descriptor.documentation,
-        "inputs": inputs,
-        "outputs": outputs,
-        "params": params,
-        "fields": fields,
-        "determinism": descriptor.determinism.name(),
-    })
+        .collect()
+}
+
+fn document_params(params: &[Param], text: &mut String) {
+    for param in params {
+        let default = match param.default {
+            ParamDefault::Required => ", required".to_owned(),
+            ParamDefault::Absent => String::new(),
+            ParamDefault::Value(value) => format!(", {value} if left out"),
+        };
+        text.push_str(&format!("- `{}` ({}{default}): {}\n", param.name, param.ty, param.help));
+    }
+}
+
+fn document_teacher(kind: &TeacherKind) -> String {
+    let mut text = format!(
+        "# {} (a kind of teacher, version {})\n\n{}\n\n## Part of the identity\n\n",
+        kind.name, kind.version, kind.documentation
+    );
+    let (identity, settings): (Vec<Param>, Vec<Param>) =
+        kind.params.iter().partition(|param| param.identity);
+    document_params(&identity, &mut text);
+    if !settings.is_empty() {
+        text.push_str("\n## No part of it\n\n");
+        document_params(&settings, &mut text);
+    }
+    text
 }
 
 fn document(descriptor: &StageDescriptor) -> String {
@@ -145,13 +211,15 @@ fn document(descriptor: &StageDescriptor) -> String {
     }
     if !descriptor.params.is_empty() {
         text.push_str("\n## Params\n\n");
-        for param in descriptor.params {
-            let default = match param.default {
-                ParamDefault::Required => ", required".to_owned(),
-                ParamDefault::Absent => String::new(),
-                ParamDefault::Value(value) => format!(", {value} if left out"),
-            };
-            text.push_str(&format!("- `{}` ({}{default}): {}\n", param.name, param.ty, param.help));
+        document_params(descriptor.params, &mut text);
+    }
+    if !descriptor.prompts.is_empty() {
+        text.push_str("\n## Prompts\n\n");
+        for slot in descriptor.prompts {
+            text.push_str(&format!("- `{}`: {}. It has to use\n", slot.name, slot.help));
+            for (variable, help) in slot.variables {
+                text.push_str(&format!("  - `{variable}`: {help}\n"));
+            }
         }
     }
     if !descriptor.fields.is_empty() {

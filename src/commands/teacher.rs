@@ -12,13 +12,17 @@ use crate::ui::output;
 
 /// Offers the offline teacher to other programs.
 pub(crate) fn teacher(command: &TeacherCommand) -> Result<ExitCode, Failure> {
-    let TeacherCommand::Serve { host, port, skill, seed, delay_ms } = command;
+    let TeacherCommand::Serve { host, port, skill, seed, delay_ms, requests_per_minute } = command;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("no threads can be started: {error}")))?;
-    let options =
-        ServeOptions { skill: *skill, seed: *seed, delay: Duration::from_millis(*delay_ms) };
+    let options = ServeOptions {
+        skill: *skill,
+        seed: *seed,
+        delay: Duration::from_millis(*delay_ms),
+        requests_per_minute: requests_per_minute.map(f64::from),
+    };
     runtime.block_on(async {
         let address = SocketAddr::new(*host, *port);
         let listening = listen(address).await.map_err(|error| {

@@ -81,7 +81,7 @@ records are the same as in live mode.",
 /// The teacher without a model.
 pub(crate) static OFFLINE: TeacherKind = TeacherKind {
     name: "offline",
-    version: 1,
+    version: okapi_teacher::offline::VERSION,
     summary: "rules over a small closed world, in 31 languages: no key, no network, no GPU",
     documentation: "\
 Writes tasks, translates, answers, ranks and judges by rules, about some 300 things (numbers, animals,

@@ -41,7 +41,7 @@ answer:
 - `copied`: it is the original, word for word
 - `script`: less than `least_script` of its letters are of the language's script
 - `language`: it has at least `least_letters` letters and looks like another language, with at least
-  `confidence`
+  `confidence`; Danish and Norwegian, Czech and Slovak, Hindi, Marathi and Nepali are not told apart
 - `choices`: two different choices of a question have become one
 - `cut`, `refused`: the answer reached the greatest length, or the provider refused it
 - `too_long`: a text has more than `most_characters` and no empty line or line end to cut it at
@@ -108,7 +108,7 @@ static PARAMS: [Param; 11] = [
     Param {
         name: "least_letters",
         ty: ParamType::Int { min: 1, max: i64::MAX },
-        default: ParamDefault::Value("60"),
+        default: ParamDefault::Value("120"),
         identity: true,
         help: "from how many letters on the language is looked at",
     },
@@ -346,7 +346,7 @@ fn checks(declared: &Value, language: Language) -> Checks {
     checks.least_ratio = number("least_ratio", checks.least_ratio);
     checks.most_ratio = number("most_ratio", checks.most_ratio);
     checks.confidence = number("confidence", checks.confidence);
-    checks.least_letters = params["least_letters"].as_u64().unwrap_or(60) as usize;
+    checks.least_letters = params["least_letters"].as_u64().unwrap_or(120) as usize;
     checks.keep_numbers = params["keep_numbers"].as_bool().unwrap_or(true);
     checks
 }

@@ -218,6 +218,8 @@ fn an_edited_ranking_prompt_asks_only_the_ranking_turn_again() {
     assert!(sandbox.run().is_empty());
     let said = run(&sandbox, &["--force", "rank"]);
     assert_eq!(asked(&said)["rank"], (0, 300));
+    let stats = sandbox.okapi(&["cache", "stats", "--json"]).json();
+    assert_eq!(stats["teachers"]["recorded"], 2 * 2 * 30 + 300, "{stats}");
 }
 
 #[test]

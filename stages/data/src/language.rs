@@ -170,8 +170,11 @@ const LETTERS: [(&str, &str); 21] = [
     ("vi", "àáâãèéêìíòóôõùúýăđĩũơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ"),
 ];
 
-/// A text may hold so large a share of letters from elsewhere, in names say.
-const FOREIGN: f64 = 0.02;
+/// A text may hold so large a share of letters from elsewhere, in names say. Of Cyrillic, whose letters
+/// are all listed, far less: names are written in the letters of the language that they stand in.
+fn foreign(script: Script) -> f64 {
+    if script == Script::Cyrillic { 0.004 } else { 0.02 }
+}
 
 /// Of the letters of a text, the share that a language does not use.
 fn foreign_share(text: &str, language: &Language) -> f64 {
@@ -187,6 +190,16 @@ fn foreign_share(text: &str, language: &Language) -> f64 {
         foreign += u64::from(!letter.to_lowercase().all(|letter| own.contains(letter)));
     }
     foreign as f64 / letters.max(1) as f64
+}
+
+/// Languages so close to each other that trigrams of a few sentences do not tell them apart.
+const CLOSE: [&[&str]; 3] = [&["da", "no"], &["cs", "sk"], &["hi", "mr", "ne"]];
+
+impl Language {
+    /// Whether a text in the one is easily taken for one in the other.
+    pub fn is_close_to(&self, other: &Language) -> bool {
+        CLOSE.iter().any(|group| group.contains(&self.code) && group.contains(&other.code))
+    }
 }
 
 /// A guess at the language of a text.
@@ -219,7 +232,7 @@ impl Identifier {
         let mut left: Vec<(f64, &Language)> =
             candidates.map(|language| (foreign_share(text, language), language)).collect();
         let least = left.iter().map(|(share, _)| *share).fold(f64::INFINITY, f64::min);
-        left.retain(|(share, _)| *share <= least.max(FOREIGN));
+        left.retain(|(share, _)| *share <= least.max(foreign(script)));
         if let [(_, only)] = left[..] {
             return Some(Guess { language: *only, confidence: 1.0 });
         }

@@ -197,7 +197,7 @@ impl Checks {
             least_script: 0.6,
             least_ratio: 0.15,
             most_ratio: 5.0,
-            least_letters: 60,
+            least_letters: 120,
             confidence: 0.9,
             keep_numbers: true,
             identifier: Identifier::new(&LANGUAGES),
@@ -266,7 +266,9 @@ impl Checks {
         }
         match self.identifier.identify(prose) {
             Some(guess)
-                if guess.language != self.language && guess.confidence >= self.confidence =>
+                if guess.language != self.language
+                    && !guess.language.is_close_to(&self.language)
+                    && guess.confidence >= self.confidence =>
             {
                 let name = guess.language.name;
                 let sure = guess.confidence * 100.0;
@@ -557,8 +559,10 @@ mod tests {
             ("de", "A sentence that is long enough to be measured.", "Ja.", Some("length")),
             (
                 "de",
-                "Please describe the weather in the mountains in early spring in a few words.",
-                "Décrivez en quelques mots le temps qu'il fait dans les montagnes au début du printemps.",
+                "Please describe the weather in the mountains in early spring in a few words, and say what \
+                 one should wear there at this time of the year.",
+                "Décrivez en quelques mots le temps qu'il fait dans les montagnes au début du printemps, et \
+                 dites quels vêtements chauds il faut y porter à cette saison de l’année.",
                 Some("language"),
             ),
             ("zh", "Name the capital of France, please.", "请说出法国的首都。", None),

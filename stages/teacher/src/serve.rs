@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -37,12 +37,17 @@ pub struct ServeOptions {
     pub seed: i64,
     /// How long every answer takes at least.
     pub delay: Duration,
+    /// The most chat completions a minute; those beyond get 429. Up to a second's worth may come at
+    /// once.
+    pub requests_per_minute: Option<f64>,
 }
 
 struct Server {
     options: ServeOptions,
     started: u64,
     shelf: Mutex<Shelf>,
+    /// Requests that may come now, and since when.
+    allowance: Mutex<(f64, Instant)>,
 }
 
 #[derive(Default)]
@@ -87,7 +92,8 @@ impl Listening {
         options: ServeOptions,
         end: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let server = Server { options, started: now(), shelf: Mutex::default() };
+        let allowance = Mutex::new((0.0, Instant::now()));
+        let server = Server { options, started: now(), shelf: Mutex::default(), allowance };
         axum::serve(self.listener, router(Arc::new(server))).with_graceful_shutdown(end).await
     }
 }
@@ -132,6 +138,19 @@ fn fault_body(message: &str) -> Value {
 impl Server {
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether another request may come now.
+    fn admits(&self) -> bool {
+        let Some(per_minute) = self.options.requests_per_minute else { return true };
+        let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let per_second = per_minute / 60.0;
+        let grown = now.duration_since(allowance.1).as_secs_f64() * per_second;
+        let left = (allowance.0 + grown).min(per_second.max(1.0));
+        let admits = left >= 1.0;
+        *allowance = (if admits { left - 1.0 } else { left }, now);
+        admits
     }
 
     /// Answers a body, or says what is wrong with it.
@@ -260,6 +279,9 @@ async fn model(State(server): Shared, Path(name): Path<String>) -> Response {
 }
 
 async fn chat(State(server): Shared, body: Bytes) -> Response {
+    if !server.admits() {
+        return fault(StatusCode::TOO_MANY_REQUESTS, "too many requests in a minute");
+    }
     if !server.options.delay.is_zero() {
         tokio::time::sleep(server.options.delay).await;
     }

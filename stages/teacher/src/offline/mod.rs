@@ -25,6 +25,10 @@ use crate::teacher::{Answering, Teacher};
 pub use phrase_book::{BadPhraseBook, Phrase, PhraseBook, Section, Slots};
 pub use world::{Fact, World};
 
+/// Raised whenever the same request would be answered in another way: by other rules, other phrase
+/// books or another world. It is part of the identity of all that this teacher had a part in.
+pub const VERSION: u32 = 1;
+
 /// The offline teacher.
 #[derive(Debug, Clone, Copy)]
 pub struct Offline {
@@ -118,5 +122,59 @@ impl Teacher for Offline {
                 stated_usd: None,
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use okapi_cache::Digest;
+
+    use super::*;
+    use crate::request::Message;
+
+    /// Answers to one request of each sort in every language.
+    fn answers() -> String {
+        let mut all = String::new();
+        for skill in [1.0, 0.5] {
+            let teacher = Offline::new(skill, 3);
+            let ask = |messages: &[Message]| {
+                teacher.reply(&Request { messages: messages.to_vec(), ..Request::new("") })
+            };
+            let prompt = "List of 20 tasks:\n###\n1. Instruction: x\n###\n2. Instruction:";
+            let written = ask(&[Message::user(prompt)]);
+            all += &written;
+            let (tasks, _) = okapi_data::self_instruct::parse(&written, 2, false);
+            for language in okapi_data::language::LANGUAGES {
+                for task in &tasks {
+                    let object = serde_json::json!({ "a": task.instruction, "b": task.output });
+                    let prompt = format!("Into {}: {object}", language.name);
+                    let translated = ask(&[Message::user(prompt)]);
+                    all += &translated;
+                    let object: Value = serde_json::from_str(&translated).unwrap_or_default();
+                    let (asked, said) = (object["a"].as_str(), object["b"].as_str());
+                    let (asked, said) = (asked.unwrap_or_default(), said.unwrap_or_default());
+                    all += &ask(&[Message::user(asked)]);
+                    let parts = format!(
+                        "<instruction>{asked}</instruction><input><empty></input>\
+                         <response 1>{said}</response 1><response 2>x</response 2>"
+                    );
+                    let first = ask(&[Message::user(&parts)]);
+                    all += &first;
+                    let turns =
+                        [Message::user(&parts), Message::assistant(first), Message::user("Rank.")];
+                    all += &ask(&turns);
+                    let judged =
+                        format!("[[<instruction>{asked}</instruction><response>{said}</response>");
+                    all += &ask(&[Message::user(judged)]);
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn whoever_changes_an_answer_raises_the_version() {
+        let digest = Digest::of(answers().as_bytes()).to_string();
+        assert_eq!((VERSION, &digest[..16]), (1, "5fdf0844d7530114"), "raise VERSION, then this");
     }
 }
