@@ -144,6 +144,11 @@ impl RecordCache {
         Ok(self.len()? == 0)
     }
 
+    /// The folder of the store, for what belongs beside the records.
+    pub fn folder(&self) -> &Path {
+        &self.root
+    }
+
     /// Bytes of the log.
     pub fn bytes(&self) -> u64 {
         self.lock().log.size()
@@ -287,7 +292,13 @@ impl RecordCache {
         header.unsynced_in = this_boot();
         index.write_header(&header).at(&path)?;
         for (request, place) in records {
-            if index.insert(&key(request), *place).at(&path)? {
+            // A damaged record must not stand in the way of a new one.
+            let is_good = |there: Place| {
+                log.read_at(there.offset, there.length as usize).is_ok_and(|payload| {
+                    split(&payload).is_some_and(|(found, _)| found == *request)
+                })
+            };
+            if index.insert(&key(request), *place, is_good).at(&path)? {
                 header.count += 1;
             }
         }
@@ -518,6 +529,24 @@ mod tests {
         for thread in 0..4 {
             assert_holds(&cache, thread * 1000..thread * 1000 + 200);
         }
+    }
+
+    #[test]
+    fn a_damaged_record_gives_way_to_a_new_one() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = open(root.path());
+        let old = (request(1), b"an answer that will be damaged".to_vec());
+        cache.add(std::slice::from_ref(&old)).unwrap();
+        let path = root.path().join("records.log");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(6).position(|window| window == b"answer").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(cache.lookup(&request(1)).unwrap(), None);
+        cache.add(&[(request(1), b"new".to_vec())]).unwrap();
+        assert_eq!(cache.lookup(&request(1)).unwrap(), Some(b"new".to_vec()));
+        drop(cache);
+        assert_eq!(open(root.path()).lookup(&request(1)).unwrap(), Some(b"new".to_vec()));
     }
 
     proptest! {

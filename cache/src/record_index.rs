@@ -145,10 +145,21 @@ impl Index {
         Ok(self.probe(key)?.ok().map(|(_, place)| place))
     }
 
-    /// Gives a record its slot; `false` if its request has one.
-    pub(crate) fn insert(&mut self, key: &[u8; 16], place: Place) -> io::Result<bool> {
+    /// Gives a record its slot; `false` if its request has one already. That one goes on pointing to
+    /// where it does if `is_good` says so, and is lost otherwise.
+    pub(crate) fn insert(
+        &mut self,
+        key: &[u8; 16],
+        place: Place,
+        is_good: impl FnOnce(Place) -> bool,
+    ) -> io::Result<bool> {
         match self.probe(key)? {
-            Ok(_) => Ok(false),
+            Ok((slot, there)) => {
+                if !is_good(there) {
+                    self.file.write_all_at(&encode(key, place), HEADER + slot * SLOT)?;
+                }
+                Ok(false)
+            }
             Err(empty) => {
                 self.file.write_all_at(&encode(key, place), HEADER + empty * SLOT)?;
                 Ok(true)

@@ -105,7 +105,8 @@ pub fn publish(
         if present != Some(artifact.digest) {
             stays_inside(project_root, &path)?;
             let kept = match fs::symlink_metadata(&path) {
-                Ok(_) if is_ours => {
+                // Looked at once more: placing what came before may have taken its time.
+                Ok(_) if is_ours && digest_of(store, &path)? == present => {
                     remove(&path)?;
                     None
                 }

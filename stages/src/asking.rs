@@ -63,7 +63,7 @@ pub(crate) fn converse<I, O>(
     let identity = &context.declared["teacher"];
     let settings = context.settings.get("teacher").unwrap_or(&Value::Null);
     let endpoint = teachers.endpoint(identity, settings).map_err(stage_error)?;
-    let teacher = endpoint.teacher(context.scratch);
+    let teacher = endpoint.teacher(context.records);
     let (ledger, stop) = (Ledger::default(), Stop::default());
     let parts = CallerParts {
         teacher: &*teacher,
@@ -71,6 +71,7 @@ pub(crate) fn converse<I, O>(
         price: endpoint.price(),
         budget: teachers.budget(),
         records: context.records,
+        in_flight: teachers.in_flight(),
         ledger: &ledger,
         experience: endpoint.experience(),
         stop: &stop,
@@ -96,7 +97,7 @@ pub(crate) fn converse<I, O>(
             let mut waiting: BTreeMap<usize, O> = BTreeMap::new();
             let (mut next, mut count) = (0, 0);
             let mut failure: Option<StageError> = None;
-            let mut stopped_at: Option<Instant> = None;
+            let mut give_up_at: Option<Instant> = None;
             loop {
                 tokio::select! {
                     outcome = outcomes.next() => {
@@ -129,8 +130,13 @@ pub(crate) fn converse<I, O>(
                     }
                 }
                 if stop.is_requested() {
-                    let since = *stopped_at.get_or_insert_with(Instant::now);
-                    if since.elapsed() > GRACE {
+                    // Calls on their way are paid for: they end, unless somebody wants to go home.
+                    let is_urgent = context.cancel.is_requested();
+                    let patience = if is_urgent { GRACE } else { endpoint.patience().max(GRACE) };
+                    let at = Instant::now() + patience;
+                    let at = give_up_at.map_or(at, |before| before.min(at));
+                    give_up_at = Some(at);
+                    if Instant::now() > at {
                         stop.at_once();
                     }
                 }
@@ -339,8 +345,9 @@ pub(crate) fn render(template: &PromptTemplate, values: &Value) -> Result<String
     })
 }
 
-/// A request that a row would make: the request, and tokens of the answer.
-pub(crate) type Foreseen = (Request, u64);
+/// A request that a row would make: the request as far as it is known, tokens of the answer, and tokens
+/// of the request that are not known yet.
+pub(crate) type Foreseen = (Request, u64, u64);
 
 /// Rows of an input that are looked at one by one; of larger inputs a part stands for the whole.
 const COUNTED: usize = 2000;
@@ -373,13 +380,16 @@ pub(crate) fn estimate_rows<R: DeserializeOwned>(
             let bytes = std::fs::metadata(path).ok()?.len();
             let rows: Vec<R> = read_rows(path).ok()?;
             let recorded = |request: &Request| recorded(question.records, request, identity);
-            for row in rows.iter().take(COUNTED) {
-                for (request, completion) in ask(row, &recorded) {
+            // Evenly spread: what is recorded is mostly at the beginning.
+            let looked_at = rows.len().min(COUNTED);
+            for place in 0..looked_at {
+                let row = &rows[place * rows.len() / looked_at.max(1)];
+                for (request, completion, more) in ask(row, &recorded) {
                     if recorded(&request).is_some() {
                         estimate.recorded += 1;
                     } else {
                         estimate.requests += 1;
-                        estimate.prompt_tokens += request.estimated_tokens();
+                        estimate.prompt_tokens += request.estimated_tokens() + more;
                         estimate.completion_tokens += completion;
                     }
                 }

@@ -120,9 +120,9 @@ impl Stage for Judge {
         let ask = |row: &Response, _: &dyn Fn(&Request) -> Option<String>| {
             let requests =
                 row.responses.iter().filter_map(|text| request(&template, row, text).ok());
-            requests.map(|request| (request, 90)).collect()
+            requests.map(|request| (request, 40, 0)).collect()
         };
-        let usual = |bytes: f64| vec![(180 + (bytes / 3.0) as u64, 90)];
+        let usual = |bytes: f64| vec![(180 + (bytes / 3.0) as u64, 40)];
         estimate_rows(question, "responses", &[], ask, usual)
     }
 

@@ -151,15 +151,17 @@ impl Stage for Rank {
                 let count = responses.len();
                 let translated = match ranker.written(row, &responses) {
                     Some(written) => Some(written),
-                    None => recorded(&first),
+                    None => recorded(&first).map(|text| text.trim().to_owned()),
                 };
                 let answer = translated.clone().unwrap_or_default();
                 if let Ok(second) = ranker.second(&first, &answer, count) {
-                    // Without the first answer the second turn is reckoned with one as long.
-                    foreseen.push((second, 8 * count as u64));
+                    // Without the first answer the second turn is reckoned with one as long as what it
+                    // translates.
+                    let missing = if translated.is_some() { 0 } else { written };
+                    foreseen.push((second, 8 * count as u64, missing));
                 }
                 if ranker.written(row, &responses).is_none() {
-                    foreseen.push((first, written));
+                    foreseen.push((first, written, 0));
                 }
             }
             foreseen

@@ -1,5 +1,8 @@
 //! `self_instruct`: new tasks, written by a teacher after the example of a few.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use okapi_cache::Digest;
 use okapi_data::novelty::{NoveltyFilter, Verdict};
 use okapi_data::prompt_template::PromptTemplate;
 use okapi_data::self_instruct::{Broken, Candidate, as_shown, draw, filter, parse};
@@ -217,6 +220,7 @@ impl Stage for SelfInstruct {
         }
         let mut harvest = Harvest::new(context, known, options.threshold, options.count)?;
         let (mut made, mut yielded) = (0u64, 0u64);
+        let mut times_asked = BTreeMap::new();
         while harvest.kept.len() < options.count {
             let size = options.round_size(made, yielded, harvest.kept.len());
             if made + size > options.max_requests {
@@ -229,11 +233,14 @@ impl Stage for SelfInstruct {
                 .map(|&number| options.request(&template, &seeds, &harvest.kept, number))
                 .collect::<Result<Vec<Request>, TeacherError>>()
                 .map_err(crate::asking::stage_error)?;
-            let requests = told_apart(requests);
+            let requests = told_apart(requests, &mut times_asked);
             let mut round: Vec<(u64, Vec<Candidate>, Vec<Broken>)> = Vec::new();
             let each = async |caller: &Caller<'_>, request: &Request| {
                 match caller.ask(request).await {
-                    Ok(asked) => Ok((asked.answer.text, asked.answer.finish == Finish::Length)),
+                    Ok(asked) => {
+                        let cut = [Finish::Length, Finish::ContentFilter, Finish::Refused];
+                        Ok((asked.answer.text, cut.contains(&asked.answer.finish)))
+                    }
                     // One list less; the next requests go on.
                     Err(TeacherError::Refused { reason }) => Ok((format!("({reason})"), true)),
                     Err(error) => Err(error),
@@ -326,13 +333,14 @@ impl Options {
     }
 }
 
-/// Where chance has drawn the same examples twice, another sample is asked for.
-fn told_apart(requests: Vec<Request>) -> Vec<Request> {
-    let mut seen = std::collections::BTreeMap::new();
+/// Where chance has drawn the same examples again, in this round or an earlier one, another sample is
+/// asked for. `times_asked` counts by the digest of the prompt.
+fn told_apart(requests: Vec<Request>, times_asked: &mut BTreeMap<Digest, u32>) -> Vec<Request> {
     requests
         .into_iter()
         .map(|request| {
-            let times = seen.entry(request.messages[0].content.clone()).or_insert(0);
+            let prompt = Digest::of(request.messages[0].content.as_bytes());
+            let times = times_asked.entry(prompt).or_insert(0);
             *times += 1;
             Request { sample: *times - 1, ..request }
         })
@@ -345,6 +353,8 @@ struct Harvest {
     /// The instructions that new ones are compared with, in the order of the filter.
     known: Vec<Instruction>,
     kept: Vec<Instruction>,
+    /// Their ids: with a threshold of 1, nothing else tells doubles.
+    ids: BTreeSet<String>,
     count: usize,
     written: u64,
     aside: Aside,
@@ -362,6 +372,7 @@ impl Harvest {
             novelty: NoveltyFilter::new(&texts, threshold),
             known,
             kept: Vec::new(),
+            ids: BTreeSet::new(),
             count,
             written: 0,
             aside: Aside::new(context)?,
@@ -409,7 +420,12 @@ impl Harvest {
         let verdicts = self.novelty.admit(&texts, context.threads);
         for (row, verdict) in passed.into_iter().zip(verdicts) {
             match verdict {
+                Verdict::Novel if self.ids.contains(&row.id) => {
+                    let detail = "it was made before, word for word".to_owned();
+                    set_aside(self, reject("too_close", detail, json!(row)))?;
+                }
                 Verdict::Novel if self.kept.len() < self.count => {
+                    self.ids.insert(row.id.clone());
                     self.known.push(row.clone());
                     self.kept.push(row);
                 }

@@ -1,6 +1,6 @@
 //! `translate`: rows said in another language by a teacher.
 
-use okapi_data::language::Language;
+use okapi_data::language::{Language, Script};
 use okapi_data::prompt_template::PromptTemplate;
 use okapi_data::translation::{self, Checks, TextRow, Texts};
 use okapi_data::{Instruction, Prompt, Question, Reject};
@@ -178,14 +178,14 @@ impl Stage for Translate {
         let kind = kind(question.declared).ok()?;
         let template = template(&question.prompts["translate"], &PROMPTS[0], &sample()).ok()?;
         let most = most_characters(question.declared);
-        // Other scripts take more tokens than English; twice as many is about the papers' average.
-        let written = |tokens: u64| tokens * 2;
+        let factor = tokens_for_one(language.script);
+        let written = move |tokens: u64| (tokens as f64 * factor) as u64;
         let ask = |row: &Value, _: &dyn Fn(&Request) -> Option<String>| {
             let Some(row) = text_row(row.clone(), kind) else { return Vec::new() };
             let objects = if language.code == "en" { None } else { objects(&row.texts(), most) };
             let requests = objects.into_iter().flatten().filter_map(|object| {
                 let request = request(&template, language, &object).ok()?;
-                Some((request, written(estimated_tokens(&translation::to_object(&object)))))
+                Some((request, written(estimated_tokens(&translation::to_object(&object))), 0))
             });
             requests.collect()
         };
@@ -236,6 +236,17 @@ impl Stage for Translate {
         let rejects = aside.finish(declared, asked, &mut success)?;
         finish(context, &mut success, vec![("data", data), ("rejects", rejects)])?;
         Ok(success)
+    }
+}
+
+/// Tokens of a translation for each of the English original, roughly, by the tokenizers of today's
+/// large models.
+fn tokens_for_one(script: Script) -> f64 {
+    match script {
+        Script::Latin => 1.4,
+        Script::Han => 1.3,
+        Script::Cyrillic | Script::Arabic => 2.2,
+        _ => 4.0,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Child;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -119,4 +120,37 @@ fn what_a_script_leaves_in_the_background_ends_with_it() {
     sandbox.run();
     let pid = sandbox.okapi(&["show", "p.yaml", "n"]).stdout.trim().parse().unwrap();
     wait_until_gone(Pid::from_raw(pid).unwrap());
+}
+
+/// Each run waits for nodes of the other and has no free slot when they are done.
+#[test]
+fn two_runs_with_more_nodes_than_slots_wait_for_each_other() {
+    let sandbox = Sandbox::new(
+        r#"
+okapi: 1
+nodes:
+  n:
+    for_each: {n: [1, 2, 3, 4, 5, 6, 7, 8]}
+    stage: command
+    run: sleep 0.4; echo ${each.n} > "$OKAPI_OUTPUT_O"
+    outputs: {o: text}
+"#,
+    );
+    let first = sandbox.start(&["run", "p.yaml", "-j", "2", "--progress", "json"]);
+    std::thread::sleep(Duration::from_millis(200));
+    let second = sandbox.start(&["run", "p.yaml", "-j", "2", "--progress", "json"]);
+    let (first, second) = (first.wait_with_output().unwrap(), second.wait_with_output().unwrap());
+    let (first, second) = (Said::of(first), Said::of(second));
+    for said in [&first, &second] {
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        let settled = said
+            .events()
+            .iter()
+            .filter(|event| {
+                ["node_finished", "node_cached"].contains(&event["event"].as_str().unwrap())
+            })
+            .count();
+        assert_eq!(settled, 8, "{}", said.stdout);
+    }
+    assert_eq!(first.executed().len() + second.executed().len(), 8);
 }

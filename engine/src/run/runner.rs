@@ -1,6 +1,6 @@
 //! The loop of a run: one thread owns all of a run's state; jobs run in threads and send messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,6 +59,8 @@ pub(super) struct Runner<'a> {
     pub(super) outputs: BTreeMap<InstanceId, Settled>,
     running: BTreeMap<InstanceId, Running>,
     aside: BTreeMap<InstanceId, Aside>,
+    /// Ready instances that have waited for another run: it is said once.
+    waited: BTreeSet<InstanceId>,
     attempts: BTreeMap<InstanceId, u32>,
     pub(super) previous: Manifest,
     executor: Executor,
@@ -94,6 +96,7 @@ impl<'a> Runner<'a> {
             outputs: BTreeMap::new(),
             running: BTreeMap::new(),
             aside: BTreeMap::new(),
+            waited: BTreeSet::new(),
             attempts: BTreeMap::new(),
             previous,
             executor: Executor::new(
@@ -217,6 +220,11 @@ impl<'a> Runner<'a> {
             .map(|(&id, _)| id)
             .collect();
         for id in due {
+            // Out of here before it is ready again: one that stays ready for want of a slot must not be
+            // put back twice.
+            if matches!(self.aside.remove(&id), Some(Aside::Leased)) {
+                self.waited.insert(id);
+            }
             self.schedule.put_back(id);
         }
     }
@@ -234,7 +242,7 @@ impl<'a> Runner<'a> {
     fn consider(&mut self, id: InstanceId, emit: &mut dyn FnMut(Event)) {
         let request = self.request;
         let instance = &request.graph.instances[id as usize];
-        let waited = matches!(self.aside.remove(&id), Some(Aside::Leased));
+        let waited = self.waited.remove(&id);
         let action = self.action(id);
         if instance.resources.gpu as usize > request.machine.gpus.len() {
             self.fail(id, blocked_by_gpus(request, id), emit);

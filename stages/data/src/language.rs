@@ -144,9 +144,10 @@ pub fn share_of_script(text: &str, script: Script) -> Option<f64> {
     (letters > 0).then(|| of_script as f64 / letters as f64)
 }
 
-/// The letters, in lower case, that languages use which share a script: all of them for Cyrillic, those
-/// beyond `a` to `z` for Latin.
-const LETTERS: [(&str, &str); 21] = [
+/// The letters, in lower case, that languages use which share a script, here or elsewhere: all of them
+/// for Cyrillic and Arabic, those beyond `a` to `z` for Latin.
+const LETTERS: [(&str, &str); 22] = [
+    ("ar", "ءآأؤإئابةتثجحخدذرزسشصضطظعغفقكلمنهوىي"),
     ("bg", "абвгдежзийклмнопрстуфхцчшщъьюя"),
     ("ca", "àéèíïóòúüç"),
     ("cs", "áčďéěíňóřšťúůýž"),
@@ -170,10 +171,10 @@ const LETTERS: [(&str, &str); 21] = [
     ("vi", "àáâãèéêìíòóôõùúýăđĩũơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ"),
 ];
 
-/// A text may hold so large a share of letters from elsewhere, in names say. Of Cyrillic, whose letters
-/// are all listed, far less: names are written in the letters of the language that they stand in.
+/// A text may hold so large a share of letters from elsewhere, in names say. Of scripts whose letters are
+/// all listed, none: names are written in the letters of the language that they stand in.
 fn foreign(script: Script) -> f64 {
-    if script == Script::Cyrillic { 0.004 } else { 0.02 }
+    if script == Script::Latin { 0.02 } else { 0.0 }
 }
 
 /// Of the letters of a text, the share that a language does not use.
@@ -228,11 +229,19 @@ impl Identifier {
     /// The most likely language of a text; `None` for a text without letters.
     pub fn identify(&self, text: &str) -> Option<Guess> {
         let script = main_script(text)?;
+        // Kana, Hangul or Greek beside letters that are known here: a language that is not.
+        if foreign_letters(text) > MOST_UNKNOWN {
+            return None;
+        }
         let candidates = self.candidates.iter().filter(|language| language.script == script);
         let mut left: Vec<(f64, &Language)> =
             candidates.map(|language| (foreign_share(text, language), language)).collect();
         let least = left.iter().map(|(share, _)| *share).fold(f64::INFINITY, f64::min);
         left.retain(|(share, _)| *share <= least.max(foreign(script)));
+        if left.first().is_some_and(|(share, _)| *share > MOST_UNKNOWN / 4.0) {
+            // Persian or Urdu, say, for Arabic: the script, but not the letters.
+            return None;
+        }
         if let [(_, only)] = left[..] {
             return Some(Guess { language: *only, confidence: 1.0 });
         }
@@ -241,6 +250,19 @@ impl Identifier {
         let (_, language) = left.iter().find(|(_, it)| it.detected == info.lang())?;
         Some(Guess { language: **language, confidence: info.confidence() })
     }
+}
+
+/// Letters of scripts that none of the languages is written in may make up so large a share of a text.
+const MOST_UNKNOWN: f64 = 0.2;
+
+/// Of the letters of a text, the share whose script is not known here.
+fn foreign_letters(text: &str) -> f64 {
+    let (mut letters, mut unknown) = (0u64, 0u64);
+    for letter in text.chars().filter(|letter| letter.is_alphabetic()) {
+        letters += 1;
+        unknown += u64::from(Script::of(letter).is_none());
+    }
+    unknown as f64 / letters.max(1) as f64
 }
 
 /// The script that most letters of a text are of.
@@ -286,6 +308,11 @@ mod tests {
         assert_eq!(code("The dog is sleeping on the sofa in the living room today."), Some("en"));
         assert_eq!(code("Собака сегодня спит на диване, а кошки вышли в сад."), Some("ru"));
         assert_eq!(code("12 + 3 = 15"), None);
+        assert_eq!(code("これは日本語の文です"), None);
+        assert_eq!(code("이것은 한국어 문장입니다 OK"), None);
+        assert_eq!(code("این یک جملهٔ فارسی است که چند کلمه دارد"), None);
+        assert_eq!(code("ما هي عاصمة هذا البلد"), Some("ar"));
+        assert_eq!(code("Это первое задание конкурса. Назовите следующий месяц года."), Some("ru"));
         let few = Identifier::new(&[Language::of("mr").unwrap(), Language::of("en").unwrap()]);
         let guess = few.identify("हा एक लहान मजकूर आहे").unwrap();
         assert_eq!((guess.language.code, guess.confidence), ("mr", 1.0));

@@ -2,26 +2,31 @@
 
 use crate::Ranking;
 
-/// Reads the ranks of `count` responses from lines such as `Response 2: 1`, in the order of the
-/// responses. `Response 2: overall rank: 1` and `<Response 2>: 1`, as in the first paper's prompt, are
-/// read too.
+/// Reads the ranks of `count` responses: `Response 2: 1` for each, in the order of the responses, and
+/// nothing but white space between them. `Response 2: overall rank: 1` and `<Response 2>: 1`, as in the
+/// first paper's prompt, are read too.
 ///
 /// # Errors
-/// What is wrong, for anything else: another line, another order, a rank that is missing, given twice
+/// What is wrong, for anything else: another text, another order, a rank that is missing, given twice
 /// or out of bounds.
 pub fn parse_ranks(text: &str, count: usize) -> Result<Vec<u32>, String> {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    if lines.len() != count {
-        return Err(format!("{} lines for {count} responses", lines.len()));
-    }
+    let lower = text.to_ascii_lowercase();
+    let mut rest = lower.trim();
     let mut ranks = Vec::new();
-    for (place, line) in lines.iter().enumerate() {
-        let (number, rank) =
-            rank_line(line).ok_or_else(|| format!("`{}` is no rank of a response", shown(line)))?;
-        if number != place as u32 + 1 {
-            return Err(format!("response {number} stands where {} belongs", place + 1));
+    for place in 1..=count {
+        let Some((number, rank, after)) = rank_at(rest) else {
+            let what =
+                if rest.is_empty() { "nothing".to_owned() } else { format!("`{}`", shown(rest)) };
+            return Err(format!("{what} stands where the rank of response {place} belongs"));
+        };
+        if number != place as u32 {
+            return Err(format!("response {number} stands where {place} belongs"));
         }
         ranks.push(rank);
+        rest = after;
+    }
+    if !rest.is_empty() {
+        return Err(format!("`{}` stands after the ranks", shown(rest)));
     }
     if !Ranking::is_permutation(&ranks) {
         return Err(format!("{ranks:?} is no permutation of 1 to {count}"));
@@ -29,23 +34,28 @@ pub fn parse_ranks(text: &str, count: usize) -> Result<Vec<u32>, String> {
     Ok(ranks)
 }
 
-/// The number of a response, and its rank.
-fn rank_line(line: &str) -> Option<(u32, u32)> {
-    let lower = line.to_ascii_lowercase();
-    let line = lower.strip_prefix('<').unwrap_or(&lower);
-    let line = line.strip_prefix("response")?.trim_start();
-    let digits = line.find(|other: char| !other.is_ascii_digit())?;
-    let (number, rest) = line.split_at(digits);
-    let rest = rest.strip_prefix('>').unwrap_or(rest).trim_start().strip_prefix(':')?.trim();
-    let rest = match rest.strip_prefix("overall rank") {
-        Some(rest) => rest.trim_start().strip_prefix(':')?.trim_start(),
-        None => rest,
+/// The number of a response and its rank at the beginning of a text in lower case, and what follows.
+fn rank_at(text: &str) -> Option<(u32, u32, &str)> {
+    let text = text.strip_prefix('<').unwrap_or(text);
+    let text = text.strip_prefix("response")?.trim_start();
+    let (number, text) = leading_number(text)?;
+    let text = text.strip_prefix('>').unwrap_or(text).trim_start().strip_prefix(':')?.trim_start();
+    let text = match text.strip_prefix("overall rank") {
+        Some(text) => text.trim_start().strip_prefix(':')?.trim_start(),
+        None => text,
     };
-    let rank = rest.strip_suffix('.').unwrap_or(rest);
-    if rank.is_empty() || !rank.bytes().all(|byte| byte.is_ascii_digit()) {
+    let (rank, text) = leading_number(text)?;
+    let text = text.strip_prefix('.').unwrap_or(text);
+    // `3/4` and `2nd` are no ranks.
+    if text.starts_with(|next: char| !next.is_whitespace()) {
         return None;
     }
-    Some((number.parse().ok()?, rank.parse().ok()?))
+    Some((number, rank, text.trim_start()))
+}
+
+fn leading_number(text: &str) -> Option<(u32, &str)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    Some((text[..digits].parse().ok()?, &text[digits..]))
 }
 
 /// Kendall's tau between two rankings of the same responses: 1 if they agree on every pair, -1 if on
@@ -126,6 +136,7 @@ mod tests {
         for text in [
             "Response 1: 3\nResponse 2: 1\nResponse 3: 2",
             "response 1 : 3\n\n  Response 2: 1.\nResponse 3: 2\n",
+            "Response 1: 3 Response 2: 1 Response 3: 2",
             "<Response 1>: overall rank: 3\n<Response 2>: overall rank: 1\n<Response 3>: overall rank: 2",
         ] {
             assert_eq!(parse_ranks(text, 3), Ok(vec![3, 1, 2]), "{text}");

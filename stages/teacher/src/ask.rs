@@ -50,13 +50,22 @@ pub async fn ask<T>(
                 let detail = "it reached the greatest length of an answer";
                 (Invalid::new("cut", detail), Some(asked.answer.text))
             }
+            Ok(asked) if matches!(asked.answer.finish, Finish::Refused | Finish::ContentFilter) => {
+                let detail = match asked.answer.finish {
+                    Finish::Refused => "the model refuses",
+                    _ => "the provider's filter stopped the answer",
+                };
+                // Asking the same again would be refused again.
+                let invalid = Invalid::new("refused", detail);
+                let answer = Some(asked.answer.text);
+                return Ok(Err(Unanswered { invalid, answer, attempts: attempt + 1 }));
+            }
             Ok(asked) => match check(&asked.answer.text) {
                 Ok(value) => return Ok(Ok((value, asked.answer))),
                 Err(invalid) => (invalid, Some(asked.answer.text)),
             },
             Err(TeacherError::Refused { reason }) => {
                 let invalid = Invalid::new("refused", reason);
-                // Asking the same again would be refused again.
                 return Ok(Err(Unanswered { invalid, answer: None, attempts: attempt + 1 }));
             }
             Err(error) => return Err(error),

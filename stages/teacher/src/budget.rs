@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
 use crate::teacher::TeacherError;
 
 /// What has been spent, what may be, and what the calls on their way are expected to cost. Shared by
@@ -10,6 +12,7 @@ use crate::teacher::TeacherError;
 pub struct Budget {
     limit_nano_usd: Option<u64>,
     state: Mutex<State>,
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -29,7 +32,7 @@ impl Budget {
     /// A budget of so many US dollars; `None` for one without end.
     pub fn new(limit_usd: Option<f64>) -> Budget {
         let limit_nano_usd = limit_usd.map(|usd| (usd * 1e9).round() as u64);
-        Budget { limit_nano_usd, state: Mutex::default() }
+        Budget { limit_nano_usd, state: Mutex::default(), changed: Notify::new() }
     }
 
     /// What has been spent, billionths of a US dollar.
@@ -37,24 +40,39 @@ impl Budget {
         self.lock().spent
     }
 
-    /// Sets money aside for a call that is expected to cost so much.
+    /// Sets money aside for a call that is expected to cost so much. Waits while it is only the calls
+    /// on their way that may need what is left.
     ///
     /// # Errors
     /// When that is more than is left.
-    pub(crate) fn reserve(&self, nano_usd: u64) -> Result<Reservation<'_>, TeacherError> {
+    pub(crate) async fn reserve(&self, nano_usd: u64) -> Result<Reservation<'_>, TeacherError> {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(reservation) = self.try_reserve(nano_usd)? {
+                return Ok(reservation);
+            }
+            changed.await;
+        }
+    }
+
+    /// As [`Budget::reserve`]; `None` where that waits.
+    fn try_reserve(&self, nano_usd: u64) -> Result<Option<Reservation<'_>>, TeacherError> {
         let mut state = self.lock();
-        if let Some(limit) = self.limit_nano_usd
-            && (state.spent + state.reserved + nano_usd > limit)
-        {
-            let usd = |nano: u64| nano as f64 / 1e9;
-            return Err(TeacherError::Budget {
-                limit_usd: usd(limit),
-                spent_usd: usd(state.spent),
-                next_usd: usd(nano_usd),
-            });
+        if let Some(limit) = self.limit_nano_usd {
+            if state.spent + nano_usd > limit {
+                let usd = |nano: u64| nano as f64 / 1e9;
+                return Err(TeacherError::Budget {
+                    limit_usd: usd(limit),
+                    spent_usd: usd(state.spent),
+                    next_usd: usd(nano_usd),
+                });
+            }
+            if state.spent + state.reserved + nano_usd > limit {
+                return Ok(None);
+            }
         }
         state.reserved += nano_usd;
-        Ok(Reservation { budget: self, nano_usd })
+        Ok(Some(Reservation { budget: self, nano_usd }))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -73,6 +91,8 @@ impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut state = self.budget.lock();
         state.reserved = state.reserved.saturating_sub(self.nano_usd);
+        drop(state);
+        self.budget.changed.notify_waiters();
     }
 }
 
@@ -83,15 +103,28 @@ mod tests {
     #[test]
     fn no_more_is_set_aside_than_there_is() {
         let budget = Budget::new(Some(1e-6));
-        let one = budget.reserve(600).unwrap();
-        assert!(matches!(budget.reserve(600), Err(TeacherError::Budget { .. })));
+        let reserve = |nano_usd: u64| budget.try_reserve(nano_usd);
+        let one = reserve(600).unwrap().unwrap();
+        assert!(reserve(600).unwrap().is_none(), "the call on its way may cost less");
         one.spend(300);
-        let two = budget.reserve(600).unwrap();
+        let two = reserve(600).unwrap().unwrap();
         drop(two);
-        budget.reserve(700).unwrap().spend(700);
+        reserve(700).unwrap().unwrap().spend(700);
         assert_eq!(budget.spent_nano_usd(), 1000);
-        assert!(budget.reserve(1).is_err());
-        assert!(budget.reserve(0).is_ok(), "what costs nothing goes on");
-        assert!(Budget::new(None).reserve(u64::MAX / 4).is_ok());
+        assert!(matches!(reserve(1), Err(TeacherError::Budget { .. })));
+        assert!(reserve(0).unwrap().is_some(), "what costs nothing goes on");
+        assert!(Budget::new(None).try_reserve(u64::MAX / 4).unwrap().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_the_rest_set_aside_waits_for_it() {
+        let budget = Budget::new(Some(1e-6));
+        let first = budget.reserve(600).await.unwrap();
+        let (second, ()) = tokio::join!(budget.reserve(600), async {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            first.spend(100);
+        });
+        second.unwrap().spend(500);
+        assert_eq!(budget.spent_nano_usd(), 600);
     }
 }

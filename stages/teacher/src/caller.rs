@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use okapi_cache::{Digest, RecordCache};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::{Notify, OnceCell, oneshot};
 
 use crate::budget::Budget;
 use crate::pricing::{Price, cost};
@@ -128,7 +128,26 @@ pub struct Asked {
     pub recorded: bool,
 }
 
-type InFlight = Arc<Mutex<BTreeMap<Digest, Arc<OnceCell<Record>>>>>;
+/// Requests whose answers are on their way or not in the log yet: who asks the same waits, whichever
+/// node it asks for.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    cells: Mutex<BTreeMap<Digest, Arc<OnceCell<Record>>>>,
+}
+
+impl InFlight {
+    fn cell(&self, digest: Digest) -> Arc<OnceCell<Record>> {
+        Arc::clone(lock(&self.cells).entry(digest).or_default())
+    }
+
+    /// Takes a request out that has been answered, or given up; not one that has begun since.
+    fn remove(&self, digest: &Digest, cell: &Arc<OnceCell<Record>>) {
+        let mut cells = lock(&self.cells);
+        if cells.get(digest).is_some_and(|there| Arc::ptr_eq(there, cell)) {
+            cells.remove(digest);
+        }
+    }
+}
 
 /// What a [`Caller`] is made of.
 pub struct CallerParts<'a> {
@@ -142,6 +161,8 @@ pub struct CallerParts<'a> {
     pub budget: &'a Budget,
     /// What was answered before.
     pub records: &'a RecordCache,
+    /// What is being answered.
+    pub in_flight: &'a InFlight,
     /// Where costs are written down.
     pub ledger: &'a Ledger,
     /// How long its answers were so far.
@@ -154,8 +175,6 @@ pub struct CallerParts<'a> {
 pub struct Caller<'a> {
     parts: CallerParts<'a>,
     writer: RecordWriter,
-    /// Requests whose answers are on their way or not in the log yet: who asks the same waits.
-    in_flight: InFlight,
 }
 
 /// How many tokens a teacher's calls took so far, for what the next one may cost.
@@ -187,9 +206,12 @@ impl Experience {
 
 /// Where new records go; they are added to the log together, in a thread of their own.
 struct RecordWriter {
-    sender: Sender<(Digest, Vec<u8>)>,
+    sender: Sender<NewRecord>,
     broken: Arc<Mutex<Option<String>>>,
 }
+
+/// A record for the log, and who waits until it is durable.
+type NewRecord = (Digest, Vec<u8>, oneshot::Sender<()>);
 
 /// What a call writes where nothing is known of it yet.
 const USUAL_ANSWER: u64 = 1000;
@@ -206,13 +228,12 @@ impl Caller<'_> {
     ) -> Result<T, TeacherError> {
         let (sender, receiver) = channel();
         let broken = Arc::new(Mutex::new(None));
-        let in_flight = InFlight::default();
         let records = parts.records;
         let result = std::thread::scope(|scope| {
-            let (broken_there, in_flight_there) = (Arc::clone(&broken), Arc::clone(&in_flight));
-            scope.spawn(move || write(records, &receiver, &in_flight_there, &broken_there));
+            let broken_there = Arc::clone(&broken);
+            scope.spawn(move || write(records, &receiver, &broken_there));
             let writer = RecordWriter { sender, broken: Arc::clone(&broken) };
-            let caller = Caller { parts, writer, in_flight };
+            let caller = Caller { parts, writer };
             // The caller goes before the scope ends, and with it the writer's last sender.
             work(&caller)
         });
@@ -228,26 +249,20 @@ impl Caller<'_> {
     /// As [`TeacherError`] says.
     pub async fn ask(&self, request: &Request) -> Result<Asked, TeacherError> {
         let digest = request.digest(self.parts.identity);
-        let cell = Arc::clone(lock(&self.in_flight).entry(digest).or_default());
+        let cell = self.parts.in_flight.cell(digest);
         let mut called = false;
         let found = cell
             .get_or_try_init(async || {
                 if let Some(record) = self.recorded(&digest)? {
-                    // Nothing is on its way to the log that would take this out again.
-                    lock(&self.in_flight).remove(&digest);
                     return Ok(record);
                 }
                 called = true;
                 self.call(request, digest).await
             })
             .await;
-        let record = match found {
-            Ok(record) => record.clone(),
-            Err(error) => {
-                lock(&self.in_flight).remove(&digest);
-                return Err(error);
-            }
-        };
+        let record = found.cloned();
+        self.parts.in_flight.remove(&digest, &cell);
+        let record = record?;
         let asked = Asked { answer: record.answer, recorded: !called };
         self.parts.ledger.add(&asked, record.nano_usd);
         Ok(asked)
@@ -266,14 +281,18 @@ impl Caller<'_> {
         if let Some(message) = lock(&self.writer.broken).clone() {
             return Err(TeacherError::Records { message });
         }
-        let reservation = self.parts.budget.reserve(self.expected_cost(request))?;
-        let answer = tokio::select! {
+        let answering = async {
+            let reservation = self.parts.budget.reserve(self.expected_cost(request)).await?;
+            let answer = self.parts.teacher.answer(request).await?;
+            let nano_usd = cost(&answer, self.parts.price.as_ref());
+            reservation.spend(nano_usd);
+            Ok::<_, TeacherError>((answer, nano_usd))
+        };
+        let (answer, nano_usd) = tokio::select! {
             biased;
-            answer = self.parts.teacher.answer(request) => answer?,
+            answered = answering => answered?,
             () = self.parts.stop.wait() => return Err(TeacherError::Cancelled),
         };
-        let nano_usd = cost(&answer, self.parts.price.as_ref());
-        reservation.spend(nano_usd);
         self.parts.experience.add(request, &answer.usage);
         let at = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -281,34 +300,41 @@ impl Caller<'_> {
         let record = Record { record: VERSION, answer, nano_usd, at };
         let bytes = serde_json::to_vec(&record)
             .map_err(|error| TeacherError::Records { message: error.to_string() })?;
-        // The writer lives as long as this; if it has stopped, it has said why.
-        let _ = self.writer.sender.send((digest, bytes));
-        Ok(record)
+        // Nobody goes on with an answer before it is durable. If the writer has stopped, it has said why.
+        let (durable, written) = oneshot::channel();
+        let _ = self.writer.sender.send((digest, bytes, durable));
+        if written.await.is_err() {
+            let message = lock(&self.writer.broken).clone().unwrap_or_default();
+            return Err(TeacherError::Records { message });
+        }
+        // Another process may have been first: its answer is the one that is recorded.
+        Ok(self.recorded(&digest)?.unwrap_or(record))
     }
 
     /// What a call may cost.
     fn expected_cost(&self, request: &Request) -> u64 {
         let price = self.parts.price.as_ref();
-        price.map_or(0, |price| price.nano_usd(&self.parts.experience.expected(request)))
+        let mut usage = self.parts.experience.expected(request);
+        if let Some(most) = self.parts.identity["max_tokens"].as_u64() {
+            usage.completion_tokens = usage.completion_tokens.min(most);
+        }
+        price.map_or(0, |price| price.nano_usd(&usage))
     }
 }
 
 /// Adds records to the log, as many together as have come meanwhile.
-fn write(
-    records: &RecordCache,
-    receiver: &Receiver<(Digest, Vec<u8>)>,
-    in_flight: &InFlight,
-    broken: &Mutex<Option<String>>,
-) {
+fn write(records: &RecordCache, receiver: &Receiver<NewRecord>, broken: &Mutex<Option<String>>) {
     while let Ok(first) = receiver.recv() {
         let batch: Vec<_> = std::iter::once(first).chain(receiver.try_iter()).collect();
+        let (batch, waiting): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|(digest, bytes, durable)| ((digest, bytes), durable)).unzip();
         if let Err(error) = records.add(&batch) {
             *lock(broken) = Some(error.to_string());
             return;
         }
-        let mut in_flight = lock(in_flight);
-        for (digest, _) in &batch {
-            in_flight.remove(digest);
+        for durable in waiting {
+            // Who was stopped meanwhile does not wait any more.
+            let _ = durable.send(());
         }
     }
 }
@@ -361,6 +387,7 @@ mod tests {
         budget: Budget,
         experience: Experience,
         ledger: Ledger,
+        in_flight: InFlight,
         stop: Stop,
     }
 
@@ -373,6 +400,7 @@ mod tests {
                 budget: Budget::new(budget),
                 experience: Experience::default(),
                 ledger: Ledger::default(),
+                in_flight: InFlight::default(),
                 stop: Stop::default(),
             }
         }
@@ -384,6 +412,7 @@ mod tests {
                 price: Some(Price { input: 1.0, cached_input: None, output: 1.0 }),
                 budget: &self.budget,
                 records: self.store.records(),
+                in_flight: &self.in_flight,
                 ledger: &self.ledger,
                 experience: &self.experience,
                 stop: &self.stop,

@@ -3,16 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use okapi_cache::canonical_json;
+use okapi_cache::{RecordCache, canonical_json};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::budget::Budget;
-use crate::caller::Experience;
+use crate::caller::{Experience, InFlight};
 use crate::limits::Limits;
 use crate::offline::Offline;
 use crate::openai::batch::Batches;
@@ -26,6 +25,7 @@ pub struct Teachers {
     runtime: OnceLock<Result<Runtime, String>>,
     budget: Budget,
     endpoints: Mutex<BTreeMap<String, Arc<Endpoint>>>,
+    in_flight: InFlight,
 }
 
 /// One teacher, ready to be asked.
@@ -50,6 +50,7 @@ impl Teachers {
             runtime: OnceLock::new(),
             budget: Budget::new(budget_usd),
             endpoints: Mutex::default(),
+            in_flight: InFlight::default(),
         }
     }
 
@@ -72,6 +73,11 @@ impl Teachers {
     /// The budget.
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// What is being answered.
+    pub fn in_flight(&self) -> &InFlight {
+        &self.in_flight
     }
 
     /// Drives a future, in this thread.
@@ -115,7 +121,7 @@ impl Endpoint {
         settings: &Value,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Endpoint, TeacherError> {
-        let mut price = price(settings);
+        let price = price(settings);
         let kind = match identity["kind"].as_str() {
             Some("offline") => Kind::Offline(Offline::new(
                 identity["skill"].as_f64().unwrap_or(1.0),
@@ -124,8 +130,6 @@ impl Endpoint {
             Some("openai") => {
                 let client = OpenAi::new(openai_config(identity, settings), environment)?;
                 if settings["mode"] == "batch" {
-                    let factor = settings["batch_price_factor"].as_f64().unwrap_or(0.5);
-                    price = price.map(|price| price.times(factor));
                     Kind::Batch(Arc::new(client))
                 } else {
                     Kind::Live(Box::new(client))
@@ -164,13 +168,22 @@ impl Endpoint {
         }
     }
 
-    /// Who answers. Batches on their way are remembered in `scratch`.
-    pub fn teacher(&self, scratch: &Path) -> Box<dyn Teacher + '_> {
+    /// How long a call that is on its way may take to end.
+    pub fn patience(&self) -> Duration {
+        match &self.kind {
+            Kind::Live(client) => client.patience(),
+            // A batch is found again.
+            Kind::Offline(_) | Kind::Batch(_) => Duration::ZERO,
+        }
+    }
+
+    /// Who answers. Batches on their way are remembered beside the records.
+    pub fn teacher(&self, records: &RecordCache) -> Box<dyn Teacher + '_> {
         match &self.kind {
             Kind::Offline(offline) => Box::new(Borrowed(offline)),
             Kind::Live(client) => Box::new(Borrowed(&**client)),
             Kind::Batch(client) => {
-                Box::new(Batches::new(Arc::clone(client), self.identity.clone(), scratch))
+                Box::new(Batches::new(Arc::clone(client), self.identity.clone(), records))
             }
         }
     }
@@ -184,13 +197,22 @@ impl<T: Teacher> Teacher for Borrowed<'_, T> {
     }
 }
 
-/// The price that settings give, if they do.
+/// The price that settings give, if they do; what is not given of it is nothing. Batches cost a part
+/// of it.
 pub fn price(settings: &Value) -> Option<Price> {
     let number = |name: &str| settings[name].as_f64();
-    Some(Price {
-        input: number("input_price")?,
+    let (input, output) = (number("input_price"), number("output_price"));
+    if input.is_none() && output.is_none() {
+        return None;
+    }
+    let price = Price {
+        input: input.unwrap_or(0.0),
         cached_input: number("cached_input_price"),
-        output: number("output_price").unwrap_or(0.0),
+        output: output.unwrap_or(0.0),
+    };
+    Some(match settings["mode"] == "batch" {
+        true => price.times(number("batch_price_factor").unwrap_or(0.5)),
+        false => price,
     })
 }
 

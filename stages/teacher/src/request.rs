@@ -107,6 +107,8 @@ pub enum Finish {
     Length,
     /// The provider's filter cut it.
     ContentFilter,
+    /// The model refused; the text says why.
+    Refused,
     /// Something else, or nothing was said about it.
     Other,
 }

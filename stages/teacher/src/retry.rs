@@ -20,8 +20,7 @@ pub(crate) fn back_off(next: u32, chance: f64) -> Duration {
 /// date).
 pub(crate) fn asked_for(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    let seconds =
-        |number: f64| (number >= 0.0).then(|| Duration::try_from_secs_f64(number).ok())?;
+    let seconds = |number: f64| (number > 0.0).then(|| Duration::try_from_secs_f64(number).ok())?;
     if let Some(milliseconds) = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()) {
         return seconds(milliseconds / 1000.0);
     }
@@ -30,7 +29,8 @@ pub(crate) fn asked_for(headers: &HeaderMap, now: SystemTime) -> Option<Duration
         return seconds(number);
     }
     let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
+    // A date that is past, by the clocks of two machines, asks for nothing.
+    date.duration_since(now).ok().filter(|wait| !wait.is_zero())
 }
 
 /// The time after which a server that says that nothing is left has something again:
@@ -98,7 +98,7 @@ mod tests {
             asked(&[("retry-after", "Sun, 06 Nov 1994 08:49:40 GMT")]),
             Some(Duration::from_secs(3))
         );
-        for nonsense in ["", "soon", "-1", "nan", "1e400"] {
+        for nonsense in ["", "soon", "-1", "0", "nan", "1e400", "Sun, 06 Nov 1994 08:49:36 GMT"] {
             assert_eq!(asked(&[("retry-after", nonsense)]), None, "{nonsense}");
         }
         assert_eq!(asked(&[]), None);

@@ -47,6 +47,10 @@ struct Server {
 
 impl Server {
     fn start(script: impl Fn(u64) -> Reply + Send + Sync + 'static) -> Server {
+        Server::start_by_prompt(move |_, number| script(number))
+    }
+
+    fn start_by_prompt(script: impl Fn(&str, u64) -> Reply + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/v1", listener.local_addr().unwrap());
         let requests = Arc::new(AtomicU64::new(0));
@@ -70,7 +74,7 @@ impl Server {
                             *number += 1;
                             *number - 1
                         };
-                        if !reply(&stream, &script(number), prompt) {
+                        if !reply(&stream, &script(prompt, number), prompt) {
                             return;
                         }
                     }
@@ -176,8 +180,7 @@ fn endpoint(address: &str, settings: &Value) -> Result<Endpoint, TeacherError> {
 fn ask(store: &Store, address: &str, settings: &Value, count: usize) -> Asked {
     let teachers = Teachers::new(None);
     let endpoint = teachers.block_on(async { endpoint(address, settings).unwrap() }).unwrap();
-    let scratch = tempfile::tempdir().unwrap();
-    let teacher = endpoint.teacher(scratch.path());
+    let teacher = endpoint.teacher(store.records());
     let (ledger, stop) = (Ledger::default(), Stop::default());
     let parts = CallerParts {
         teacher: &*teacher,
@@ -185,6 +188,7 @@ fn ask(store: &Store, address: &str, settings: &Value, count: usize) -> Asked {
         price: endpoint.price(),
         budget: teachers.budget(),
         records: store.records(),
+        in_flight: teachers.in_flight(),
         ledger: &ledger,
         experience: endpoint.experience(),
         stop: &stop,
@@ -314,6 +318,31 @@ fn a_request_that_is_refused_harms_no_other() {
     let asked = ask(&store, &server.address, &json!({}), 3);
     assert!(asked.answers.iter().all(|it| matches!(it, Err(TeacherError::Refused { .. }))));
     assert_eq!((server.count(), asked.records), (3, 0));
+}
+
+/// A server's words for "too long" are not all known. One request that it calls bad while it answers
+/// others is bad by itself; if it calls every request bad, nothing more is asked.
+#[test]
+fn a_bad_request_is_told_from_a_bad_teacher() {
+    let (_folder, store) = store();
+    let bad = |_| Reply::Status(400, &[], "{\"error\":{\"message\":\"no, thanks\"}}".to_owned());
+    let all_bad = Server::start(bad);
+    let asked = ask(&store, &all_bad.address, &json!({}), 2);
+    assert!(matches!(asked.answers[0], Err(TeacherError::Unusable { .. })), "{:?}", asked.answers);
+    let server = Server::start_by_prompt(|prompt, _| match prompt {
+        "prompt 3" => {
+            Reply::Status(400, &[], "{\"error\":{\"message\":\"no, thanks\"}}".to_owned())
+        }
+        "prompt 5" => Reply::Reset,
+        _ => Reply::Good,
+    });
+    let asked = ask(&store, &server.address, &json!({}), 8);
+    for (number, answer) in asked.answers.iter().enumerate() {
+        match number {
+            3 | 5 => assert!(matches!(answer, Err(TeacherError::Refused { .. })), "{answer:?}"),
+            _ => assert!(answer.is_ok(), "{answer:?}"),
+        }
+    }
 }
 
 #[test]

@@ -3,24 +3,25 @@
 //! To whoever asks this is a teacher like any other that takes its time. Requests are collected
 //! until no more come: dialogues wait for their answers, so at some point all that can be asked has
 //! been. Then they are uploaded together, and each gets its answer when the batch has ended. The
-//! records are the same as those of single calls.
+//! records are the same as those of single calls. What a batch left unanswered goes into another.
 //!
-//! What is on its way is written to a file in the stage's scratch folder as soon as the server has
-//! given it an id. A later run that asks the same requests finds them there and goes on waiting
-//! instead of paying for a second batch.
+//! Batches on their way are in a journal beside the records (`journal`). A later run that asks the
+//! same requests, in whatever node, finds them there and goes on waiting instead of paying twice.
+
+mod journal;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use okapi_cache::RecordCache;
 use reqwest::multipart::{Form, Part};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{OpenAi, ReadError, retry, wire};
+use self::journal::Journal;
+use super::{OpenAi, ReadError, is_of_one_request, retry, wire};
 use crate::request::{Answer, Request};
 use crate::teacher::{Answering, Teacher, TeacherError};
 
@@ -38,8 +39,10 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 const LONGEST: Duration = Duration::from_secs(26 * 3600);
 /// How often one step of a batch is tried.
 const TRIES: u32 = 10;
+/// How many batches a request is put into.
+const ROUNDS: u32 = 3;
 
-type Waiting = oneshot::Sender<Result<Answer, TeacherError>>;
+type Waiting = BTreeMap<String, (Request, oneshot::Sender<Result<Answer, TeacherError>>)>;
 
 /// A teacher that asks by batches.
 pub(crate) struct Batches {
@@ -55,25 +58,22 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    waiting: BTreeMap<String, (Request, Waiting)>,
+    waiting: Waiting,
     last_came: Option<Instant>,
     is_collecting: bool,
+    /// Batches whose answers have been handed out.
+    ended: Vec<String>,
 }
 
-/// The batches on their way, in a file.
-struct Journal {
-    path: PathBuf,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct OpenBatch {
-    id: String,
-    requests: Vec<String>,
+/// Why a step of a batch came to nothing.
+struct Failed {
+    status: Option<u16>,
+    error: TeacherError,
 }
 
 impl Batches {
-    pub(crate) fn new(client: Arc<OpenAi>, identity: Value, scratch: &Path) -> Batches {
-        let journal = Journal { path: scratch.join("batches.json") };
+    pub(crate) fn new(client: Arc<OpenAi>, identity: Value, records: &RecordCache) -> Batches {
+        let journal = Journal::beside(records, &client.config.base_url);
         let shared = Shared { client, identity, journal, queue: Mutex::default() };
         Batches { shared: Arc::new(shared) }
     }
@@ -97,6 +97,16 @@ impl Teacher for Batches {
                 Err(TeacherError::Unavailable { message: "the batch was given up".to_owned() })
             })
         })
+    }
+}
+
+impl Drop for Batches {
+    /// When nobody asks any more, all that was answered is in the records.
+    fn drop(&mut self) {
+        let ended = std::mem::take(&mut self.shared.lock().ended);
+        for id in ended {
+            self.shared.journal.remove(&id);
+        }
     }
 }
 
@@ -128,45 +138,63 @@ impl Shared {
     }
 
     /// Gets answers: of batches that are on their way already, and of new ones.
-    async fn work(&self, mut waiting: BTreeMap<String, (Request, Waiting)>) {
+    async fn work(&self, mut waiting: Waiting) {
         for open in self.journal.read() {
             let asked: Vec<_> =
-                open.requests.iter().filter(|id| waiting.contains_key(*id)).collect();
+                open.requests.iter().filter(|id| waiting.contains_key(*id)).cloned().collect();
             if asked.is_empty() {
                 continue;
             }
             tracing::info!("batch {} is on its way: waiting for {} answers", open.id, asked.len());
             match self.finish(&open.id).await {
-                Ok(answers) => hand_out(&mut waiting, answers, self),
-                // One that the server has forgotten is asked anew.
-                Err(error) => tracing::warn!("batch {} is lost: {error}", open.id),
+                Ok(lines) => {
+                    hand_out(&mut waiting, lines, &self.client);
+                    self.lock().ended.push(open.id);
+                }
+                // The server does not know it any more: it is asked anew.
+                Err(Failed { status: Some(404), error }) => {
+                    tracing::warn!("batch {} is lost: {error}", open.id);
+                    self.journal.remove(&open.id);
+                }
+                Err(Failed { error, .. }) => {
+                    for id in asked {
+                        if let Some((_, sender)) = waiting.remove(&id) {
+                            // Who does not wait any more needs no answer.
+                            let _ = sender.send(Err(error.clone()));
+                        }
+                    }
+                }
             }
-            self.journal.remove(&open.id);
         }
-        while !waiting.is_empty() {
-            let (file, ids) = self.file(&waiting);
-            match self.submit(file, &ids).await {
-                Err(error) => {
-                    for (_, (_, sender)) in std::mem::take(&mut waiting) {
-                        // Who does not wait any more needs no answer.
-                        let _ = sender.send(Err(error.clone()));
+        for _ in 0..ROUNDS {
+            let mut left = Waiting::new();
+            while !waiting.is_empty() {
+                let (file, ids) = self.file(&waiting);
+                let mut part: Waiting =
+                    ids.iter().filter_map(|id| waiting.remove_entry(id)).collect();
+                match self.submit(file, &ids).await {
+                    Ok(lines) => hand_out(&mut part, lines, &self.client),
+                    Err(Failed { error, .. }) => {
+                        for (_, (_, sender)) in std::mem::take(&mut part) {
+                            let _ = sender.send(Err(error.clone()));
+                        }
                     }
                 }
-                Ok(answers) => {
-                    let mut part: BTreeMap<_, _> =
-                        ids.iter().filter_map(|id| waiting.remove_entry(id)).collect();
-                    hand_out(&mut part, answers, self);
-                    for (_, (_, sender)) in part {
-                        let message = "the batch ended without an answer to it".to_owned();
-                        let _ = sender.send(Err(TeacherError::Unavailable { message }));
-                    }
-                }
+                left.extend(part);
             }
+            if left.is_empty() {
+                return;
+            }
+            waiting = left;
+        }
+        for (_, (_, sender)) in waiting {
+            let message = format!("{ROUNDS} batches ended without an answer to it");
+            let _ = sender.send(Err(TeacherError::Unavailable { message }));
         }
     }
 
     /// The lines of the next batch, and the requests in it.
-    fn file(&self, waiting: &BTreeMap<String, (Request, Waiting)>) -> (Vec<u8>, Vec<String>) {
+    fn file(&self, waiting: &Waiting) -> (Vec<u8>, Vec<String>) {
         let (mut file, mut ids) = (Vec::new(), Vec::new());
         for (id, (request, _)) in waiting.iter().take(LARGEST) {
             let line = json!({
@@ -186,16 +214,25 @@ impl Shared {
     }
 
     /// Uploads a batch, starts it and waits for its end.
-    async fn submit(&self, file: Vec<u8>, ids: &[String]) -> Result<Vec<Value>, TeacherError> {
+    async fn submit(&self, file: Vec<u8>, ids: &[String]) -> Result<Vec<Value>, Failed> {
         let url = self.url("files");
-        let uploaded = self
-            .step("uploading a batch", || {
-                let part = Part::bytes(file.clone()).file_name("requests.jsonl");
-                let form = Form::new().text("purpose", "batch").part("file", part);
-                self.client.client.post(url.clone()).multipart(form)
-            })
-            .await?;
+        let upload = || {
+            let part = Part::bytes(file.clone()).file_name("requests.jsonl");
+            let form = Form::new().text("purpose", "batch").part("file", part);
+            self.client.client.post(url.clone()).multipart(form)
+        };
+        let uploaded = json_of(&self.fetch("uploading a batch", upload).await?)?;
         let input = id_of(&uploaded)?;
+        let id = self.start(&input).await?;
+        self.journal.add(&id, ids);
+        let lines = self.finish(&id).await?;
+        self.lock().ended.push(id);
+        Ok(lines)
+    }
+
+    /// Starts a batch. An answer that is lost on its way does not start another one: before each
+    /// further try, the server is asked whether it has begun.
+    async fn start(&self, input: &str) -> Result<String, Failed> {
         let url = self.url("batches");
         let body = json!({
             "input_file_id": input,
@@ -203,40 +240,59 @@ impl Shared {
             "completion_window": "24h",
         })
         .to_string();
-        let made = self
-            .step("starting a batch", || {
-                let request = self.client.client.post(url.clone());
-                request.header("content-type", "application/json").body(body.clone())
-            })
-            .await?;
-        let id = id_of(&made)?;
-        self.journal.add(OpenBatch { id: id.clone(), requests: ids.to_vec() });
-        let answers = self.finish(&id).await;
-        self.journal.remove(&id);
-        answers
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let request = self.client.client.post(url.clone());
+            let request = request.header("content-type", "application/json").body(body.clone());
+            let failed = match self.once("starting a batch", request).await {
+                Ok(bytes) => return id_of(&json_of(&bytes)?),
+                Err(failed) => failed,
+            };
+            if tried >= TRIES || !failed.is_passing() {
+                return Err(failed);
+            }
+            tokio::time::sleep(retry::back_off(tried + 1, 0.5)).await;
+            let list = || self.client.client.get(format!("{url}?limit=100"));
+            let batches = json_of(&self.fetch("looking for a batch", list).await?)?;
+            let begun = batches["data"].as_array().into_iter().flatten();
+            if let Some(batch) = begun.into_iter().find(|it| it["input_file_id"] == input) {
+                return id_of(batch);
+            }
+        }
     }
 
-    /// Waits for the end of a batch and fetches its lines: answers and errors.
-    async fn finish(&self, id: &str) -> Result<Vec<Value>, TeacherError> {
+    /// Waits for the end of a batch and fetches its lines: answers and errors. An outage on the way
+    /// costs time only.
+    async fn finish(&self, id: &str) -> Result<Vec<Value>, Failed> {
         let url = self.url(&format!("batches/{id}"));
         let started = Instant::now();
         let mut wait = LOOKS.0;
         let batch = loop {
-            let batch =
-                self.step("looking at a batch", || self.client.client.get(url.clone())).await?;
-            match batch["status"].as_str() {
-                // What an expired or cancelled batch has answered counts too.
-                Some("completed" | "expired" | "cancelled") => break batch,
-                Some("failed") => {
-                    let why = batch["errors"]["data"][0]["message"].as_str().unwrap_or("no reason");
-                    let message = format!("the batch {id} failed: {}", self.client.redacted(why));
-                    return Err(TeacherError::Unusable { message, hint: None });
-                }
-                _ if started.elapsed() > LONGEST => {
-                    let message = format!("the batch {id} has not ended in 26 hours");
-                    return Err(TeacherError::Unavailable { message });
-                }
-                _ => {}
+            let look = || self.client.client.get(url.clone());
+            let looked = self.fetch("looking at a batch", look).await;
+            match looked.and_then(|bytes| json_of(&bytes)) {
+                Err(failed) if !failed.is_passing() => return Err(failed),
+                Err(failed) if started.elapsed() > LONGEST => return Err(failed),
+                Err(failed) => tracing::warn!("batch {id}: {}; looking on", failed.error),
+                Ok(batch) => match batch["status"].as_str() {
+                    // What an expired or cancelled batch has answered counts too.
+                    Some("completed" | "expired" | "cancelled") => break batch,
+                    Some("failed") => {
+                        // Nothing of it was done.
+                        self.journal.remove(id);
+                        let why = batch["errors"]["data"][0]["message"].as_str();
+                        let why = self.client.redacted(why.unwrap_or("no reason is given"));
+                        let message = format!("the batch {id} failed: {why}");
+                        let error = TeacherError::Unusable { message, hint: None };
+                        return Err(Failed { status: None, error });
+                    }
+                    _ if started.elapsed() > LONGEST => {
+                        let message = format!("the batch {id} has not ended in 26 hours");
+                        return Err(Failed::unavailable(message));
+                    }
+                    _ => {}
+                },
             }
             tokio::time::sleep(wait).await;
             wait = wait.mul_f64(1.5).min(LOOKS.1);
@@ -245,71 +301,72 @@ impl Shared {
         for name in ["output_file_id", "error_file_id"] {
             let Some(file) = batch[name].as_str() else { continue };
             let url = self.url(&format!("files/{file}/content"));
-            let bytes = self
-                .fetch("fetching the answers of a batch", || self.client.client.get(url.clone()))
-                .await?;
+            let get = || self.client.client.get(url.clone());
+            let bytes = self.fetch("fetching the answers of a batch", get).await?;
             let text = String::from_utf8_lossy(&bytes);
             lines.extend(text.lines().filter_map(|line| serde_json::from_str(line).ok()));
         }
         Ok(lines)
     }
 
-    async fn step(
-        &self,
-        what: &str,
-        request: impl Fn() -> reqwest::RequestBuilder,
-    ) -> Result<Value, TeacherError> {
-        let bytes = self.fetch(what, request).await?;
-        serde_json::from_slice(&bytes).map_err(|_| TeacherError::Unavailable {
-            message: format!("{what}: the server sent no JSON"),
-        })
-    }
-
-    /// One request, tried again while that may help.
+    /// One step, tried again while that may help.
     async fn fetch(
         &self,
         what: &str,
         request: impl Fn() -> reqwest::RequestBuilder,
-    ) -> Result<Vec<u8>, TeacherError> {
+    ) -> Result<Vec<u8>, Failed> {
         let mut tried = 0;
         loop {
             tried += 1;
-            let why = match request().send().await {
-                Err(error) => self.client.network(&error),
-                Ok(response) => {
-                    let status = response.status();
-                    match super::read_up_to(response, LARGEST_ANSWERS).await {
-                        Ok(bytes) if status.is_success() => return Ok(bytes),
-                        Ok(bytes) => {
-                            let said = wire::failure(&bytes);
-                            let said = self.client.redacted(&said.message);
-                            let message = format!("{what}: the server answers {status}: {said}");
-                            if !matches!(status.as_u16(), 408 | 409 | 425 | 429 | 500..=599) {
-                                let hint = match status.as_u16() {
-                                    404 | 405 => Some(
-                                        "not every server has the batch endpoint: leave `mode: batch` out"
-                                            .to_owned(),
-                                    ),
-                                    _ => self.client.hint(status, ""),
-                                };
-                                return Err(TeacherError::Unusable { message, hint });
-                            }
-                            message
-                        }
-                        Err(ReadError::Network(error)) => self.client.network(&error),
-                        Err(ReadError::TooLarge) => {
-                            let message = format!("{what}: more than {LARGEST_ANSWERS} bytes");
-                            return Err(TeacherError::Unavailable { message });
-                        }
-                    }
-                }
-            };
-            if tried >= TRIES {
-                let message = format!("{what}: {why} (tried {tried} times)");
-                return Err(TeacherError::Unavailable { message });
+            match self.once(what, request()).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(failed) if tried >= TRIES || !failed.is_passing() => return Err(failed),
+                Err(_) => tokio::time::sleep(retry::back_off(tried + 1, 0.5)).await,
             }
-            tokio::time::sleep(retry::back_off(tried + 1, 0.5)).await;
         }
+    }
+
+    async fn once(&self, what: &str, request: reqwest::RequestBuilder) -> Result<Vec<u8>, Failed> {
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                return Err(Failed::unavailable(format!(
+                    "{what}: {}",
+                    self.client.network(&error)
+                )));
+            }
+        };
+        let status = response.status();
+        let bytes = match super::read_up_to(response, LARGEST_ANSWERS).await {
+            Ok(bytes) => bytes,
+            Err(ReadError::Network(error)) => {
+                return Err(Failed::unavailable(format!(
+                    "{what}: {}",
+                    self.client.network(&error)
+                )));
+            }
+            Err(ReadError::TooLarge) => {
+                let message = format!("{what}: more than {LARGEST_ANSWERS} bytes");
+                let error = TeacherError::Unusable { message, hint: None };
+                return Err(Failed { status: None, error });
+            }
+        };
+        if status.is_success() {
+            return Ok(bytes);
+        }
+        let said = wire::failure(&bytes, &|text| self.client.redacted(text)).message;
+        let message = format!("{what}: the server answers {status}: {said}");
+        let status = Some(status.as_u16());
+        if matches!(status, Some(408 | 409 | 425 | 429 | 500..=599)) {
+            return Err(Failed { status, error: TeacherError::Unavailable { message } });
+        }
+        let hint = match status {
+            Some(404 | 405) => {
+                Some("not every server has the batch endpoint: leave `mode: batch` out".to_owned())
+            }
+            _ => None,
+        };
+        Err(Failed { status, error: TeacherError::Unusable { message, hint } })
     }
 
     fn url(&self, path: &str) -> String {
@@ -317,81 +374,65 @@ impl Shared {
     }
 }
 
-fn id_of(made: &Value) -> Result<String, TeacherError> {
+impl Failed {
+    fn unavailable(message: String) -> Failed {
+        Failed { status: None, error: TeacherError::Unavailable { message } }
+    }
+
+    /// Whether it may have passed at the next try.
+    fn is_passing(&self) -> bool {
+        matches!(self.error, TeacherError::Unavailable { .. })
+    }
+}
+
+fn json_of(bytes: &[u8]) -> Result<Value, Failed> {
+    serde_json::from_slice(bytes)
+        .map_err(|_| Failed::unavailable("the server sent no JSON about a batch".to_owned()))
+}
+
+fn id_of(made: &Value) -> Result<String, Failed> {
     let id = made["id"].as_str().filter(|id| {
         !id.is_empty() && id.chars().all(|it| it.is_ascii_alphanumeric() || "-_.".contains(it))
     });
-    id.map(str::to_owned).ok_or_else(|| TeacherError::Unavailable {
-        message: "the server gave a batch or a file no usable id".to_owned(),
+    id.map(str::to_owned).ok_or_else(|| {
+        let message = "the server gave a batch or a file no usable id".to_owned();
+        Failed { status: None, error: TeacherError::Unusable { message, hint: None } }
     })
 }
 
-/// Gives every request in `waiting` that has a line its answer, and takes it out.
-fn hand_out(
-    waiting: &mut BTreeMap<String, (Request, Waiting)>,
-    lines: Vec<Value>,
-    shared: &Shared,
-) {
+/// Gives every request in `waiting` that was answered, or refused, its answer, and takes it out.
+/// Those that the server did not get to, or failed at, stay.
+fn hand_out(waiting: &mut Waiting, lines: Vec<Value>, client: &OpenAi) {
     for line in lines {
         let Some(id) = line["custom_id"].as_str() else { continue };
-        let Some((request, sender)) = waiting.remove(id) else { continue };
+        let Some((request, _)) = waiting.get(id) else { continue };
         let response = &line["response"];
         let body = response["body"].to_string();
-        let client = &shared.client;
         let result = match response["status_code"].as_u64() {
-            Some(200) => match wire::answer(body.as_bytes(), &client.config, &request) {
+            Some(200) => match wire::answer(body.as_bytes(), &client.config, request) {
                 Ok(answer) => Ok(answer),
-                Err(wire::NoAnswer::Refused(reason)) => {
-                    Err(TeacherError::Refused { reason: client.redacted(&reason) })
-                }
-                Err(wire::NoAnswer::Broken(message)) => {
-                    Err(TeacherError::Unavailable { message: client.redacted(&message) })
-                }
+                Err(_) => continue,
             },
-            status => {
-                // One line that went wrong says nothing about the others.
-                let said = wire::failure(body.as_bytes()).message;
-                let own = line["error"]["message"].as_str().unwrap_or_default();
-                let status = status.map_or("no status".to_owned(), |status| status.to_string());
-                let reason = client.redacted(&format!("in a batch: {status}: {said}{own}"));
-                Err(TeacherError::Refused { reason })
+            Some(status @ (400 | 413 | 422)) => {
+                let said = wire::failure(body.as_bytes(), &|text| client.redacted(text));
+                let about = format!("{} {}", said.code, said.message).to_ascii_lowercase();
+                let reason = format!("in a batch the server answers {status}: {}", said.message);
+                // In a batch, where others are answered, a bad request is bad by itself.
+                let own = is_of_one_request(&about) || said.param.is_empty();
+                Err(match own {
+                    true => TeacherError::Refused { reason },
+                    false => TeacherError::Unusable { message: reason, hint: None },
+                })
             }
-        };
-        let _ = sender.send(result);
-    }
-}
-
-impl Journal {
-    fn read(&self) -> Vec<OpenBatch> {
-        let bytes = std::fs::read(&self.path).unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
-    }
-
-    fn add(&self, batch: OpenBatch) {
-        let mut open = self.read();
-        open.push(batch);
-        self.write(&open);
-    }
-
-    fn remove(&self, id: &str) {
-        let mut open = self.read();
-        open.retain(|batch| batch.id != id);
-        self.write(&open);
-    }
-
-    /// A journal that cannot be written costs a second batch after a kill, nothing else.
-    fn write(&self, open: &[OpenBatch]) {
-        let write = || -> std::io::Result<()> {
-            if let Some(folder) = self.path.parent() {
-                std::fs::create_dir_all(folder)?;
+            Some(status @ (401..=404)) => {
+                let said = wire::failure(body.as_bytes(), &|text| client.redacted(text)).message;
+                let message = format!("in a batch the server answers {status}: {said}");
+                Err(TeacherError::Unusable { message, hint: None })
             }
-            let bytes = serde_json::to_vec(open)?;
-            let temporary = self.path.with_extension("new");
-            std::fs::write(&temporary, bytes)?;
-            std::fs::rename(&temporary, &self.path)
+            _ => continue,
         };
-        if let Err(error) = write() {
-            tracing::warn!("{}: {error}", self.path.display());
+        if let Some((_, sender)) = waiting.remove(id) {
+            let _ = sender.send(result);
         }
     }
 }

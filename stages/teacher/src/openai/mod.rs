@@ -6,8 +6,9 @@
 //! | what happened | what is done |
 //! |---|---|
 //! | no connection, time-out, cut body, body that is no answer, 408, 409, 425, 429, 5xx | again, after a wait that doubles, or as long as the server asks |
-//! | 429 `insufficient_quota`, 401, 402, 403, 404, 3xx, other 4xx | the teacher is unusable: nothing else is asked |
-//! | 400 for a text that is too long or that a filter stops, a refusal | this request is refused, others go on |
+//! | 429 `insufficient_quota`, 401, 402, 403, 404, 3xx, 4xx about a parameter | the teacher is unusable: nothing else is asked |
+//! | 400, 413, 422 for a text that is too long or that a filter stops | this request is refused, others go on |
+//! | other 400, 413, 422; no answer in any try | refused if others are answered, else the teacher is unusable |
 //!
 //! The key is read from the environment when the client is made, sent to the configured address only
 //! (redirects are refused), and taken out of whatever a server says.
@@ -16,7 +17,7 @@ mod wire;
 
 pub(crate) mod batch;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -30,6 +31,8 @@ use crate::teacher::{Answering, Teacher, TeacherError};
 
 /// The most bytes of an answer.
 const LARGEST_ANSWER: usize = 16 << 20;
+/// How often a request is put that the server calls bad, before that is believed of all.
+const DOUBTS: u32 = 3;
 /// The longest wait that a server may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(900);
 
@@ -90,6 +93,8 @@ pub struct OpenAi {
     key: Option<String>,
     /// Cleared once the server has shown that it knows no `response_format`.
     json_mode: AtomicBool,
+    /// Requests that were answered so far: a failure of one while others are answered is its own.
+    answered: AtomicU64,
 }
 
 /// What came of one try.
@@ -99,6 +104,12 @@ enum Try {
         why: String,
         wait: Option<Duration>,
         crowded: bool,
+    },
+    /// The server says that something is wrong with the request. Whether it is this one or every one
+    /// is seen when others are answered.
+    Doubtful {
+        why: String,
+        hint: Option<String>,
     },
     /// The same without JSON mode.
     WithoutJsonMode,
@@ -117,11 +128,19 @@ impl OpenAi {
             message,
             hint: Some(hint.to_owned()),
         };
+        if config.api_key_env.as_deref().is_some_and(|name| !is_variable_name(name)) {
+            // What stands there may be the key itself, so it is not said again.
+            let message = "`api_key_env` is no name of a variable".to_owned();
+            return Err(unusable(
+                message,
+                "write the name, such as OPENAI_API_KEY, and not the key",
+            ));
+        }
         let endpoint = Url::parse(&config.base_url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
         let Some(mut endpoint) = endpoint else {
-            let message = format!("`base_url` is no address: {}", config.base_url);
+            let message = "`base_url` is no address of a server".to_owned();
             return Err(unusable(message, "write it as `https://host/v1`"));
         };
         if !endpoint.username().is_empty()
@@ -178,7 +197,20 @@ impl OpenAi {
             hint: None,
         })?;
         let gate = Gate::new(config.limits);
-        Ok(OpenAi { config, endpoint, client, gate, key, json_mode: AtomicBool::new(true) })
+        Ok(OpenAi {
+            config,
+            endpoint,
+            client,
+            gate,
+            key,
+            json_mode: AtomicBool::new(true),
+            answered: AtomicU64::new(0),
+        })
+    }
+
+    /// How long a call may take that is on its way.
+    pub fn patience(&self) -> Duration {
+        self.config.timeout
     }
 
     /// How many requests may be on their way at once.
@@ -189,12 +221,15 @@ impl OpenAi {
     async fn ask(&self, request: &Request) -> Result<Answer, TeacherError> {
         let expected = request.estimated_tokens() + self.config.sampling.max_tokens.unwrap_or(256);
         let mut tried = 0;
+        let answered_before = self.answered.load(Ordering::Relaxed);
         loop {
             tried += 1;
             let outcome = {
                 let _pass = self.gate.enter(expected).await;
                 self.try_once(request, expected).await
             };
+            let others_are_answered = || self.answered.load(Ordering::Relaxed) > answered_before;
+            let mut doubt = None;
             let (why, wait, crowded) = match outcome {
                 Try::Done(result) => return result,
                 Try::WithoutJsonMode => {
@@ -202,10 +237,26 @@ impl OpenAi {
                     continue;
                 }
                 Try::Again { why, wait, crowded } => (why, wait, crowded),
+                Try::Doubtful { why, .. } if self.answered.load(Ordering::Relaxed) > 0 => {
+                    return Err(TeacherError::Refused { reason: why });
+                }
+                Try::Doubtful { why, hint } => {
+                    doubt = Some(hint);
+                    (why, None, false)
+                }
             };
-            if tried >= self.config.tries.max(1) {
+            let most = if doubt.is_some() { DOUBTS } else { self.config.tries.max(1) };
+            if tried >= most {
                 let message = format!("{why} (tried {tried} times)");
-                return Err(TeacherError::Unavailable { message });
+                return Err(match doubt {
+                    Some(hint) => TeacherError::Unusable { message, hint },
+                    // A request that never gets through while others do is the one to blame.
+                    None if !crowded && others_are_answered() => {
+                        let reason = format!("{message}, while others were answered");
+                        TeacherError::Refused { reason }
+                    }
+                    None => TeacherError::Unavailable { message },
+                });
             }
             if let Some(asked) = wait.filter(|asked| *asked > LONGEST_WAIT) {
                 let message = format!("{why}; the server asks to wait {} s", asked.as_secs());
@@ -248,13 +299,10 @@ impl OpenAi {
                 let counted = answer.usage.prompt_tokens + answer.usage.completion_tokens;
                 self.gate.correct_tokens(expected, counted);
                 self.gate.answered();
+                self.answered.fetch_add(1, Ordering::Relaxed);
                 Try::Done(Ok(answer))
             }
-            Err(wire::NoAnswer::Broken(why)) => again(self.redacted(&why)),
-            Err(wire::NoAnswer::Refused(reason)) => {
-                let reason = self.redacted(&reason);
-                Try::Done(Err(TeacherError::Refused { reason }))
-            }
+            Err(wire::Broken(why)) => again(self.redacted(&why)),
         }
     }
 
@@ -266,10 +314,10 @@ impl OpenAi {
         request: &Request,
         json_mode: bool,
     ) -> Try {
-        let said = wire::failure(body);
+        let said = wire::failure(body, &|text| self.redacted(text));
         let message = match said.message.as_str() {
             "" => format!("the server answers {status}"),
-            text => format!("the server answers {status}: {}", self.redacted(text)),
+            text => format!("the server answers {status}: {text}"),
         };
         let told = headers.get("x-should-retry").and_then(|value| value.to_str().ok());
         let passing = matches!(status.as_u16(), 408 | 409 | 425 | 429 | 500..=599);
@@ -296,20 +344,17 @@ impl OpenAi {
             self.json_mode.store(false, Ordering::Relaxed);
             return Try::WithoutJsonMode;
         }
-        let of_this_request = [
-            "context_length",
-            "context window",
-            "maximum context",
-            "content_filter",
-            "content_policy",
-            "content management policy",
-            "string_above_max_length",
-            "too long",
-        ];
-        if is_client_error && about_any(&of_this_request) {
-            return Try::Done(Err(TeacherError::Refused { reason: message }));
-        }
         let hint = self.hint(status, &about);
+        if is_client_error {
+            if is_of_one_request(&about) {
+                return Try::Done(Err(TeacherError::Refused { reason: message }));
+            }
+            let is_of_all = !said.param.is_empty()
+                || about_any(&["parameter", "max_tokens", "max_completion_tokens", "model"]);
+            if !is_of_all {
+                return Try::Doubtful { why: message, hint };
+            }
+        }
         Try::Done(Err(TeacherError::Unusable { message, hint }))
     }
 
@@ -375,6 +420,27 @@ impl std::fmt::Debug for OpenAi {
     }
 }
 
+/// Whether what a server says of a bad request is about its length or its contents.
+fn is_of_one_request(about: &str) -> bool {
+    [
+        "context_length",
+        "context length",
+        "context size",
+        "context window",
+        "maximum context",
+        "maximum number of tokens",
+        "content_filter",
+        "content_policy",
+        "content management policy",
+        "exceed_context",
+        "invalid_prompt",
+        "string_above_max_length",
+        "too long",
+    ]
+    .iter()
+    .any(|words| about.contains(words))
+}
+
 fn again(why: String) -> Try {
     Try::Again { why, wait: None, crowded: false }
 }
@@ -383,6 +449,13 @@ fn again(why: String) -> Try {
 fn chance(request: &Request, tried: u32) -> f64 {
     let digest = request.digest(&Value::from(tried));
     f64::from(u16::from_le_bytes([digest.as_bytes()[0], digest.as_bytes()[1]])) / 65535.0
+}
+
+fn is_variable_name(name: &str) -> bool {
+    let starts_well = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    let letters = |it: char| it.is_ascii_alphanumeric() || it == '_';
+    // No variable has the form of a key.
+    starts_well && name.len() <= 64 && name.chars().all(letters)
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -37,22 +37,18 @@ pub(crate) fn body(config: &OpenAiConfig, request: &Request, json_mode: bool) ->
     Value::Object(body)
 }
 
-/// Why a body with a good status is no answer.
+/// A body with a good status that is not what such a server sends: what is wrong with it. Another try
+/// may give something else.
 #[derive(Debug, PartialEq)]
-pub(crate) enum NoAnswer {
-    /// It is not what such a server sends. Another try may give something else.
-    Broken(String),
-    /// The model or the provider refuses this request.
-    Refused(String),
-}
+pub(crate) struct Broken(pub(crate) String);
 
 /// Reads the body of an answer.
 pub(crate) fn answer(
     body: &[u8],
     config: &OpenAiConfig,
     request: &Request,
-) -> Result<Answer, NoAnswer> {
-    let broken = |message: String| NoAnswer::Broken(message);
+) -> Result<Answer, Broken> {
+    let broken = Broken;
     let body: Value = serde_json::from_slice(body)
         .map_err(|error| broken(format!("its answer is no JSON: {error}")))?;
     if let Some(error) = body.get("error").filter(|error| !error.is_null()) {
@@ -60,22 +56,25 @@ pub(crate) fn answer(
     }
     let choice = body["choices"].get(0).ok_or_else(|| broken("it has no `choices`".into()))?;
     let message = &choice["message"];
-    if let Some(refusal) = message["refusal"].as_str().filter(|text| !text.is_empty()) {
-        return Err(NoAnswer::Refused(format!("the model refuses: {refusal}")));
-    }
+    let refusal = message["refusal"].as_str().filter(|text| !text.is_empty());
     let finish = match choice["finish_reason"].as_str() {
+        _ if refusal.is_some() => Finish::Refused,
         Some("stop") => Finish::Stop,
         Some("length") => Finish::Length,
         Some("content_filter") => Finish::ContentFilter,
         _ => Finish::Other,
     };
-    if finish == Finish::ContentFilter {
-        return Err(NoAnswer::Refused("the provider's filter stopped the answer".into()));
-    }
-    let text = match &message["content"] {
-        Value::String(text) => text.clone(),
+    let parts = |parts: &Vec<Value>| -> Option<String> {
+        parts.iter().map(|part| part["text"].as_str()).collect()
+    };
+    let text = match (&message["content"], refusal) {
+        (_, Some(refusal)) => refusal.to_owned(),
+        (Value::String(text), _) => text.clone(),
+        (Value::Array(content), _) => {
+            parts(content).ok_or_else(|| broken("its answer has a part that is no text".into()))?
+        }
         // Some servers send nothing for an empty answer.
-        Value::Null if message.is_object() => String::new(),
+        (Value::Null, _) if message.is_object() => String::new(),
         _ => return Err(broken("its answer has no text in `message.content`".into())),
     };
     let usage = usage(&body["usage"]).unwrap_or_else(|| Usage {
@@ -119,8 +118,10 @@ pub(crate) struct FailureBody {
 }
 
 /// Reads the body of a failure: JSON of the usual form, other JSON, text, or a page of HTML.
-pub(crate) fn failure(body: &[u8]) -> FailureBody {
+pub(crate) fn failure(body: &[u8], redact: &dyn Fn(&str) -> String) -> FailureBody {
     let shorten = |text: &str| {
+        // What is secret is taken out before a cut could hide a part of it.
+        let text = redact(text);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         match text.char_indices().nth(300) {
             Some((at, _)) => format!("{}...", &text[..at]),
@@ -141,10 +142,8 @@ pub(crate) fn failure(body: &[u8]) -> FailureBody {
         Value::Number(number) => number.to_string(),
         _ => String::new(),
     };
-    let code = match word("code") {
-        code if code.is_empty() => word("type"),
-        code => code,
-    };
+    // Some servers repeat the status as the code, and say what it is in the type.
+    let code = format!("{} {}", word("code"), word("type")).trim().to_owned();
     FailureBody { code, param: word("param"), message: shorten(&message_of(error)) }
 }
 
@@ -153,7 +152,7 @@ mod tests {
     use super::*;
     use crate::openai::tests::config;
 
-    fn read(body: &Value) -> Result<Answer, NoAnswer> {
+    fn read(body: &Value) -> Result<Answer, Broken> {
         answer(body.to_string().as_bytes(), &config("http://x/v1"), &Request::new("Hi"))
     }
 
@@ -209,23 +208,29 @@ mod tests {
             json!({ "choices": [] }),
             json!({ "choices": [{ "message": "text" }] }),
             json!({ "choices": [{ "message": { "content": ["a"] } }] }),
+            json!({ "choices": [{ "message": { "content": 3 } }] }),
             json!({ "error": { "message": "overloaded" } }),
             json!([]),
             json!(null),
         ] {
-            assert!(matches!(read(&body), Err(NoAnswer::Broken(_))), "{body}");
+            assert!(read(&body).is_err(), "{body}");
         }
-        for choice in [
-            json!({ "message": { "content": "x" }, "finish_reason": "content_filter" }),
-            json!({ "message": { "content": null, "refusal": "no" } }),
+        for (choice, finish) in [
+            (
+                json!({ "message": { "content": "x" }, "finish_reason": "content_filter" }),
+                Finish::ContentFilter,
+            ),
+            (json!({ "message": { "content": null, "refusal": "no" } }), Finish::Refused),
+            (json!({ "message": { "content": [{ "type": "text", "text": "x" }] } }), Finish::Other),
         ] {
             let body = json!({ "choices": [choice] });
-            assert!(matches!(read(&body), Err(NoAnswer::Refused(_))), "{body}");
+            assert_eq!(read(&body).unwrap().finish, finish, "{body}");
         }
     }
 
     #[test]
     fn failures_may_be_written_in_any_way() {
+        let failure = |body: &[u8]| failure(body, &|text| text.to_owned());
         let code = failure(br#"{"error":{"message":"no  such\nmodel","code":"model_not_found"}}"#);
         assert_eq!(
             (code.code.as_str(), code.message.as_str()),
