@@ -16,7 +16,7 @@ Examples:
   okapi plan okapi.yaml               see what would run, and why
   okapi explain okapi.yaml count      see what changed in one node
 
-Exit codes: 0 done, 1 a node failed, 2 bad usage or pipeline, 3 store trouble,
+Exit codes: 0 done, 1 a node failed, 2 bad usage or pipeline, 3 store trouble, 4 budget reached,
 10 `plan --check` found work, 130 interrupted.")]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -250,7 +250,7 @@ pub(crate) struct RunArgs {
     pub(crate) grace: u64,
     /// The most that teachers may cost in this run, US dollars. At the limit the run ends with exit code 4;
     /// what was answered is kept.
-    #[arg(long, value_name = "USD", value_parser = usd)]
+    #[arg(long, value_name = "USD", value_parser = usd, allow_negative_numbers = true)]
     pub(crate) budget: Option<f64>,
     /// How hard results are made to survive a power cut.
     #[arg(long, value_enum, default_value_t = DurabilityArg::Batch, value_name = "HOW")]

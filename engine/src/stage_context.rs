@@ -176,6 +176,7 @@ pub struct Cancellation {
 #[derive(Debug, Default)]
 struct CancellationState {
     requested: AtomicBool,
+    at_once: AtomicBool,
     timed_out: AtomicBool,
     /// The process group of the running command.
     group: Mutex<Option<Pid>>,
@@ -197,12 +198,18 @@ impl Cancellation {
     /// Ends a running command at once.
     pub fn kill(&self) {
         self.shared.requested.store(true, Ordering::Release);
+        self.shared.at_once.store(true, Ordering::Release);
         self.signal(Signal::KILL);
     }
 
     /// Whether the stage was asked to stop. Long work looks here now and then.
     pub fn is_requested(&self) -> bool {
         self.shared.requested.load(Ordering::Acquire)
+    }
+
+    /// Whether there is no time left to end what has begun.
+    pub fn is_urgent(&self) -> bool {
+        self.shared.at_once.load(Ordering::Acquire)
     }
 
     /// Whether the stage was asked to stop because its time is up.
@@ -245,12 +252,14 @@ pub enum Report {
 /// Where a stage's reports go.
 pub struct Reporter {
     send: Box<dyn Fn(Report) + Send + Sync>,
+    /// Where lines are kept with the result, for stages that write to no stderr of their own.
+    kept: Mutex<Option<std::fs::File>>,
 }
 
 impl Reporter {
     /// A reporter that hands every report to `send`.
     pub fn new(send: impl Fn(Report) + Send + Sync + 'static) -> Reporter {
-        Reporter { send: Box::new(send) }
+        Reporter { send: Box::new(send), kept: Mutex::default() }
     }
 
     /// Says how far the work is.
@@ -266,6 +275,18 @@ impl Reporter {
 
     /// Writes a line to the node's log.
     pub fn log(&self, line: impl Into<String>) {
-        (self.send)(Report::Log(line.into()));
+        use std::io::Write as _;
+        let line = line.into();
+        if let Some(file) = &mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner) {
+            // The line is on its way to the run's events all the same.
+            let _ = writeln!(file, "{line}");
+        }
+        (self.send)(Report::Log(line));
+    }
+
+    /// Keeps all lines from now on in a file, too.
+    pub(crate) fn keep_in(&self, path: &Path) {
+        let file = std::fs::File::options().create(true).append(true).open(path).ok();
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = file;
     }
 }

@@ -18,6 +18,8 @@ use okapi_engine::run_record::{self, RunEnd, RunInfo, RunRecord};
 use okapi_engine::spend::Spend;
 use okapi_engine::stage::StageRegistry;
 
+use serde_json::Value;
+
 use crate::cli::{Global, RunArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -45,6 +47,9 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         &arguments.targets,
         &arguments.force,
     )?;
+    if arguments.budget.is_some() {
+        refuse_without_prices(&loaded)?;
+    }
     let mut reporter = Reporter::new(arguments, &store, &loaded)?;
     let machine = project::machine(arguments.jobs);
     reporter.say(&Event::RunStarted {
@@ -98,6 +103,25 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         Outcome::Interrupted => ExitCode::Interrupted,
         Outcome::StoreTrouble => ExitCode::StoreTrouble,
     })
+}
+
+/// A budget means nothing where nobody knows what a call costs.
+fn refuse_without_prices(loaded: &Loaded) -> Result<(), Failure> {
+    let selected = loaded.graph.instances.iter().enumerate();
+    for (_, instance) in selected.filter(|(id, _)| loaded.selection.needed[*id]) {
+        let parse = |text: &str| serde_json::from_str(text).unwrap_or_default();
+        let (declared, settings): (Value, Value) =
+            (parse(&instance.declared), parse(&instance.settings));
+        let teacher = &declared["teacher"];
+        if !teacher.is_null() && !okapi_stages::has_price(teacher, &settings["teacher"]) {
+            let message = format!("--budget needs the price of what `{}` asks", instance.name);
+            return Err(Failure::usage(message).with_hint(
+                "give the teacher its `input_price` and `output_price`, US dollars per million tokens"
+                    .to_owned(),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What lies between the beginning and the end of a run's record. `end` is filled in as far as it

@@ -209,6 +209,10 @@ pub(super) fn spent(spend: &Spend) -> String {
     if spend.recorded > 0 {
         text.push_str(&format!(", {} of them answered from records", spend.recorded));
     }
+    let tokens = spend.prompt_tokens + spend.completion_tokens;
+    if tokens > 0 {
+        text.push_str(&format!(", {} tokens", format::thousands(tokens)));
+    }
     if spend.nano_usd > 0 {
         text.push_str(&format!(", {}", format::money(spend.nano_usd)));
     }

@@ -25,8 +25,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Calls on their way get this long when the run is stopped.
-const GRACE: Duration = Duration::from_secs(5);
 /// How often progress and costs are reported.
 const TICK: Duration = Duration::from_millis(100);
 /// So many rejects are said in the node's log.
@@ -82,6 +80,7 @@ pub(crate) fn converse<I, O>(
         if costs != Costs::default() {
             context.reporter.spend(spend(&costs));
         }
+        endpoint.notices().into_iter().for_each(|notice| context.reporter.log(notice));
         context.reporter.progress(count, Some(total), unit);
     };
     let result = Caller::with(parts, |caller| {
@@ -131,12 +130,11 @@ pub(crate) fn converse<I, O>(
                 }
                 if stop.is_requested() {
                     // Calls on their way are paid for: they end, unless somebody wants to go home.
-                    let is_urgent = context.cancel.is_requested();
-                    let patience = if is_urgent { GRACE } else { endpoint.patience().max(GRACE) };
-                    let at = Instant::now() + patience;
-                    let at = give_up_at.map_or(at, |before| before.min(at));
-                    give_up_at = Some(at);
-                    if Instant::now() > at {
+                    // The run itself says when its patience with an interrupt is at its end.
+                    let at =
+                        *give_up_at.get_or_insert_with(|| Instant::now() + endpoint.patience());
+                    let is_over = context.cancel.is_urgent() || endpoint.patience().is_zero();
+                    if is_over || Instant::now() > at {
                         stop.at_once();
                     }
                 }
@@ -199,6 +197,7 @@ pub(crate) fn single<'a>(
 
 /// Reads rows, one JSON object a line.
 pub(crate) fn read_rows<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, StageError> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let io = |source| StageError::Io { path: path.to_owned(), source };
     let mut rows = Vec::new();
     for (number, line) in BufReader::new(File::open(path).map_err(io)?).lines().enumerate() {
@@ -207,8 +206,10 @@ pub(crate) fn read_rows<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, Stag
             continue;
         }
         rows.push(serde_json::from_str(&line).map_err(|error| {
+            let said = error.to_string();
+            let said = said.split(" at line ").next().unwrap_or_default();
             StageError::failed(format!(
-                "row {} of the input is not as it should be: {error}",
+                "line {} of the input `{name}` is no row as it should be: {said}",
                 number + 1
             ))
         })?);
@@ -270,12 +271,16 @@ impl Aside {
     /// Fails if too many of `asked` rows were set aside.
     pub(crate) fn finish(
         self,
+        context: &StageContext<'_>,
         declared: &Value,
         asked: u64,
         success: &mut StageSuccess,
     ) -> Result<HashingFile, StageError> {
         let most = declared["params"]["max_reject_rate"].as_f64().unwrap_or(1.0);
         let total = self.counts.total();
+        if total > LOGGED {
+            context.reporter.log(format!("and {} more set aside", total - LOGGED));
+        }
         let rate = if asked == 0 { 0.0 } else { total as f64 / asked as f64 };
         if rate > most {
             return Err(StageError::Failed {
@@ -284,7 +289,7 @@ impl Aside {
                     self.counts
                 ),
                 hint: Some(
-                    "`okapi log` shows the first of them; answers are recorded and not asked again"
+                    "raise it and run again to see them all on the port `rejects`: answers are recorded, nothing is asked twice"
                         .into(),
                 ),
                 transient: false,

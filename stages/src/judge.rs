@@ -176,7 +176,7 @@ impl Stage for Judge {
         success.metrics.insert("answers".to_owned(), judged as f64);
         success.metrics.insert("rating_sum".to_owned(), ratings as f64);
         success.metrics.insert("score".to_owned(), sum as f64);
-        let rejects = aside.finish(context.declared, asked, &mut success)?;
+        let rejects = aside.finish(context, context.declared, asked, &mut success)?;
         finish(context, &mut success, vec![("scores", scores), ("rejects", rejects)])?;
         Ok(success)
     }

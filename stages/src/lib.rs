@@ -18,6 +18,11 @@ use std::sync::Arc;
 use okapi_engine::stage::StageRegistry;
 use okapi_teacher::Teachers;
 
+/// Whether it is known what a teacher costs: it has a price, or is free.
+pub fn has_price(identity: &serde_json::Value, settings: &serde_json::Value) -> bool {
+    identity["kind"] == "offline" || okapi_teacher::price(settings).is_some()
+}
+
 /// Every stage and every kind of teacher that okapi has.
 pub fn registry() -> StageRegistry {
     registry_with_budget(None)

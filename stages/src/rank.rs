@@ -207,7 +207,7 @@ impl Stage for Rank {
         let asked = rows.len() as u64;
         success.metrics.insert("rows".to_owned(), (asked - aside.count()) as f64);
         agreement.report(&mut success);
-        let rejects = aside.finish(context.declared, asked, &mut success)?;
+        let rejects = aside.finish(context, context.declared, asked, &mut success)?;
         finish(context, &mut success, vec![("rankings", rankings), ("rejects", rejects)])?;
         Ok(success)
     }

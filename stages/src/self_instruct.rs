@@ -474,7 +474,7 @@ impl Harvest {
         success.metrics.insert("requests".to_owned(), made as f64);
         success.metrics.insert("rows".to_owned(), self.kept.len() as f64);
         success.metrics.insert("written".to_owned(), self.written as f64);
-        let rejects = self.aside.finish(&Value::Null, self.written, &mut success)?;
+        let rejects = self.aside.finish(context, &Value::Null, self.written, &mut success)?;
         finish(context, &mut success, vec![("examples", examples), ("rejects", rejects)])?;
         Ok(success)
     }

@@ -41,7 +41,8 @@ and never asked again.
 
 With `mode: batch` the requests go through the batch endpoint, at half the price: collected, uploaded as a
 file, answered within a day. Stop okapi in the meantime if you like; the next run finds the batch. The
-records are the same as in live mode.",
+records are the same as in live mode. A node that waits keeps its processor slot: `-j 26` lets 26 languages
+wait at once.",
     params: &[
         Param {
             name: "model",
@@ -85,8 +86,8 @@ pub(crate) static OFFLINE: TeacherKind = TeacherKind {
     summary: "rules over a small closed world, in 31 languages: no key, no network, no GPU",
     documentation: "\
 Writes tasks, translates, answers, ranks and judges by rules, about some 300 things (numbers, animals,
-countries, colours, opposites, ...) in 44 kinds of tasks. What its phrase books do not cover, it leaves as
-it is. It is no language model; it is there so that a pipeline can run and be tested before anything is
+countries, colours, opposites, ...) in 44 kinds of tasks. What its phrase books do not cover, the
+seed tasks included, it leaves as it is: it translates what it has written itself. It is no language model; it is there so that a pipeline can run and be tested before anything is
 paid for, and so that a small model has something to learn.
 
     teachers:

@@ -233,7 +233,7 @@ impl Stage for Translate {
         let mut success = StageSuccess::default();
         let asked = rows.len() as u64;
         success.metrics.insert("rows".to_owned(), (asked - aside.count()) as f64);
-        let rejects = aside.finish(declared, asked, &mut success)?;
+        let rejects = aside.finish(context, declared, asked, &mut success)?;
         finish(context, &mut success, vec![("data", data), ("rejects", rejects)])?;
         Ok(success)
     }

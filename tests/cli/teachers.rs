@@ -310,8 +310,23 @@ fn a_budget_ends_the_run_and_the_next_one_goes_on() {
     let second = end["spend"]["requests"].as_u64().unwrap();
     let records = sandbox.okapi(&["cache", "stats", "--json"]).json()["records"].as_u64().unwrap();
     assert_eq!(records, first + second, "nothing was paid twice");
-    let bad = sandbox.okapi(&["run", "p.yaml", "--budget", "much"]);
-    assert_eq!(bad.code, Some(2), "{}", bad.stderr);
+    for bad in [
+        &["--budget", "much"][..],
+        &["--budget", "-1"],
+        &[
+            "--budget",
+            "1",
+            "--profile",
+            "server",
+            "--set",
+            "teachers.chat.input_price=null",
+            "--set",
+            "teachers.chat.output_price=null",
+        ],
+    ] {
+        let said = sandbox.okapi(&[&["run", "p.yaml"], bad].concat());
+        assert_eq!(said.code, Some(2), "{bad:?}: {}", said.stderr);
+    }
 }
 
 #[test]

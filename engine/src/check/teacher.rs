@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::check::params::{self, Owner, Tracked};
 use crate::check::paths::Sources;
@@ -81,6 +81,8 @@ fn teacher(
     let mut tracked = Tracked { sources, files: Vec::new() };
     let read = params::read(&given, &owner, &mut tracked, findings);
     let mut declared = read.declared;
+    // What is written out but says nothing is as if it were not there.
+    declared.retain(|_, value| !(value == false || *value == json!([]) || *value == json!({})));
     declared.insert("kind".to_owned(), found.name.into());
     declared.insert("version".to_owned(), found.version.into());
     let settings = (!read.settings.is_empty()).then_some(Json::Object(read.settings));

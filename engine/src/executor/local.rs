@@ -236,6 +236,9 @@ impl Executor {
             launcher: &self.launcher,
             records: self.store.records(),
         };
+        if job.stage != "command" {
+            reporter.keep_in(&work.stderr);
+        }
         let started = Instant::now();
         let success = self.run_stage(&job.stage, &mut context);
         let duration_ms = started.elapsed().as_millis() as u64;

@@ -168,6 +168,15 @@ impl Endpoint {
         }
     }
 
+    /// What users should know of while they wait, since this was asked last.
+    pub fn notices(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::Offline(_) => Vec::new(),
+            Kind::Live(client) => client.notices(),
+            Kind::Batch(client) => client.notices(),
+        }
+    }
+
     /// How long a call that is on its way may take to end.
     pub fn patience(&self) -> Duration {
         match &self.kind {

@@ -383,5 +383,5 @@ fn nobody_there_is_said_so() {
     let asked = ask(&store, "http://127.0.0.1:1/v1", &json!({ "tries": 2 }), 1);
     let error = asked.answers[0].as_ref().unwrap_err();
     assert!(matches!(error, TeacherError::Unavailable { .. }));
-    assert!(error.to_string().contains("127.0.0.1: no connection"), "{error}");
+    assert!(error.to_string().contains("127.0.0.1:1: no connection"), "{error}");
 }

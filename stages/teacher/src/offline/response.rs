@@ -116,6 +116,7 @@ fn worth(question: Option<&Question>, response: &str) -> u32 {
         // Right perhaps, but not in the language of the question.
         Some(_) => 3,
         None if book.read_items(response).is_some() => 4,
+        None if PhraseBook::all().iter().any(|other| other.read_items(response).is_some()) => 3,
         None => {
             let right = said(false).unwrap_or_default();
             let words: Vec<&str> = right.split_whitespace().collect();
@@ -137,7 +138,7 @@ pub(crate) fn rank(parts: &Parts, skill: f64, chance: &mut Chance) -> Vec<usize>
             (worth(question.as_ref(), response), Chance::of(response).below(1 << 30), place)
         })
         .collect();
-    order.sort_by(|one, other| other.cmp(one));
+    order.sort_by(|one, other| (other.0, other.1).cmp(&(one.0, one.1)).then(one.2.cmp(&other.2)));
     for place in 1..order.len() {
         let share = (1.0 - skill) * if order[place].2 < order[place - 1].2 { 0.75 } else { 0.25 };
         if chance.happens(share) {

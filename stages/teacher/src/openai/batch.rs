@@ -145,7 +145,9 @@ impl Shared {
             if asked.is_empty() {
                 continue;
             }
-            tracing::info!("batch {} is on its way: waiting for {} answers", open.id, asked.len());
+            let notice =
+                format!("batch {} was on its way: waiting for {} answers", open.id, asked.len());
+            self.client.notices.say(notice);
             match self.finish(&open.id).await {
                 Ok(lines) => {
                     hand_out(&mut waiting, lines, &self.client);
@@ -153,7 +155,8 @@ impl Shared {
                 }
                 // The server does not know it any more: it is asked anew.
                 Err(Failed { status: Some(404), error }) => {
-                    tracing::warn!("batch {} is lost: {error}", open.id);
+                    let notice = format!("batch {} is lost, it is asked anew: {error}", open.id);
+                    self.client.notices.say(notice);
                     self.journal.remove(&open.id);
                 }
                 Err(Failed { error, .. }) => {
@@ -225,6 +228,11 @@ impl Shared {
         let input = id_of(&uploaded)?;
         let id = self.start(&input).await?;
         self.journal.add(&id, ids);
+        let notice = format!(
+            "batch {id} of {} requests: it goes on at the provider if this run ends",
+            ids.len()
+        );
+        self.client.notices.say(notice);
         let lines = self.finish(&id).await?;
         self.lock().ended.push(id);
         Ok(lines)
@@ -274,7 +282,10 @@ impl Shared {
             match looked.and_then(|bytes| json_of(&bytes)) {
                 Err(failed) if !failed.is_passing() => return Err(failed),
                 Err(failed) if started.elapsed() > LONGEST => return Err(failed),
-                Err(failed) => tracing::warn!("batch {id}: {}; looking on", failed.error),
+                Err(failed) => self
+                    .client
+                    .notices
+                    .now_and_then(|| format!("batch {id}: {}; looking on", failed.error)),
                 Ok(batch) => match batch["status"].as_str() {
                     // What an expired or cancelled batch has answered counts too.
                     Some("completed" | "expired" | "cancelled") => break batch,
@@ -321,7 +332,13 @@ impl Shared {
             match self.once(what, request()).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(failed) if tried >= TRIES || !failed.is_passing() => return Err(failed),
-                Err(_) => tokio::time::sleep(retry::back_off(tried + 1, 0.5)).await,
+                Err(failed) => {
+                    let error = &failed.error;
+                    self.client
+                        .notices
+                        .now_and_then(|| format!("{error}; trying again (try {tried} of {TRIES})"));
+                    tokio::time::sleep(retry::back_off(tried + 1, 0.5)).await;
+                }
             }
         }
     }

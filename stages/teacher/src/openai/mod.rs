@@ -17,8 +17,9 @@ mod wire;
 
 pub(crate) mod batch;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, StatusCode, Url};
@@ -93,6 +94,7 @@ pub struct OpenAi {
     key: Option<String>,
     /// Cleared once the server has shown that it knows no `response_format`.
     json_mode: AtomicBool,
+    notices: Notices,
     /// Requests that were answered so far: a failure of one while others are answered is its own.
     answered: AtomicU64,
 }
@@ -204,6 +206,7 @@ impl OpenAi {
             gate,
             key,
             json_mode: AtomicBool::new(true),
+            notices: Notices::default(),
             answered: AtomicU64::new(0),
         })
     }
@@ -211,6 +214,11 @@ impl OpenAi {
     /// How long a call may take that is on its way.
     pub fn patience(&self) -> Duration {
         self.config.timeout
+    }
+
+    /// What users should know of, since this was asked last.
+    pub fn notices(&self) -> Vec<String> {
+        self.notices.take()
     }
 
     /// How many requests may be on their way at once.
@@ -263,7 +271,11 @@ impl OpenAi {
                 return Err(TeacherError::Unavailable { message });
             }
             let wait = wait.unwrap_or_else(|| retry::back_off(tried + 1, chance(request, tried)));
-            tracing::debug!("try {tried} failed: {why}; next in {wait:?}");
+            let seconds = wait.as_secs_f64();
+            let most = self.config.tries;
+            self.notices.now_and_then(|| {
+                format!("{why}; trying again in {seconds:.1} s (try {tried} of {most})")
+            });
             if crowded {
                 self.gate.back_off(wait);
             } else {
@@ -395,8 +407,9 @@ impl OpenAi {
         while let Some(inner) = cause.source() {
             cause = inner;
         }
-        let place = self.endpoint.host_str().unwrap_or_default();
-        self.redacted(&format!("{place}: {what}: {cause}"))
+        let host = self.endpoint.host_str().unwrap_or_default();
+        let port = self.endpoint.port().map_or(String::new(), |port| format!(":{port}"));
+        self.redacted(&format!("{host}{port}: {what}: {cause}"))
     }
 
     /// A text of the server's or the network's, without the key.
@@ -449,6 +462,39 @@ fn again(why: String) -> Try {
 fn chance(request: &Request, tried: u32) -> f64 {
     let digest = request.digest(&Value::from(tried));
     f64::from(u16::from_le_bytes([digest.as_bytes()[0], digest.as_bytes()[1]])) / 65535.0
+}
+
+/// What users should know of while they wait.
+#[derive(Debug, Default)]
+struct Notices {
+    state: Mutex<(Vec<String>, Option<Instant>)>,
+}
+
+impl Notices {
+    /// How long nothing is said after something was.
+    const QUIET: Duration = Duration::from_secs(5);
+
+    /// Says something that is worth saying once in a while.
+    fn now_and_then(&self, text: impl FnOnce() -> String) {
+        let mut state = self.lock();
+        if state.1.is_none_or(|last| last.elapsed() > Self::QUIET) {
+            state.1 = Some(Instant::now());
+            let text = text();
+            state.0.push(text);
+        }
+    }
+
+    fn say(&self, text: String) {
+        self.lock().0.push(text);
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().0)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Vec<String>, Option<Instant>)> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 }
 
 fn is_variable_name(name: &str) -> bool {
