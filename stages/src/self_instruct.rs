@@ -7,7 +7,7 @@ use okapi_data::novelty::{NoveltyFilter, Verdict};
 use okapi_data::prompt_template::PromptTemplate;
 use okapi_data::self_instruct::{Broken, Candidate, as_shown, draw, filter, parse};
 use okapi_data::{Instruction, Reject};
-use okapi_engine::estimate::{Estimate, EstimateQuestion, RowsEstimate};
+use okapi_engine::estimate::{Estimate, EstimateQuestion, Expected, RowsEstimate};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
@@ -189,8 +189,11 @@ impl Stage for SelfInstruct {
         let new = f64::from(options.last) - (options.examples + options.machine_examples) as f64;
         let requests = (options.count as f64 / (new * 0.75)).ceil() as u64;
         let price = okapi_teacher::price(question.settings.get("teacher").unwrap_or(&Value::Null));
+        let recorded = options.recorded(question, requests);
+        let requests = requests - recorded;
         let mut estimate = Estimate {
             requests,
+            recorded,
             prompt_tokens: requests
                 * (350 + 120 * (options.examples + options.machine_examples) as u64),
             completion_tokens: requests * (new * 75.0) as u64,
@@ -279,6 +282,29 @@ impl Options {
             round: number("round", 200),
             seed: declared["seed"].as_i64().unwrap_or(0),
         }
+    }
+
+    /// How many of the first requests are recorded, where they do not depend on what they bring.
+    fn recorded(&self, question: &EstimateQuestion<'_>, requests: u64) -> u64 {
+        let seeds = question.inputs.get("seeds").and_then(|items| items.first());
+        let Some((_, Expected::Present(seeds))) = seeds else { return 0 };
+        if self.machine_examples > 0 {
+            return 0;
+        }
+        let read = || -> Result<_, StageError> {
+            let template = template(&question.prompts["generate"], &PROMPTS[0], &sample())?;
+            Ok((template, read_rows::<Instruction>(seeds)?))
+        };
+        let Ok((template, seeds)) = read() else { return 0 };
+        let identity = &question.declared["teacher"];
+        let first: Vec<Request> = (0..requests.min(2000))
+            .filter_map(|number| self.request(&template, &seeds, &[], number).ok())
+            .collect();
+        let first = told_apart(first, &mut BTreeMap::new());
+        let is_recorded = |request: &&Request| {
+            matches!(question.records.lookup(&request.digest(identity)), Ok(Some(_)))
+        };
+        first.iter().filter(is_recorded).count() as u64
     }
 
     /// The number that a request leaves open when so many tasks are kept.

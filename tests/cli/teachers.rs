@@ -422,3 +422,54 @@ fn a_careless_ranker_is_told_from_a_careful_one_by_its_second_pass() {
     let careless = metrics("nodes.rank.teacher=careless");
     assert!(careless["kendall_tau"].as_f64().unwrap() < 0.9, "{careless}");
 }
+
+#[test]
+fn questions_of_all_three_benchmarks_are_translated_with_their_choices() {
+    let sandbox = sandbox();
+    sandbox.write(
+        "p.yaml",
+        r#"
+okapi: 1
+teachers: {chat: {kind: offline}}
+nodes:
+  questions: {stage: import, params: {path: questions.jsonl, kind: questions}}
+  translate:
+    stage: translate
+    inputs: {data: questions}
+    prompts: {translate: prompts/translate.j2}
+    teacher: chat
+    params: {language: fr, kind: questions}
+"#,
+    );
+    sandbox.write(
+        "questions.jsonl",
+        r#"{"id": "ARC-1", "question": "What is the capital of this country: Japan?", "choices": {"text": ["Oslo", "Tokyo", "Lima"], "label": ["A", "B", "C"]}, "answerKey": "B"}
+{"id": "m-1", "question": "How many sides does this geometric shape have: triangle?", "choices": ["3", "4", "5", "6"], "answer": 0, "subject": "geometry"}
+{"id": "h-1", "activity_label": "shape", "ctx_a": "I want to train my memory.", "ctx_b": "An explanation is not necessary.", "ctx": "I want to train my memory. An explanation is not necessary.", "endings": ["The capital: Paris.", "The capital: Oslo.", "The colour: red.", "It is of this class: bird."], "label": "0"}
+"#,
+    );
+    let said = run(&sandbox, &["--set", "nodes.translate.params.max_reject_rate=1"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let set = ["--set", "nodes.translate.params.max_reject_rate=1"];
+    let rows = rows(&sandbox, "translate:data", &set);
+    let arc = &rows[0];
+    assert_eq!(arc["question"], "Quelle est la capitale de ce pays\u{a0}: Japon\u{a0}?", "{arc}");
+    assert_eq!(
+        (&arc["choices"][1], &arc["answer"], &arc["task"]),
+        (&"Tokyo".into(), &1.into(), &"arc".into())
+    );
+    let mmlu = &rows[1];
+    assert_eq!(mmlu["choices"], serde_json::json!(["3", "4", "5", "6"]));
+    assert_ne!(mmlu["question"], "How many sides does this geometric shape have: triangle?");
+    // What the phrase books do not know stays as it was; the rest of the question is translated.
+    if let Some(hellaswag) = rows.get(2) {
+        let context = &hellaswag["hellaswag"];
+        let whole = format!(
+            "{} {}",
+            context["ctx_a"].as_str().unwrap(),
+            context["ctx_b"].as_str().unwrap()
+        );
+        assert_eq!(hellaswag["question"], whole.as_str());
+        assert_ne!(context["ctx_a"], "I want to train my memory.");
+    }
+}
