@@ -141,6 +141,11 @@ impl Gate {
         }
     }
 
+    /// Requests on their way.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.lock().in_flight
+    }
+
     /// An answer came: a little more may be on its way.
     pub(crate) fn answered(&self) {
         let mut state = self.lock();

@@ -177,12 +177,12 @@ impl Endpoint {
         }
     }
 
-    /// How long a call that is on its way may take to end.
+    /// How long calls that are on their way may take to end. Waiting for the next try is no call.
     pub fn patience(&self) -> Duration {
         match &self.kind {
-            Kind::Live(client) => client.patience(),
+            Kind::Live(client) if client.in_flight() > 0 => client.patience(),
             // A batch is found again.
-            Kind::Offline(_) | Kind::Batch(_) => Duration::ZERO,
+            _ => Duration::ZERO,
         }
     }
 

@@ -216,6 +216,11 @@ impl OpenAi {
         self.config.timeout
     }
 
+    /// How many requests are on their way now.
+    pub fn in_flight(&self) -> u32 {
+        self.gate.in_flight()
+    }
+
     /// What users should know of, since this was asked last.
     pub fn notices(&self) -> Vec<String> {
         self.notices.take()
