@@ -1,0 +1,447 @@
+//! The weights of a model's folder: every tensor by name, shape and type, looked at before use.
+//!
+//! A folder holds `model.safetensors`, or several such files and `model.safetensors.index.json` that says
+//! which tensor is in which. Opening one reads only the files' headers; tensors are read when they are
+//! asked for. The names are those of `transformers`; where a base model was saved without its prefix,
+//! or old files carry buffers that nothing is computed with, that is understood.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, Metadata};
+use serde_json::Value;
+
+use crate::config::ModelConfig;
+
+/// The most bytes of a file's header.
+const LARGEST_HEADER: u64 = 100 << 20;
+/// So many names are listed when several are missing or too many.
+const LISTED: usize = 5;
+
+/// The tensors of a model, all there and of the right shapes.
+#[derive(Debug)]
+pub struct Checkpoint {
+    files: Vec<(PathBuf, File)>,
+    tensors: BTreeMap<String, Place>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone, PartialEq)]
+struct Place {
+    file: usize,
+    kind: NumberKind,
+    shape: Vec<usize>,
+    start: u64,
+    bytes: usize,
+}
+
+/// How numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberKind {
+    /// 32 bits.
+    F32,
+    /// 16 bits: 5 of exponent.
+    F16,
+    /// 16 bits: the upper half of 32.
+    Bf16,
+}
+
+/// Weights that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// A file is not there, or not what it should be.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// Tensors that the model needs are in no file.
+    #[error("the checkpoint lacks {}", listed(.0))]
+    Missing(Vec<String>),
+    /// Tensors that the model has not.
+    #[error("the checkpoint has tensors that the model has not: {}", listed(.0))]
+    Extra(Vec<String>),
+    /// A tensor of another shape.
+    #[error("the tensor `{name}` has the shape {found:?}; by config.json it has {expected:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape that the sizes of the model give.
+        expected: Vec<usize>,
+    },
+    /// A tensor of numbers that are not read.
+    #[error("the tensor `{name}` is of the type {kind}; F32, F16 and BF16 are read")]
+    Kind {
+        /// The tensor.
+        name: String,
+        /// The type in the file.
+        kind: String,
+    },
+    /// A number that is none.
+    #[error("the tensor `{name}` holds {value} at place {place}")]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// From 0, in the order of the file.
+        place: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
+    /// There is no tensor of that name.
+    #[error("there is no tensor `{0}`")]
+    Unknown(String),
+}
+
+fn listed(names: &[String]) -> String {
+    let first: Vec<_> = names.iter().take(LISTED).map(|name| format!("`{name}`")).collect();
+    match names.len() - first.len() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+impl NumberKind {
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            NumberKind::F32 => 4,
+            NumberKind::F16 | NumberKind::Bf16 => 2,
+        }
+    }
+
+    fn of(kind: Dtype) -> Option<NumberKind> {
+        match kind {
+            Dtype::F32 => Some(NumberKind::F32),
+            Dtype::F16 => Some(NumberKind::F16),
+            Dtype::BF16 => Some(NumberKind::Bf16),
+            _ => None,
+        }
+    }
+}
+
+impl Checkpoint {
+    /// Opens the weights of a folder, which must be exactly those of the model.
+    ///
+    /// # Errors
+    /// When a file is missing, cut or none of its kind, or a tensor is missing, too many, of another
+    /// shape or of a type that is not read.
+    pub fn open(folder: &Path, config: &ModelConfig) -> Result<Checkpoint, CheckpointError> {
+        let mut checkpoint = Checkpoint { files: Vec::new(), tensors: BTreeMap::new() };
+        for path in shards(folder)? {
+            checkpoint.add_file(&path, config)?;
+        }
+        let expected = config.tensors();
+        let missing: Vec<String> = expected
+            .iter()
+            .filter(|(name, _)| !checkpoint.tensors.contains_key(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        if !missing.is_empty() {
+            return Err(CheckpointError::Missing(missing));
+        }
+        let names: BTreeSet<&String> = expected.iter().map(|(name, _)| name).collect();
+        let extra: Vec<String> =
+            checkpoint.tensors.keys().filter(|name| !names.contains(name)).cloned().collect();
+        if !extra.is_empty() {
+            return Err(CheckpointError::Extra(extra));
+        }
+        for (name, expected) in expected {
+            let found = checkpoint.tensors[&name].shape.clone();
+            if found != expected {
+                return Err(CheckpointError::Shape { name, found, expected });
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    fn add_file(&mut self, path: &Path, config: &ModelConfig) -> Result<(), CheckpointError> {
+        let wrong = |message: String| CheckpointError::File { path: path.to_owned(), message };
+        let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+        let length = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
+        let mut size = [0; 8];
+        file.read_exact_at(&mut size, 0).map_err(|_| wrong("it is no safetensors file".into()))?;
+        let header = u64::from_le_bytes(size);
+        if header > LARGEST_HEADER || header + 8 > length {
+            return Err(wrong("it is no safetensors file, or it is cut".to_owned()));
+        }
+        let mut bytes = vec![0; header as usize + 8];
+        file.read_exact_at(&mut bytes, 0).map_err(|error| wrong(error.to_string()))?;
+        let metadata: Metadata = serde_json::from_slice(&bytes[8..])
+            .map_err(|error| wrong(format!("it is no safetensors file: {error}")))?;
+        let data = header + 8;
+        let number = self.files.len();
+        let mut end = data;
+        for (name, info) in metadata.tensors() {
+            end = end.max(data + info.data_offsets.1 as u64);
+            let name = whole_name(&name, config);
+            if config.ignores(&name) {
+                continue;
+            }
+            let Some(kind) = NumberKind::of(info.dtype) else {
+                return Err(CheckpointError::Kind { name, kind: format!("{:?}", info.dtype) });
+            };
+            let place = Place {
+                file: number,
+                kind,
+                shape: info.shape.clone(),
+                start: data + info.data_offsets.0 as u64,
+                bytes: info.data_offsets.1 - info.data_offsets.0,
+            };
+            if self.tensors.insert(name.clone(), place).is_some() {
+                return Err(wrong(format!("the tensor `{name}` is in two files, or twice in one")));
+            }
+        }
+        if end > length {
+            let message = format!("it is cut: it has {length} bytes, and its tensors end at {end}");
+            return Err(wrong(message));
+        }
+        self.files.push((path.to_owned(), file));
+        Ok(())
+    }
+
+    /// How the numbers of a tensor are stored.
+    ///
+    /// # Errors
+    /// When there is no such tensor.
+    pub fn kind(&self, name: &str) -> Result<NumberKind, CheckpointError> {
+        self.place(name).map(|place| place.kind)
+    }
+
+    /// The shape of a tensor.
+    ///
+    /// # Errors
+    /// When there is no such tensor.
+    pub fn shape(&self, name: &str) -> Result<&[usize], CheckpointError> {
+        self.place(name).map(|place| &place.shape[..])
+    }
+
+    /// The numbers of a tensor, in the order of the file: rows one after the other.
+    ///
+    /// # Errors
+    /// When there is no such tensor, it cannot be read, or a number in it is NaN or infinite.
+    pub fn read(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        let place = self.place(name)?;
+        let (path, file) = &self.files[place.file];
+        let mut bytes = vec![0; place.bytes];
+        file.read_exact_at(&mut bytes, place.start).map_err(|error| CheckpointError::File {
+            path: path.clone(),
+            message: error.to_string(),
+        })?;
+        let numbers = decode(&bytes, place.kind);
+        match numbers.iter().position(|number| !number.is_finite()) {
+            None => Ok(numbers),
+            Some(at) => Err(CheckpointError::NotFinite {
+                name: name.to_owned(),
+                place: at,
+                value: numbers[at],
+            }),
+        }
+    }
+
+    fn place(&self, name: &str) -> Result<&Place, CheckpointError> {
+        self.tensors.get(name).ok_or_else(|| CheckpointError::Unknown(name.to_owned()))
+    }
+}
+
+/// A tensor's name with the family's prefix.
+fn whole_name(name: &str, config: &ModelConfig) -> String {
+    let prefix = config.base_prefix();
+    let of_head = ["lm_head.", "embed_out."].iter().any(|head| name.starts_with(head));
+    match name.starts_with(prefix) || of_head {
+        true => name.to_owned(),
+        false => format!("{prefix}{name}"),
+    }
+}
+
+fn decode(bytes: &[u8], kind: NumberKind) -> Vec<f32> {
+    let pair = |bytes: &[u8]| [bytes[0], bytes[1]];
+    match kind {
+        NumberKind::F32 => bytes
+            .chunks_exact(4)
+            .map(|it| f32::from_le_bytes([it[0], it[1], it[2], it[3]]))
+            .collect(),
+        NumberKind::F16 => {
+            bytes.chunks_exact(2).map(|it| f16::from_le_bytes(pair(it)).to_f32()).collect()
+        }
+        NumberKind::Bf16 => {
+            bytes.chunks_exact(2).map(|it| bf16::from_le_bytes(pair(it)).to_f32()).collect()
+        }
+    }
+}
+
+/// The files that hold a folder's weights.
+fn shards(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let wrong =
+        |path: &Path, message: String| CheckpointError::File { path: path.to_owned(), message };
+    let index = folder.join("model.safetensors.index.json");
+    if !index.exists() {
+        let single = folder.join("model.safetensors");
+        if single.exists() {
+            return Ok(vec![single]);
+        }
+        let message = "there is neither model.safetensors nor model.safetensors.index.json";
+        return Err(wrong(folder, message.to_owned()));
+    }
+    let text = std::fs::read(&index).map_err(|error| wrong(&index, error.to_string()))?;
+    let json: Value =
+        serde_json::from_slice(&text).map_err(|error| wrong(&index, error.to_string()))?;
+    let map = json["weight_map"].as_object();
+    let map = map.ok_or_else(|| wrong(&index, "it has no `weight_map`".to_owned()))?;
+    let mut names = BTreeSet::new();
+    for (tensor, name) in map {
+        // A name from a file never leads out of the folder.
+        let plain = name.as_str().filter(|name| {
+            Path::new(name).file_name().is_some_and(|file| file.to_str() == Some(*name))
+        });
+        let message =
+            || format!("the file of `{tensor}` is {name}, which is no name of a file here");
+        names.insert(plain.ok_or_else(|| wrong(&index, message()))?);
+    }
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use safetensors::tensor::TensorView;
+    use serde_json::json;
+
+    use super::*;
+
+    fn config() -> ModelConfig {
+        ModelConfig::parse(&json!({
+            "model_type": "gpt_neox", "vocab_size": 8, "hidden_size": 4, "intermediate_size": 8,
+            "num_hidden_layers": 1, "num_attention_heads": 1, "rotary_pct": 0.5,
+        }))
+        .unwrap()
+    }
+
+    type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+    /// The tensors of the model, each number its place in the tensor.
+    fn tensors() -> Tensors {
+        let tensor = |(name, shape): (String, Vec<usize>)| {
+            let count = shape.iter().product::<usize>();
+            let bytes = (0..count).flat_map(|place| (place as f32).to_le_bytes()).collect();
+            (name, (Dtype::F32, shape, bytes))
+        };
+        config().tensors().into_iter().map(tensor).collect()
+    }
+
+    fn write(path: &Path, tensors: &Tensors) {
+        let views = tensors.iter().map(|(name, (kind, shape, bytes))| {
+            (name.clone(), TensorView::new(*kind, shape.clone(), bytes).unwrap())
+        });
+        let none: Option<HashMap<String, String>> = None;
+        safetensors::serialize_to_file(views, none, path).unwrap();
+    }
+
+    fn open(tensors: &Tensors) -> Result<Checkpoint, CheckpointError> {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("model.safetensors"), tensors);
+        Checkpoint::open(folder.path(), &config())
+    }
+
+    #[test]
+    fn a_whole_checkpoint_is_read_whatever_its_numbers_and_prefix() {
+        let checkpoint = open(&tensors()).unwrap();
+        assert_eq!(checkpoint.read("embed_out.weight").unwrap()[..3], [0.0, 1.0, 2.0]);
+        assert_eq!(checkpoint.shape("embed_out.weight").unwrap(), [8, 4]);
+        let mut other = Tensors::new();
+        for (name, (_, shape, bytes)) in tensors() {
+            let numbers = decode(&bytes, NumberKind::F32);
+            let halves = numbers.iter().flat_map(|number| bf16::from_f32(*number).to_le_bytes());
+            let name = name.strip_prefix("gpt_neox.").unwrap_or(&name).to_owned();
+            other.insert(name, (Dtype::BF16, shape, halves.collect()));
+        }
+        let buffer = "layers.0.attention.rotary_emb.inv_freq".to_owned();
+        other.insert(buffer, (Dtype::F32, vec![1], vec![0; 4]));
+        let checkpoint = open(&other).unwrap();
+        let name = "gpt_neox.layers.0.mlp.dense_h_to_4h.bias";
+        assert_eq!(checkpoint.kind(name).unwrap(), NumberKind::Bf16);
+        assert_eq!(checkpoint.read(name).unwrap(), (0..8).map(|n| n as f32).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_named() {
+        let name = "gpt_neox.layers.0.attention.dense.weight".to_owned();
+        let said = |change: &dyn Fn(&mut Tensors)| {
+            let mut tensors = tensors();
+            change(&mut tensors);
+            match open(&tensors) {
+                Err(error) => error.to_string(),
+                Ok(checkpoint) => checkpoint.read(&name).unwrap_err().to_string(),
+            }
+        };
+        assert_eq!(
+            said(&|tensors| drop(tensors.remove(&name))),
+            format!("the checkpoint lacks `{name}`")
+        );
+        let extra = said(&|tensors| {
+            tensors.insert("adapter".into(), (Dtype::F32, vec![1], vec![0; 4]));
+        });
+        assert!(extra.contains("has not: `gpt_neox.adapter`"), "{extra}");
+        let shape = said(&|tensors| {
+            tensors.get_mut(&name).unwrap().1 = vec![2, 8];
+        });
+        assert!(shape.contains("has the shape [2, 8]; by config.json it has [4, 4]"), "{shape}");
+        let kind = said(&|tensors| {
+            tensors.insert(name.clone(), (Dtype::I32, vec![4, 4], vec![0; 64]));
+        });
+        assert!(kind.contains("is of the type I32"), "{kind}");
+        let nan = said(&|tensors| {
+            tensors.get_mut(&name).unwrap().2[12..16].copy_from_slice(&f32::NAN.to_le_bytes());
+        });
+        assert_eq!(nan, format!("the tensor `{name}` holds NaN at place 3"));
+    }
+
+    #[test]
+    fn files_that_are_cut_or_strange_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let said = || Checkpoint::open(folder.path(), &config()).unwrap_err().to_string();
+        assert!(said().contains("neither model.safetensors nor"), "{}", said());
+        write(&path, &tensors());
+        let whole = std::fs::read(&path).unwrap();
+        for length in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let said = said();
+            assert!(said.contains("model.safetensors: it is"), "{length}: {said}");
+        }
+        std::fs::write(&path, [0xff; 64]).unwrap();
+        assert!(said().contains("no safetensors file"), "{}", said());
+    }
+
+    #[test]
+    fn shards_are_found_by_the_index_and_only_in_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let all: Vec<_> = tensors().into_iter().collect();
+        let mut map = serde_json::Map::new();
+        for (number, part) in all.chunks(4).enumerate() {
+            let file = format!("model-{number}.safetensors");
+            write(&folder.path().join(&file), &part.iter().cloned().collect());
+            map.extend(part.iter().map(|(name, _)| (name.clone(), json!(file))));
+        }
+        let index = folder.path().join("model.safetensors.index.json");
+        std::fs::write(&index, json!({ "weight_map": map }).to_string()).unwrap();
+        let checkpoint = Checkpoint::open(folder.path(), &config()).unwrap();
+        assert_eq!(
+            checkpoint.read("gpt_neox.final_layer_norm.bias").unwrap(),
+            [0.0, 1.0, 2.0, 3.0]
+        );
+        for name in ["../model-0.safetensors", "/etc/passwd", "", "a/b"] {
+            map.insert("embed_out.weight".into(), json!(name));
+            std::fs::write(&index, json!({ "weight_map": map }).to_string()).unwrap();
+            let said = Checkpoint::open(folder.path(), &config()).unwrap_err().to_string();
+            assert!(said.contains("no name of a file here"), "{name}: {said}");
+        }
+    }
+}
