@@ -309,8 +309,6 @@ fn shards(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use safetensors::tensor::TensorView;
     use serde_json::json;
 
@@ -340,8 +338,7 @@ mod tests {
         let views = tensors.iter().map(|(name, (kind, shape, bytes))| {
             (name.clone(), TensorView::new(*kind, shape.clone(), bytes).unwrap())
         });
-        let none: Option<HashMap<String, String>> = None;
-        safetensors::serialize_to_file(views, none, path).unwrap();
+        safetensors::serialize_to_file(views, None, path).unwrap();
     }
 
     fn open(tensors: &Tensors) -> Result<Checkpoint, CheckpointError> {

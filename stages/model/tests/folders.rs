@@ -1,7 +1,5 @@
 //! Model folders as `transformers` writes them (`tests/fixtures/models/make.py`).
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::path::Path;
 
 use okapi_model::{Checkpoint, ModelConfig};
