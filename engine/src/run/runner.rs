@@ -45,8 +45,8 @@ struct Running {
 
 /// An instance that is neither ready nor running for now.
 enum Aside {
-    /// Another run is executing its action.
-    Leased,
+    /// Another run is executing its action; it is looked for a result then.
+    Leased { until: Instant },
     /// It failed and will be tried again then.
     BackingOff { until: Instant },
 }
@@ -188,7 +188,7 @@ impl<'a> Runner<'a> {
     fn next_wake(&self, kill_at: Option<Instant>) -> Option<Instant> {
         let deadlines = self.running.values().filter_map(|running| running.deadline);
         let aside = self.aside.values().map(|aside| match aside {
-            Aside::Leased => Instant::now() + LEASE_POLL,
+            Aside::Leased { until } => *until,
             Aside::BackingOff { until } => *until,
         });
         deadlines.chain(aside).chain(kill_at).min()
@@ -214,7 +214,7 @@ impl<'a> Runner<'a> {
             .aside
             .iter()
             .filter(|(_, aside)| match aside {
-                Aside::Leased => true,
+                Aside::Leased { until } => *until <= now,
                 Aside::BackingOff { until } => *until <= now,
             })
             .map(|(&id, _)| id)
@@ -222,7 +222,7 @@ impl<'a> Runner<'a> {
         for id in due {
             // Out of here before it is ready again: one that stays ready for want of a slot must not be
             // put back twice.
-            if matches!(self.aside.remove(&id), Some(Aside::Leased)) {
+            if matches!(self.aside.remove(&id), Some(Aside::Leased { .. })) {
                 self.waited.insert(id);
             }
             self.schedule.put_back(id);
@@ -266,7 +266,7 @@ impl<'a> Runner<'a> {
                         holder: holder.map_or_else(|| "another run".into(), |it| it.to_string()),
                     });
                 }
-                self.aside.insert(id, Aside::Leased);
+                self.aside.insert(id, Aside::Leased { until: Instant::now() + LEASE_POLL });
                 return;
             }
             Err(error) => {

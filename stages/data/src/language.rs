@@ -172,9 +172,14 @@ const LETTERS: [(&str, &str); 22] = [
 ];
 
 /// A text may hold so large a share of letters from elsewhere, in names say. Of scripts whose letters are
-/// all listed, none: names are written in the letters of the language that they stand in.
+/// all listed, hardly any: names are written in the letters of the language that they stand in.
 fn foreign(script: Script) -> f64 {
-    if script == Script::Latin { 0.02 } else { 0.0 }
+    if script == Script::Latin { 0.02 } else { 0.01 }
+}
+
+/// Whether it is a sign that Arabic sets above, below or between letters: a vowel, a doubling, a stretch.
+fn is_arabic_mark(letter: char) -> bool {
+    matches!(letter, '\u{640}' | '\u{64b}'..='\u{65f}' | '\u{670}')
 }
 
 /// Of the letters of a text, the share that a language does not use.
@@ -185,7 +190,8 @@ fn foreign_share(text: &str, language: &Language) -> f64 {
     let (mut letters, mut foreign) = (0u64, 0u64);
     for letter in text.chars().filter(|letter| letter.is_alphabetic()) {
         letters += 1;
-        if letter.is_ascii() || Script::of(letter) != Some(language.script) {
+        let is_of_script = Script::of(letter) == Some(language.script);
+        if letter.is_ascii() || !is_of_script || is_arabic_mark(letter) {
             continue;
         }
         foreign += u64::from(!letter.to_lowercase().all(|letter| own.contains(letter)));
@@ -312,6 +318,8 @@ mod tests {
         assert_eq!(code("이것은 한국어 문장입니다 OK"), None);
         assert_eq!(code("این یک جملهٔ فارسی است که چند کلمه دارد"), None);
         assert_eq!(code("ما هي عاصمة هذا البلد"), Some("ar"));
+        assert_eq!(code("شكراً جزيلاً"), Some("ar"));
+        assert_eq!(code("مَرْحَبًا بِكَ"), Some("ar"));
         assert_eq!(code("Это первое задание конкурса. Назовите следующий месяц года."), Some("ru"));
         let few = Identifier::new(&[Language::of("mr").unwrap(), Language::of("en").unwrap()]);
         let guess = few.identify("हा एक लहान मजकूर आहे").unwrap();

@@ -238,35 +238,28 @@ impl Checks {
         Ok(())
     }
 
-    /// Whether most of a row's prose has come back as it was.
+    /// Whether a text of several words has come back as it was, where it is neither code nor names, or
+    /// the whole row has.
     fn copied(&self, before: &Texts, after: &Texts) -> Result<(), Fault> {
         if self.language.code == "en" {
             return Ok(());
         }
-        let words = |text: &str| {
-            let prose = without_code(text);
-            let words =
-                prose.split_whitespace().filter(|word| word.chars().any(char::is_alphabetic));
-            words.count()
-        };
-        let (mut all, mut copied, mut which) = (0, 0, None);
+        let (mut all, mut is_whole_row) = (0, true);
         for ((key, before), (_, after)) in before.iter().zip(after) {
-            let words = words(before);
-            if words < COPIED_WORDS || looks_like_code(before) {
-                continue;
-            }
+            let prose = without_code(before);
+            let words = words(&prose).count();
             all += words;
-            if before.trim() == after.trim() {
-                copied += words;
-                which = which.or(Some(key));
+            let is_copy = before.trim() == after.trim();
+            is_whole_row &= is_copy;
+            let may_stay = looks_like_code(&outside_code(before)) || is_names(&prose);
+            if is_copy && words >= COPIED_WORDS && !may_stay {
+                return Err(fault("copied", format!("`{key}`: it is the original, word for word")));
             }
         }
-        match which {
-            Some(key) if copied * 2 > all => {
-                Err(fault("copied", format!("`{key}`: it is the original, word for word")))
-            }
-            _ => Ok(()),
+        if is_whole_row && all >= COPIED_WORDS {
+            return Err(fault("copied", "it is the original, word for word"));
         }
+        Ok(())
     }
 
     fn script(&self, prose: &str) -> Result<(), Fault> {
@@ -346,47 +339,57 @@ fn split_code(text: &str) -> Vec<(bool, &str)> {
 }
 
 /// What is not code.
-fn without_code(text: &str) -> String {
+fn outside_code(text: &str) -> String {
     let prose = split_code(text).into_iter().filter(|(is_code, _)| !is_code);
-    let prose: Vec<_> = prose.map(|(_, piece)| piece).collect();
-    let mut prose = prose.join(" ");
+    prose.map(|(_, piece)| piece).collect::<Vec<_>>().join(" ")
+}
+
+/// What is neither code nor a placeholder.
+fn without_code(text: &str) -> String {
+    let mut prose = outside_code(text);
     for mark in placeholders(&prose) {
         prose = prose.replace(&mark, " ");
     }
     prose
 }
 
-/// Whether a text without marks is code rather than prose: it has too many signs that prose has not.
+/// The words of a text that have letters.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split_whitespace().filter(|word| word.chars().any(char::is_alphabetic))
+}
+
+/// Whether a text without marks is code rather than prose: one sign in twenty-five is one that code has
+/// and prose has not: braces and operators, a call's bracket, an indented line, a semicolon at a line's end.
 fn looks_like_code(text: &str) -> bool {
-    let signs = text.chars().filter(|sign| "{}()[]<>=;_/\\|&$#*+".contains(*sign)).count();
+    let mut signs = text.lines().filter(|line| line.trim_end().ends_with(';')).count();
+    signs += text.lines().filter(|line| line.starts_with("    ") || line.starts_with('\t')).count();
+    let mut before = ' ';
+    for sign in text.chars() {
+        signs += usize::from("{}=<>".contains(sign));
+        signs += usize::from("(_".contains(sign) && before.is_ascii_alphanumeric());
+        before = sign;
+    }
     let letters = text.chars().filter(|letter| !letter.is_whitespace()).count();
-    signs * 25 >= letters && signs >= 2
+    signs >= 2 && signs * 25 >= letters
+}
+
+/// Whether a text is names: nine of ten words begin with a capital letter.
+fn is_names(text: &str) -> bool {
+    let capital = |word: &&str| {
+        word.chars().find(|letter| letter.is_alphabetic()).is_some_and(char::is_uppercase)
+    };
+    words(text).filter(capital).count() * 10 >= words(text).count() * 9
 }
 
 /// The code in a text, span by span and line by line, without comments and without white space
-/// around it. Within a comment of several lines, and between triple quotes, nothing counts.
+/// around it.
 fn code(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (_, piece) in split_code(text).into_iter().filter(|(is_code, _)| *is_code) {
-        let mut inside: Option<&str> = None;
+        let mut inside = None;
         for line in piece.lines() {
-            let mut line = line;
-            if let Some(end) = inside {
-                let Some((_, rest)) = line.split_once(end) else { continue };
-                (inside, line) = (None, rest);
-            }
-            for (start, end) in
-                [("/*", "*/"), ("\"\"\"", "\"\"\""), ("\'\'\'", "\'\'\'"), ("<!--", "-->")]
-            {
-                if let Some((before, after)) = line.split_once(start) {
-                    if !after.contains(end) {
-                        inside = Some(end);
-                    }
-                    line = before;
-                    break;
-                }
-            }
-            let line = line[..comment(line).unwrap_or(line.len())].trim();
+            let line = without_comments(line, &mut inside);
+            let line = line.trim();
             if !line.is_empty() {
                 found.push(line.to_owned());
             }
@@ -395,29 +398,53 @@ fn code(text: &str) -> Vec<String> {
     found
 }
 
-/// Where a comment begins that goes on to the end of the line: at a mark that stands at the beginning
-/// or after white space, outside quotation marks, and has white space after it.
-fn comment(line: &str) -> Option<usize> {
+/// How comments of several lines, and texts of several lines, begin and end.
+const BLOCKS: [(&str, &str); 4] =
+    [("/*", "*/"), ("\"\"\"", "\"\"\""), ("'''", "'''"), ("<!--", "-->")];
+
+/// A line of code without what may be translated in it. A comment begins outside quotation marks, at the
+/// line's start or after white space: `rm /tmp/*` has none. `inside` is the end of the one that the
+/// line begins in, and then of the one that it ends in.
+fn without_comments(line: &str, inside: &mut Option<&'static str>) -> String {
+    let mut kept = String::new();
     let mut quote = None;
     let mut before = ' ';
-    for (at, sign) in line.char_indices() {
+    let mut rest = line;
+    loop {
+        if let Some(end) = inside.take() {
+            let Some((_, after)) = rest.split_once(end) else {
+                *inside = Some(end);
+                return kept;
+            };
+            (rest, before) = (after, ' ');
+        }
+        let Some(sign) = rest.chars().next() else { return kept };
+        if quote.is_none() && before.is_whitespace() {
+            if let Some((open, end)) = BLOCKS.iter().find(|(open, _)| rest.starts_with(open)) {
+                rest = &rest[open.len()..];
+                *inside = Some(end);
+                continue;
+            }
+            if is_line_comment(rest) {
+                return kept;
+            }
+        }
         match quote {
             Some(open) if sign == open => quote = None,
-            Some(_) => {}
             None if sign == '"' || sign == '\'' => quote = Some(sign),
-            None if before.is_whitespace() => {
-                let marks = ["//", "#", "--", "%", ";;"];
-                let ends = |rest: &str| rest.is_empty() || rest.starts_with(char::is_whitespace);
-                let rest = &line[at..];
-                if marks.iter().any(|mark| rest.strip_prefix(mark).is_some_and(ends)) {
-                    return Some(at);
-                }
-            }
-            None => {}
+            _ => {}
         }
+        kept.push(sign);
         before = sign;
+        rest = &rest[sign.len_utf8()..];
     }
-    None
+}
+
+/// Whether what is left of a line is a comment: a mark with white space after it.
+fn is_line_comment(rest: &str) -> bool {
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with(char::is_whitespace);
+    let marks = ["//", "#", "--", "%", ";;"];
+    marks.iter().any(|mark| rest.strip_prefix(mark).is_some_and(ends))
 }
 
 /// Things in prose that stand for something else and must come back as they are: `{name}`, `{{ x }}`,
@@ -477,54 +504,108 @@ fn placeholder(text: &str, before: &str) -> Option<usize> {
 
 /// Whether every number of the original is in the translation, in whatever digits and with whatever marks
 /// between them. Numbers that languages write in their own ways are let pass: below 10 ("two"), ordinals
-/// ("20th"), times of day ("3 pm"), and great ones where the language has words for great units.
+/// ("20th"), times of day ("3 pm"), days and months in dates, and great ones where the language has words
+/// for great units.
 fn numbers_kept(before: &str, after: &str) -> Result<(), Fault> {
-    let there: BTreeSet<String> = numbers(after).into_iter().map(|(number, _)| number).collect();
+    let there: BTreeSet<String> = [false, true]
+        .into_iter()
+        .flat_map(|is_spaced| numbers(after, is_spaced))
+        .map(|number| number.digits)
+        .collect();
     let great_units =
         ["万", "亿", "लाख", "करोड़", "লক্ষ", "কোটি", "லட்சம்", "కోట్లు", "లక్ష", "ಲಕ್ಷ", "ലക്ഷം"];
     let has_units = great_units.iter().any(|unit| after.contains(unit));
-    for (number, rest) in numbers(before) {
-        let rest = rest.trim_start().to_ascii_lowercase();
-        let is_written_otherwise = number.len() == 1
-            || ["st", "nd", "rd", "th", "am", "pm", "a.m", "p.m"]
-                .iter()
-                .any(|it| rest.starts_with(it))
-            || (has_units && number.len() >= 5);
-        if !is_written_otherwise && !there.contains(&number) {
-            return Err(fault("numbers", format!("the number {number} is not kept")));
+    for Number { digits, from, to } in numbers(before, false) {
+        let is_written_otherwise = digits.len() == 1
+            || is_ordinal_or_time(&before[to..])
+            || (digits.len() == 2 && is_in_date(before, from, to))
+            || (has_units && digits.len() >= 5);
+        if !is_written_otherwise && !there.contains(&digits) {
+            return Err(fault("numbers", format!("the number {digits} is not kept")));
         }
     }
     Ok(())
 }
 
-/// The numbers of a text as ASCII digits, without the marks within them (`1,000.50` is `100050`), each
-/// with what follows it.
-fn numbers(text: &str) -> Vec<(String, &str)> {
+/// Whether what follows a number in English makes it an ordinal or a time of day.
+fn is_ordinal_or_time(rest: &str) -> bool {
+    let starts = |text: &str, words: &[&str]| {
+        words.iter().any(|word| {
+            let head = text.get(..word.len()).unwrap_or_default();
+            let after = text.get(word.len()..).and_then(|rest| rest.chars().next());
+            head.eq_ignore_ascii_case(word) && after.is_none_or(|it| !it.is_alphanumeric())
+        })
+    };
+    // The hour of "10:30 pm" is followed by its minutes.
+    let minutes = rest.strip_prefix(':').map(|it| it.trim_start_matches(|it| digit(it).is_some()));
+    let time = minutes.unwrap_or(rest);
+    let time = time.strip_prefix(' ').unwrap_or(time);
+    starts(rest, &["st", "nd", "rd", "th"]) || starts(time, &["am", "pm", "a.m", "p.m", "o'clock"])
+}
+
+/// Whether a number is a part of a date as `05/12/2020`, `5.12.20` or `2020-12-05`.
+fn is_in_date(text: &str, from: usize, to: usize) -> bool {
+    let is_date = |it: char| it.is_ascii_digit() || "/.-".contains(it);
+    let start = text[..from].trim_end_matches(is_date).len();
+    let length = text[to..].len() - text[to..].trim_start_matches(is_date).len();
+    let whole = text[start..to + length].trim_matches(|it: char| !it.is_ascii_digit());
+    let lengths: Vec<usize> = whole.split(['/', '.', '-']).map(str::len).collect();
+    matches!(lengths[..], [1..=2, 1..=2, 2 | 4] | [4, 1..=2, 1..=2])
+}
+
+/// A number of a text.
+struct Number {
+    /// Its ASCII digits, without the marks within it: `1,000.50` is `100050`.
+    digits: String,
+    /// The bytes that it stands at.
+    from: usize,
+    to: usize,
+}
+
+/// The numbers of a text. With `is_spaced`, a blank before three digits is a mark within a number.
+fn numbers(text: &str, is_spaced: bool) -> Vec<Number> {
     let mut found = Vec::new();
-    let mut letters = text.char_indices().peekable();
-    while let Some((_, letter)) = letters.next() {
-        let Some(first) = digit(letter) else { continue };
-        let mut number = String::from(first);
-        let mut end = text.len();
-        while let Some((at, next)) = letters.peek().copied() {
-            end = at;
-            if let Some(digit) = digit(next) {
-                number.push(digit);
-                letters.next();
-                end = text.len();
-                continue;
+    let mut rest = text;
+    while let Some(at) = rest.find(|letter| digit(letter).is_some()) {
+        let from = text.len() - rest.len() + at;
+        let mut groups = vec![group(&rest[at..])];
+        let mut marks = Vec::new();
+        rest = &rest[at + groups[0].1..];
+        while let Some(mark) = rest.chars().next() {
+            let (digits, length) = group(&rest[mark.len_utf8()..]);
+            let goes_on = ".,'’\u{a0}\u{202f}٬٫".contains(mark) && !digits.is_empty();
+            let is_thousands = is_spaced && mark == ' ' && digits.len() == 3;
+            if !goes_on && !is_thousands {
+                break;
             }
-            let mut ahead = text[at + next.len_utf8()..].chars();
-            let goes_on = ahead.next().is_some_and(|after| digit(after).is_some());
-            if goes_on && ".,'’\u{a0}\u{202f}٬٫".contains(next) {
-                letters.next();
-                continue;
-            }
-            break;
+            rest = &rest[mark.len_utf8() + length..];
+            marks.push(mark);
+            groups.push((digits, length));
         }
-        found.push((number, &text[end..]));
+        // `10,20,30`, a date, an address: three or more with one mark, of which the last is no group
+        // of three digits, are numbers of their own.
+        let is_list = marks.len() >= 2
+            && marks.iter().all(|mark| *mark == marks[0])
+            && groups.last().is_some_and(|(digits, _)| digits.len() != 3);
+        if is_list {
+            let mut at = from;
+            for (place, (digits, length)) in groups.into_iter().enumerate() {
+                found.push(Number { digits, from: at, to: at + length });
+                at += length + marks.get(place).map_or(0, |mark| mark.len_utf8());
+            }
+        } else {
+            let digits = groups.into_iter().map(|(digits, _)| digits).collect();
+            found.push(Number { digits, from, to: text.len() - rest.len() });
+        }
     }
     found
+}
+
+/// The digits at the start of a text, as ASCII, and how many bytes they take.
+fn group(text: &str) -> (String, usize) {
+    let digits: String = text.chars().map_while(digit).collect();
+    let length = text.chars().take(digits.len()).map(char::len_utf8).sum();
+    (digits, length)
 }
 
 /// A decimal digit of any of the scripts here, as an ASCII digit.
@@ -649,6 +730,15 @@ mod tests {
                 Some("numbers"),
             ),
             ("hi", "There are 100,000 of them here.", "यहाँ उनमें से 1,00,000 हैं और वे रहते हैं।", None),
+            ("fr", "It has 1,000,000 inhabitants now.", "Elle a 1 000 000 habitants.", None),
+            ("de", "The 15 states of the union", "Die Staaten der Union", Some("numbers")),
+            ("de", "Sort 10,20,30 in this order.", "Sortiere 10, 20, 30 in dieser Folge.", None),
+            ("de", "Sort 10,20,30 in this order.", "Sortiere 10, 20, 35 so.", Some("numbers")),
+            ("de", "It was on 05/12/2020 in Rome.", "Es war am 12. Mai 2020 in Rom.", None),
+            ("de", "It was on 05/12/2020 in Rome.", "Es war am 5.12.2021 in Rom.", Some("numbers")),
+            ("fr", "It begins at 10:30 in Rome.", "Cela commence à 10h30 à Rome.", None),
+            ("de", "It begins at 10:30 pm here.", "Es fängt hier um 22 Uhr 30 an.", None),
+            ("fr", "the server at 192.168.1.10", "le serveur 192.168.1.10", None),
             ("zh", "It has 1,000,000 inhabitants now.", "它现在有100万居民。", None),
             ("es", "a house of the 20th century", "una casa del siglo XX", None),
             ("de", "The train leaves at 11 pm today.", "Der Zug fährt heute um 23 Uhr ab.", None),
@@ -667,6 +757,9 @@ mod tests {
             ),
             ("ru", "Name the capital city.", "Nazovite stolitsu strany.", Some("script")),
             ("de", "Name the capital of France.", "Name the capital of France.", Some("copied")),
+            ("fr", "Name it (the country).", "Name it (the country).", Some("copied")),
+            ("de", "He came; he saw; he won.", "He came; he saw; he won.", Some("copied")),
+            ("de", "Clear it: `rm /tmp/* -r`", "Leere es: `rm /tmp/* -f`", Some("code")),
             ("de", "Berlin", "Berlin", None),
             ("en", "Name the capital of France.", "Name the capital of France.", None),
             ("de", "Explain `print(1)` briefly.", "Erkläre `drucke(1)` kurz.", Some("code")),
@@ -706,6 +799,15 @@ mod tests {
         ]);
         assert_eq!(checks("hi").check(&source, &translated), Ok(()));
         assert_eq!(checks("hi").check(&source, &source).unwrap_err().rule, "copied");
+        let names = texts(&[
+            ("question", "Who wrote the play that is shown here?"),
+            ("choice_1", "William Shakespeare, Christopher Marlowe"),
+        ]);
+        let translated = texts(&[
+            ("question", "Wer hat das Stück geschrieben, das hier gezeigt wird?"),
+            ("choice_1", "William Shakespeare, Christopher Marlowe"),
+        ]);
+        assert_eq!(checks("de").check(&names, &translated), Ok(()));
         let object = to_object(&source);
         assert!(object.find("instruction") < object.find("output"), "{object}");
         assert_eq!(from_object(&object, &source), Ok(source));
@@ -716,6 +818,9 @@ mod tests {
         let before = "`x = 1 /* the\nstart */`";
         let after = "`x = 1 /* der\nAnfang */`";
         assert_eq!(rule("de", before, after), None);
+        let after = "`x = 1 /* der\nAnfang */ + 1`";
+        assert_eq!(rule("de", before, after), None, "more code is not less");
+        assert_eq!(rule("de", after, before), Some("code"));
     }
 
     #[test]

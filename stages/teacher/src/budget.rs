@@ -58,7 +58,7 @@ impl Budget {
     /// As [`Budget::reserve`]; `None` where that waits.
     fn try_reserve(&self, nano_usd: u64) -> Result<Option<Reservation<'_>>, TeacherError> {
         let mut state = self.lock();
-        if let Some(limit) = self.limit_nano_usd {
+        if let Some(limit) = self.limit_nano_usd.filter(|_| nano_usd > 0) {
             if state.spent + nano_usd > limit {
                 let usd = |nano: u64| nano as f64 / 1e9;
                 return Err(TeacherError::Budget {

@@ -68,17 +68,18 @@ impl Ledger {
         std::mem::take(&mut *lock(&self.costs))
     }
 
-    fn add(&self, asked: &Asked, nano_usd: u64) {
+    fn add_recorded(&self, nano_usd: u64) {
         let mut costs = lock(&self.costs);
-        if asked.recorded {
-            costs.recorded += 1;
-            costs.saved_nano_usd += nano_usd;
-        } else {
-            costs.requests += 1;
-            costs.prompt_tokens += asked.answer.usage.prompt_tokens;
-            costs.completion_tokens += asked.answer.usage.completion_tokens;
-            costs.nano_usd += nano_usd;
-        }
+        costs.recorded += 1;
+        costs.saved_nano_usd += nano_usd;
+    }
+
+    fn add_call(&self, usage: &Usage, nano_usd: u64) {
+        let mut costs = lock(&self.costs);
+        costs.requests += 1;
+        costs.prompt_tokens += usage.prompt_tokens;
+        costs.completion_tokens += usage.completion_tokens;
+        costs.nano_usd += nano_usd;
     }
 }
 
@@ -140,10 +141,13 @@ impl InFlight {
         Arc::clone(lock(&self.cells).entry(digest).or_default())
     }
 
-    /// Takes a request out that has been answered, or given up; not one that has begun since.
+    /// Takes a request out that has been answered, or that nobody else is waiting for; not one that
+    /// has begun since.
     fn remove(&self, digest: &Digest, cell: &Arc<OnceCell<Record>>) {
         let mut cells = lock(&self.cells);
-        if cells.get(digest).is_some_and(|there| Arc::ptr_eq(there, cell)) {
+        let is_there = cells.get(digest).is_some_and(|there| Arc::ptr_eq(there, cell));
+        // The map's and the caller's own: whoever else has one may be asking already.
+        if is_there && (cell.initialized() || Arc::strong_count(cell) <= 2) {
             cells.remove(digest);
         }
     }
@@ -251,21 +255,25 @@ impl Caller<'_> {
         let digest = request.digest(self.parts.identity);
         let cell = self.parts.in_flight.cell(digest);
         let mut called = false;
-        let found = cell
-            .get_or_try_init(async || {
-                if let Some(record) = self.recorded(&digest)? {
-                    return Ok(record);
-                }
-                called = true;
-                self.call(request, digest).await
-            })
-            .await;
-        let record = found.cloned();
+        let found = cell.get_or_try_init(async || {
+            if let Some(record) = self.recorded(&digest)? {
+                return Ok(record);
+            }
+            called = true;
+            self.call(request, digest).await
+        });
+        // Another node may be asking the same, for as long as it likes.
+        let record = tokio::select! {
+            biased;
+            found = found => found.cloned(),
+            () = self.parts.stop.wait() => Err(TeacherError::Cancelled),
+        };
         self.parts.in_flight.remove(&digest, &cell);
         let record = record?;
-        let asked = Asked { answer: record.answer, recorded: !called };
-        self.parts.ledger.add(&asked, record.nano_usd);
-        Ok(asked)
+        if !called {
+            self.parts.ledger.add_recorded(record.nano_usd);
+        }
+        Ok(Asked { answer: record.answer, recorded: !called })
     }
 
     fn recorded(&self, digest: &Digest) -> Result<Option<Record>, TeacherError> {
@@ -283,16 +291,17 @@ impl Caller<'_> {
         }
         let answering = async {
             let reservation = self.parts.budget.reserve(self.expected_cost(request)).await?;
-            let answer = self.parts.teacher.answer(request).await?;
+            if self.parts.stop.is_requested() {
+                return Err(TeacherError::Cancelled);
+            }
+            let answer = self.parts.teacher.answer(request, self.parts.stop).await?;
             let nano_usd = cost(&answer, self.parts.price.as_ref());
             reservation.spend(nano_usd);
             Ok::<_, TeacherError>((answer, nano_usd))
         };
-        let (answer, nano_usd) = tokio::select! {
-            biased;
-            answered = answering => answered?,
-            () = self.parts.stop.wait() => return Err(TeacherError::Cancelled),
-        };
+        let (answer, nano_usd) = answering.await?;
+        // Paid for, even if nobody waits until it is recorded.
+        self.parts.ledger.add_call(&answer.usage, nano_usd);
         self.parts.experience.add(request, &answer.usage);
         let at = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -362,7 +371,7 @@ mod tests {
     }
 
     impl Teacher for Counting {
-        fn answer<'a>(&'a self, _: &'a Request) -> Answering<'a> {
+        fn answer<'a>(&'a self, _: &'a Request, _: &'a Stop) -> Answering<'a> {
             Box::pin(async {
                 let call = self.calls.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::budget::Budget;
-use crate::caller::{Experience, InFlight};
+use crate::caller::{Experience, InFlight, Stop};
 use crate::limits::Limits;
 use crate::offline::Offline;
 use crate::openai::batch::Batches;
@@ -201,8 +201,8 @@ impl Endpoint {
 struct Borrowed<'a, T>(&'a T);
 
 impl<T: Teacher> Teacher for Borrowed<'_, T> {
-    fn answer<'a>(&'a self, request: &'a crate::Request) -> crate::Answering<'a> {
-        self.0.answer(request)
+    fn answer<'a>(&'a self, request: &'a crate::Request, stop: &'a Stop) -> crate::Answering<'a> {
+        self.0.answer(request, stop)
     }
 }
 

@@ -3,12 +3,13 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::caller::Stop;
 use crate::request::{Answer, Request};
 
 /// Whatever answers requests: a server, or the rules of the offline teacher.
 pub trait Teacher: Send + Sync {
-    /// Answers one request, or says why it cannot.
-    fn answer<'a>(&'a self, request: &'a Request) -> Answering<'a>;
+    /// Answers one request, or says why it cannot. Once a stop is requested no new call is made.
+    fn answer<'a>(&'a self, request: &'a Request, stop: &'a Stop) -> Answering<'a>;
 }
 
 /// An answer on its way.

@@ -327,8 +327,17 @@ fn a_bad_request_is_told_from_a_bad_teacher() {
     let (_folder, store) = store();
     let bad = |_| Reply::Status(400, &[], "{\"error\":{\"message\":\"no, thanks\"}}".to_owned());
     let all_bad = Server::start(bad);
-    let asked = ask(&store, &all_bad.address, &json!({}), 2);
-    assert!(matches!(asked.answers[0], Err(TeacherError::Unusable { .. })), "{:?}", asked.answers);
+    let asked = ask(&store, &all_bad.address, &json!({ "concurrency": 1 }), 40);
+    assert!(
+        matches!(asked.answers[0], Err(TeacherError::Refused { .. })),
+        "{:?}",
+        asked.answers[0]
+    );
+    assert!(
+        matches!(asked.answers[39], Err(TeacherError::Unusable { .. })),
+        "{:?}",
+        asked.answers[39]
+    );
     let server = Server::start_by_prompt(|prompt, _| match prompt {
         "prompt 3" => {
             Reply::Status(400, &[], "{\"error\":{\"message\":\"no, thanks\"}}".to_owned())
@@ -336,7 +345,8 @@ fn a_bad_request_is_told_from_a_bad_teacher() {
         "prompt 5" => Reply::Reset,
         _ => Reply::Good,
     });
-    let asked = ask(&store, &server.address, &json!({}), 8);
+    let asked =
+        ask(&store, &server.address, &json!({ "concurrency": 2, "requests_per_minute": 240 }), 12);
     for (number, answer) in asked.answers.iter().enumerate() {
         match number {
             3 | 5 => assert!(matches!(answer, Err(TeacherError::Refused { .. })), "{answer:?}"),

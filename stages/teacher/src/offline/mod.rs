@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use self::chance::Chance;
 use self::wanted::{Parts, Wanted, wanted};
+use crate::caller::Stop;
 use crate::request::{Answer, Finish, Request, Usage, estimated_tokens};
 use crate::teacher::{Answering, Teacher};
 
@@ -104,7 +105,7 @@ fn in_english(parts: &Parts) -> String {
 }
 
 impl Teacher for Offline {
-    fn answer<'a>(&'a self, request: &'a Request) -> Answering<'a> {
+    fn answer<'a>(&'a self, request: &'a Request, _: &'a Stop) -> Answering<'a> {
         Box::pin(async move {
             let text = self.reply(request);
             let usage = Usage {

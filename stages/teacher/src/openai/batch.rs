@@ -14,14 +14,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use okapi_cache::RecordCache;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use self::journal::Journal;
+use self::journal::{Journal, OpenBatch};
 use super::{OpenAi, ReadError, is_of_one_request, retry, wire};
+use crate::caller::Stop;
 use crate::request::{Answer, Request};
 use crate::teacher::{Answering, Teacher, TeacherError};
 
@@ -61,8 +63,8 @@ struct Queue {
     waiting: Waiting,
     last_came: Option<Instant>,
     is_collecting: bool,
-    /// Batches whose answers have been handed out.
-    ended: Vec<String>,
+    /// Nobody asks any more: no new batch is begun.
+    is_over: bool,
 }
 
 /// Why a step of a batch came to nothing.
@@ -80,7 +82,7 @@ impl Batches {
 }
 
 impl Teacher for Batches {
-    fn answer<'a>(&'a self, request: &'a Request) -> Answering<'a> {
+    fn answer<'a>(&'a self, request: &'a Request, _: &'a Stop) -> Answering<'a> {
         let (sender, receiver) = oneshot::channel();
         let id = request.digest(&self.shared.identity).to_string();
         let must_start = {
@@ -101,12 +103,8 @@ impl Teacher for Batches {
 }
 
 impl Drop for Batches {
-    /// When nobody asks any more, all that was answered is in the records.
     fn drop(&mut self) {
-        let ended = std::mem::take(&mut self.shared.lock().ended);
-        for id in ended {
-            self.shared.journal.remove(&id);
-        }
+        self.shared.lock().is_over = true;
     }
 }
 
@@ -137,51 +135,77 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gets answers: of batches that are on their way already, and of new ones.
+    /// Gets answers: of batches that are on their way already, and at the same time of new ones.
     async fn work(&self, mut waiting: Waiting) {
+        let mut begun = Vec::new();
         for open in self.journal.read() {
-            let asked: Vec<_> =
-                open.requests.iter().filter(|id| waiting.contains_key(*id)).cloned().collect();
-            if asked.is_empty() {
-                continue;
-            }
-            let notice =
-                format!("batch {} was on its way: waiting for {} answers", open.id, asked.len());
-            self.client.notices.say(notice);
-            match self.finish(&open.id).await {
-                Ok(lines) => {
-                    hand_out(&mut waiting, lines, &self.client);
-                    self.lock().ended.push(open.id);
-                }
-                // The server does not know it any more: it is asked anew.
-                Err(Failed { status: Some(404), error }) => {
-                    let notice = format!("batch {} is lost, it is asked anew: {error}", open.id);
-                    self.client.notices.say(notice);
-                    self.journal.remove(&open.id);
-                }
-                Err(Failed { error, .. }) => {
-                    for id in asked {
-                        if let Some((_, sender)) = waiting.remove(&id) {
-                            // Who does not wait any more needs no answer.
-                            let _ = sender.send(Err(error.clone()));
-                        }
-                    }
-                }
+            let part: Waiting =
+                open.requests.iter().filter_map(|id| waiting.remove_entry(id)).collect();
+            if !part.is_empty() {
+                begun.push((open, part));
             }
         }
+        let begun = join_all(begun.into_iter().map(|(open, part)| self.wait_for(open, part)));
+        let (left, ()) = tokio::join!(begun, self.begin(waiting));
+        // What those batches left unanswered.
+        self.begin(left.into_iter().flatten().collect()).await;
+    }
+
+    /// Waits for a batch of an earlier run. Gives back what it does not answer.
+    async fn wait_for(&self, open: OpenBatch, mut part: Waiting) -> Waiting {
+        let id = match &open.id {
+            Some(id) => id.clone(),
+            // Begun perhaps, before its id could be written down.
+            None => match self.find(&open.input).await {
+                Ok(Some(id)) => {
+                    self.journal.name(&open.input, &id);
+                    id
+                }
+                Ok(None) => {
+                    self.journal.remove(&open.input);
+                    return part;
+                }
+                Err(failed) => return give(part, &failed.error),
+            },
+        };
+        self.client
+            .notices
+            .say(format!("batch {id} was on its way: waiting for {} answers", part.len()));
+        match self.finish(&id).await {
+            Ok(lines) => {
+                let refused = hand_out(&mut part, lines, &self.client);
+                self.journal.refuse(&open.input, &refused);
+                part
+            }
+            Err(failed) if failed.is_for_good() => {
+                let notice = format!("batch {id} is lost, it is asked anew: {}", failed.error);
+                self.client.notices.say(notice);
+                self.journal.remove(&open.input);
+                part
+            }
+            Err(failed) => give(part, &failed.error),
+        }
+    }
+
+    /// Makes batches of requests until all are answered.
+    async fn begin(&self, mut waiting: Waiting) {
         for _ in 0..ROUNDS {
             let mut left = Waiting::new();
-            while !waiting.is_empty() {
+            loop {
+                // Who has given up meanwhile is not asked for.
+                waiting.retain(|_, (_, sender)| !sender.is_closed());
+                if waiting.is_empty() || self.lock().is_over {
+                    break;
+                }
                 let (file, ids) = self.file(&waiting);
                 let mut part: Waiting =
                     ids.iter().filter_map(|id| waiting.remove_entry(id)).collect();
                 match self.submit(file, &ids).await {
-                    Ok(lines) => hand_out(&mut part, lines, &self.client),
-                    Err(Failed { error, .. }) => {
-                        for (_, (_, sender)) in std::mem::take(&mut part) {
-                            let _ = sender.send(Err(error.clone()));
-                        }
+                    Ok((input, lines)) => {
+                        let refused = hand_out(&mut part, lines, &self.client);
+                        self.journal.refuse(&input, &refused);
                     }
+                    Err(Failed { error, .. }) => part = give(part, &error),
                 }
                 left.extend(part);
             }
@@ -190,10 +214,8 @@ impl Shared {
             }
             waiting = left;
         }
-        for (_, (_, sender)) in waiting {
-            let message = format!("{ROUNDS} batches ended without an answer to it");
-            let _ = sender.send(Err(TeacherError::Unavailable { message }));
-        }
+        let message = format!("{ROUNDS} batches ended without an answer to it");
+        give(waiting, &TeacherError::Unavailable { message });
     }
 
     /// The lines of the next batch, and the requests in it.
@@ -216,8 +238,8 @@ impl Shared {
         (file, ids)
     }
 
-    /// Uploads a batch, starts it and waits for its end.
-    async fn submit(&self, file: Vec<u8>, ids: &[String]) -> Result<Vec<Value>, Failed> {
+    /// Uploads a batch, starts it and waits for its end. Gives its input file and its lines.
+    async fn submit(&self, file: Vec<u8>, ids: &[String]) -> Result<(String, Vec<Value>), Failed> {
         let url = self.url("files");
         let upload = || {
             let part = Part::bytes(file.clone()).file_name("requests.jsonl");
@@ -226,16 +248,31 @@ impl Shared {
         };
         let uploaded = json_of(&self.fetch("uploading a batch", upload).await?)?;
         let input = id_of(&uploaded)?;
-        let id = self.start(&input).await?;
-        self.journal.add(&id, ids);
-        let notice = format!(
+        // Before it begins: whatever happens from here on, the next run can find it by its file.
+        self.journal.add(&input, ids);
+        let id = match self.start(&input).await {
+            Ok(id) => id,
+            Err(failed) => {
+                if failed.is_for_good() {
+                    self.journal.remove(&input);
+                }
+                return Err(failed);
+            }
+        };
+        self.journal.name(&input, &id);
+        self.client.notices.say(format!(
             "batch {id} of {} requests: it goes on at the provider if this run ends",
             ids.len()
-        );
-        self.client.notices.say(notice);
-        let lines = self.finish(&id).await?;
-        self.lock().ended.push(id);
-        Ok(lines)
+        ));
+        match self.finish(&id).await {
+            Ok(lines) => Ok((input, lines)),
+            Err(failed) => {
+                if failed.is_for_good() {
+                    self.journal.remove(&input);
+                }
+                Err(failed)
+            }
+        }
     }
 
     /// Starts a batch. An answer that is lost on its way does not start another one: before each
@@ -253,21 +290,30 @@ impl Shared {
             tried += 1;
             let request = self.client.client.post(url.clone());
             let request = request.header("content-type", "application/json").body(body.clone());
-            let failed = match self.once("starting a batch", request).await {
-                Ok(bytes) => return id_of(&json_of(&bytes)?),
+            let sent = self.once("starting a batch", request).await;
+            let failed = match sent.and_then(|bytes| id_of(&json_of(&bytes)?)) {
+                Ok(id) => return Ok(id),
                 Err(failed) => failed,
             };
-            if tried >= TRIES || !failed.is_passing() {
+            if !failed.is_passing() {
                 return Err(failed);
             }
             tokio::time::sleep(retry::back_off(tried + 1, 0.5)).await;
-            let list = || self.client.client.get(format!("{url}?limit=100"));
-            let batches = json_of(&self.fetch("looking for a batch", list).await?)?;
-            let begun = batches["data"].as_array().into_iter().flatten();
-            if let Some(batch) = begun.into_iter().find(|it| it["input_file_id"] == input) {
-                return id_of(batch);
+            if let Some(id) = self.find(input).await? {
+                return Ok(id);
+            }
+            if tried >= TRIES {
+                return Err(failed);
             }
         }
+    }
+
+    /// The batch that was made of a file, if there is one.
+    async fn find(&self, input: &str) -> Result<Option<String>, Failed> {
+        let list = || self.client.client.get(self.url("batches?limit=100"));
+        let batches = json_of(&self.fetch("looking for a batch", list).await?)?;
+        let mut begun = batches["data"].as_array().into_iter().flatten();
+        begun.find(|batch| batch["input_file_id"] == input).map(id_of).transpose()
     }
 
     /// Waits for the end of a batch and fetches its lines: answers and errors. An outage on the way
@@ -291,16 +337,16 @@ impl Shared {
                     Some("completed" | "expired" | "cancelled") => break batch,
                     Some("failed") => {
                         // Nothing of it was done.
-                        self.journal.remove(id);
                         let why = batch["errors"]["data"][0]["message"].as_str();
                         let why = self.client.redacted(why.unwrap_or("no reason is given"));
                         let message = format!("the batch {id} failed: {why}");
                         let error = TeacherError::Unusable { message, hint: None };
-                        return Err(Failed { status: None, error });
+                        return Err(Failed { status: Some(410), error });
                     }
                     _ if started.elapsed() > LONGEST => {
                         let message = format!("the batch {id} has not ended in 26 hours");
-                        return Err(Failed::unavailable(message));
+                        let error = TeacherError::Unavailable { message };
+                        return Err(Failed { status: Some(410), error });
                     }
                     _ => {}
                 },
@@ -396,6 +442,11 @@ impl Failed {
         Failed { status: None, error: TeacherError::Unavailable { message } }
     }
 
+    /// Whether there is nothing to be had from this batch any more.
+    fn is_for_good(&self) -> bool {
+        matches!(self.status, Some(400 | 404 | 405 | 410 | 413 | 422))
+    }
+
     /// Whether it may have passed at the next try.
     fn is_passing(&self) -> bool {
         matches!(self.error, TeacherError::Unavailable { .. })
@@ -418,8 +469,10 @@ fn id_of(made: &Value) -> Result<String, Failed> {
 }
 
 /// Gives every request in `waiting` that was answered, or refused, its answer, and takes it out.
-/// Those that the server did not get to, or failed at, stay.
-fn hand_out(waiting: &mut Waiting, lines: Vec<Value>, client: &OpenAi) {
+/// Those that the server did not get to, or failed at, stay. Says which were refused: these will never
+/// have a record.
+fn hand_out(waiting: &mut Waiting, lines: Vec<Value>, client: &OpenAi) -> Vec<String> {
+    let mut refused = Vec::new();
     for line in lines {
         let Some(id) = line["custom_id"].as_str() else { continue };
         let Some((request, _)) = waiting.get(id) else { continue };
@@ -448,8 +501,21 @@ fn hand_out(waiting: &mut Waiting, lines: Vec<Value>, client: &OpenAi) {
             }
             _ => continue,
         };
+        if matches!(result, Err(TeacherError::Refused { .. })) {
+            refused.push(id.to_owned());
+        }
         if let Some((_, sender)) = waiting.remove(id) {
+            // Who does not wait any more needs no answer.
             let _ = sender.send(result);
         }
     }
+    refused
+}
+
+/// Gives all of them the same answer; none is left.
+fn give(waiting: Waiting, error: &TeacherError) -> Waiting {
+    for (_, (_, sender)) in waiting {
+        let _ = sender.send(Err(error.clone()));
+    }
+    Waiting::new()
 }

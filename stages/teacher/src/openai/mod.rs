@@ -8,7 +8,8 @@
 //! | no connection, time-out, cut body, body that is no answer, 408, 409, 425, 429, 5xx | again, after a wait that doubles, or as long as the server asks |
 //! | 429 `insufficient_quota`, 401, 402, 403, 404, 3xx, 4xx about a parameter | the teacher is unusable: nothing else is asked |
 //! | 400, 413, 422 for a text that is too long or that a filter stops | this request is refused, others go on |
-//! | other 400, 413, 422; no answer in any try | refused if others are answered, else the teacher is unusable |
+//! | other 400, 413, 422 | this request is refused; 20 of them and no answer: the teacher is unusable |
+//! | no answer in any try | the node ends and may be tried again; but if others are answered meanwhile, this request is refused |
 //!
 //! The key is read from the environment when the client is made, sent to the configured address only
 //! (redirects are refused), and taken out of whatever a server says.
@@ -25,6 +26,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use reqwest::{Client, StatusCode, Url};
 use serde_json::{Map, Value};
 
+use crate::caller::Stop;
 use crate::limits::{Gate, Limits};
 use crate::request::{Answer, Request};
 use crate::retry;
@@ -32,8 +34,8 @@ use crate::teacher::{Answering, Teacher, TeacherError};
 
 /// The most bytes of an answer.
 const LARGEST_ANSWER: usize = 16 << 20;
-/// How often a request is put that the server calls bad, before that is believed of all.
-const DOUBTS: u32 = 3;
+/// So many requests that are called bad, and none that is answered, are the teacher's fault.
+const DOUBTS: u64 = 20;
 /// The longest wait that a server may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(900);
 
@@ -95,8 +97,9 @@ pub struct OpenAi {
     /// Cleared once the server has shown that it knows no `response_format`.
     json_mode: AtomicBool,
     notices: Notices,
-    /// Requests that were answered so far: a failure of one while others are answered is its own.
+    /// Requests that were answered so far, and those that were called bad.
     answered: AtomicU64,
+    doubts: AtomicU64,
 }
 
 /// What came of one try.
@@ -106,6 +109,8 @@ enum Try {
         why: String,
         wait: Option<Duration>,
         crowded: bool,
+        /// Whether a server was there at all.
+        connected: bool,
     },
     /// The server says that something is wrong with the request. Whether it is this one or every one
     /// is seen when others are answered.
@@ -208,6 +213,7 @@ impl OpenAi {
             json_mode: AtomicBool::new(true),
             notices: Notices::default(),
             answered: AtomicU64::new(0),
+            doubts: AtomicU64::new(0),
         })
     }
 
@@ -231,44 +237,50 @@ impl OpenAi {
         self.config.limits.concurrency.max(1) as usize
     }
 
-    async fn ask(&self, request: &Request) -> Result<Answer, TeacherError> {
+    async fn ask(&self, request: &Request, stop: &Stop) -> Result<Answer, TeacherError> {
         let expected = request.estimated_tokens() + self.config.sampling.max_tokens.unwrap_or(256);
         let mut tried = 0;
-        let answered_before = self.answered.load(Ordering::Relaxed);
+        // Answers of others since this request's own first failure.
+        let mut answered_at_first_failure = None;
         loop {
             tried += 1;
             let outcome = {
                 let _pass = self.gate.enter(expected).await;
+                if stop.is_requested() {
+                    return Err(TeacherError::Cancelled);
+                }
                 self.try_once(request, expected).await
             };
-            let others_are_answered = || self.answered.load(Ordering::Relaxed) > answered_before;
-            let mut doubt = None;
-            let (why, wait, crowded) = match outcome {
+            let (why, wait, crowded, connected) = match outcome {
                 Try::Done(result) => return result,
                 Try::WithoutJsonMode => {
                     tried -= 1;
                     continue;
                 }
-                Try::Again { why, wait, crowded } => (why, wait, crowded),
-                Try::Doubtful { why, .. } if self.answered.load(Ordering::Relaxed) > 0 => {
-                    return Err(TeacherError::Refused { reason: why });
-                }
+                Try::Again { why, wait, crowded, connected } => (why, wait, crowded, connected),
                 Try::Doubtful { why, hint } => {
-                    doubt = Some(hint);
-                    (why, None, false)
+                    // A request that a server calls bad is set aside. If it never calls one good, it is
+                    // the teacher that is bad, and asking on would waste everybody's time.
+                    let doubts = self.doubts.fetch_add(1, Ordering::Relaxed) + 1;
+                    let is_of_all = self.answered.load(Ordering::Relaxed) == 0 && doubts >= DOUBTS;
+                    return Err(match is_of_all {
+                        true => TeacherError::Unusable { message: why, hint },
+                        false => TeacherError::Refused { reason: why },
+                    });
                 }
             };
-            let most = if doubt.is_some() { DOUBTS } else { self.config.tries.max(1) };
-            if tried >= most {
+            let answered = self.answered.load(Ordering::Relaxed);
+            let answered_before = *answered_at_first_failure.get_or_insert(answered);
+            if tried >= self.config.tries.max(1) {
                 let message = format!("{why} (tried {tried} times)");
-                return Err(match doubt {
-                    Some(hint) => TeacherError::Unusable { message, hint },
-                    // A request that never gets through while others do is the one to blame.
-                    None if !crowded && others_are_answered() => {
-                        let reason = format!("{message}, while others were answered");
-                        TeacherError::Refused { reason }
-                    }
-                    None => TeacherError::Unavailable { message },
+                // A request that fails in every try, while the server answers others in between, is
+                // itself to blame. One that finds no server says nothing about itself.
+                let is_own = connected && !crowded && answered > answered_before;
+                return Err(match is_own {
+                    true => TeacherError::Refused {
+                        reason: format!("{message}, while others were answered"),
+                    },
+                    false => TeacherError::Unavailable { message },
                 });
             }
             if let Some(asked) = wait.filter(|asked| *asked > LONGEST_WAIT) {
@@ -295,7 +307,11 @@ impl OpenAi {
         let sent = self.client.post(self.endpoint.clone()).header(CONTENT_TYPE, "application/json");
         let response = match sent.body(body).send().await {
             Ok(response) => response,
-            Err(error) => return again(self.network(&error)),
+            Err(error) => {
+                let connected = !error.is_connect();
+                let why = self.network(&error);
+                return Try::Again { why, wait: None, crowded: false, connected };
+            }
         };
         let (status, headers) = (response.status(), response.headers().clone());
         let body = match read(response).await {
@@ -349,6 +365,7 @@ impl OpenAi {
                 why: message,
                 wait: retry::asked_for(headers, SystemTime::now()),
                 crowded: matches!(status.as_u16(), 429 | 503 | 529),
+                connected: true,
             };
         }
         let about = format!("{} {} {}", said.code, said.param, said.message).to_ascii_lowercase();
@@ -367,7 +384,12 @@ impl OpenAi {
                 return Try::Done(Err(TeacherError::Refused { reason: message }));
             }
             let is_of_all = !said.param.is_empty()
-                || about_any(&["parameter", "max_tokens", "max_completion_tokens", "model"]);
+                || about_any(&[
+                    "parameter",
+                    "max_tokens",
+                    "max_completion_tokens",
+                    "no such model",
+                ]);
             if !is_of_all {
                 return Try::Doubtful { why: message, hint };
             }
@@ -427,8 +449,8 @@ impl OpenAi {
 }
 
 impl Teacher for OpenAi {
-    fn answer<'a>(&'a self, request: &'a Request) -> Answering<'a> {
-        Box::pin(self.ask(request))
+    fn answer<'a>(&'a self, request: &'a Request, stop: &'a Stop) -> Answering<'a> {
+        Box::pin(self.ask(request, stop))
     }
 }
 
@@ -460,7 +482,7 @@ fn is_of_one_request(about: &str) -> bool {
 }
 
 fn again(why: String) -> Try {
-    Try::Again { why, wait: None, crowded: false }
+    Try::Again { why, wait: None, crowded: false, connected: true }
 }
 
 /// A number from 0 to 1 that differs between requests and tries.

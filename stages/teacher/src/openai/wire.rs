@@ -74,7 +74,7 @@ pub(crate) fn answer(
             parts(content).ok_or_else(|| broken("its answer has a part that is no text".into()))?
         }
         // Some servers send nothing for an empty answer.
-        (Value::Null, _) if message.is_object() => String::new(),
+        (Value::Null, _) if message.is_object() || finish == Finish::ContentFilter => String::new(),
         _ => return Err(broken("its answer has no text in `message.content`".into())),
     };
     let usage = usage(&body["usage"]).unwrap_or_else(|| Usage {

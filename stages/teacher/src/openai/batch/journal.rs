@@ -1,7 +1,7 @@
 //! The batches on their way, in a file beside the records.
 //!
-//! An entry is written as soon as the server has given a batch its id, and goes when all that it
-//! answered is recorded, or when the server says that there is nothing to it. So a kill at any moment
+//! An entry is written before a batch begins, under the file that it is made of, and goes when all of it is
+//! recorded or refused, or when the server says that there is nothing to it. So a kill at any moment
 //! leaves every batch that was paid for where the next run finds it.
 
 use std::fs::{File, OpenOptions};
@@ -11,15 +11,20 @@ use std::path::PathBuf;
 use okapi_cache::{Digest, RecordCache};
 use serde::{Deserialize, Serialize};
 
-/// A batch that was started.
+/// A batch that was started, or was about to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OpenBatch {
-    /// The server's id for it.
-    pub(super) id: String,
-    /// Whose id that is.
+    /// The server's id for the file that it was made of.
+    pub(super) input: String,
+    /// The server's id for it, once that is known.
+    pub(super) id: Option<String>,
+    /// Whose ids those are.
     server: String,
     /// The digests of its requests.
     pub(super) requests: Vec<String>,
+    /// Those of them that were refused.
+    #[serde(default)]
+    refused: Vec<String>,
 }
 
 /// The journal, as one server's batches see it.
@@ -33,12 +38,17 @@ impl Journal {
     pub(super) fn beside(records: &RecordCache, server: &str) -> Journal {
         let path = records.folder().join("batches.json");
         let journal = Journal { path, server: server.to_owned() };
-        let is_recorded = |request: &String| {
+        let is_settled = |batch: &OpenBatch, request: &String| {
+            if batch.refused.contains(request) {
+                return true;
+            }
             let digest = request.parse::<Digest>().ok();
             digest.is_some_and(|digest| matches!(records.lookup(&digest), Ok(Some(_))))
         };
         if journal.path.exists() {
-            journal.change(|open| open.retain(|batch| !batch.requests.iter().all(is_recorded)));
+            journal.change(|open| {
+                open.retain(|batch| !batch.requests.iter().all(|it| is_settled(batch, it)));
+            });
         }
         journal
     }
@@ -48,17 +58,41 @@ impl Journal {
         self.all().into_iter().filter(|batch| batch.server == self.server).collect()
     }
 
-    pub(super) fn add(&self, id: &str, requests: &[String]) {
+    /// A batch is about to be made of a file.
+    pub(super) fn add(&self, input: &str, requests: &[String]) {
         let batch = OpenBatch {
-            id: id.to_owned(),
+            input: input.to_owned(),
+            id: None,
             server: self.server.clone(),
             requests: requests.to_vec(),
+            refused: Vec::new(),
         };
         self.change(|open| open.push(batch));
     }
 
-    pub(super) fn remove(&self, id: &str) {
-        self.change(|open| open.retain(|batch| batch.id != id || batch.server != self.server));
+    /// It has got its id.
+    pub(super) fn name(&self, input: &str, id: &str) {
+        self.change_one(input, |batch| batch.id = Some(id.to_owned()));
+    }
+
+    /// Some of its requests were refused.
+    pub(super) fn refuse(&self, input: &str, requests: &[String]) {
+        self.change_one(input, |batch| batch.refused.extend_from_slice(requests));
+    }
+
+    pub(super) fn remove(&self, input: &str) {
+        self.change(|open| {
+            open.retain(|batch| batch.input != input || batch.server != self.server);
+        });
+    }
+
+    fn change_one(&self, input: &str, change: impl FnOnce(&mut OpenBatch)) {
+        self.change(|open| {
+            let ours = |batch: &&mut OpenBatch| batch.input == input && batch.server == self.server;
+            if let Some(batch) = open.iter_mut().find(ours) {
+                change(batch);
+            }
+        });
     }
 
     fn all(&self) -> Vec<OpenBatch> {
@@ -107,13 +141,15 @@ mod tests {
         let requests: Vec<String> = digests.iter().map(ToString::to_string).collect();
         let here = Journal::beside(records, "http://here/v1");
         let there = Journal::beside(records, "http://there/v1");
-        here.add("batch_1", &requests);
-        there.add("batch_1", &requests[..1]);
+        here.add("file-1", &requests);
+        here.name("file-1", "batch_1");
+        there.add("file-1", &requests[..1]);
         assert_eq!((here.read().len(), there.read().len()), (1, 1));
         records.add(&[(digests[0], b"answer".to_vec())]).unwrap();
         let here = Journal::beside(records, "http://here/v1");
         assert_eq!((here.read().len(), there.read().len()), (1, 0));
-        here.remove("batch_1");
-        assert_eq!(here.read(), []);
+        assert_eq!(here.read()[0].id.as_deref(), Some("batch_1"));
+        here.refuse("file-1", &requests[1..]);
+        assert_eq!(Journal::beside(records, "http://here/v1").read(), []);
     }
 }
