@@ -1,0 +1,166 @@
+//! Matrices over slices, and their product: the one place that computes with raw pointers.
+
+use gemm::Parallelism;
+
+/// A matrix that lies in a slice: the number at row `r` and column `c` is `data[r * row_step + c *
+/// column_step]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_step: usize,
+    column_step: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows one after the other, `row_step` numbers from one to the next.
+    ///
+    /// # Panics
+    /// When the last row ends behind the slice.
+    pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize, row_step: usize) -> Matrix<'a> {
+        assert!(columns <= row_step && fits(data.len(), rows, columns, row_step), "out of bounds");
+        Matrix { data, rows, columns, row_step, column_step: 1 }
+    }
+
+    /// Rows as columns and columns as rows.
+    pub(crate) fn transposed(self) -> Matrix<'a> {
+        Matrix {
+            rows: self.columns,
+            columns: self.rows,
+            row_step: self.column_step,
+            column_step: self.row_step,
+            ..self
+        }
+    }
+}
+
+fn fits(length: usize, rows: usize, columns: usize, row_step: usize) -> bool {
+    rows == 0 || columns == 0 || (rows - 1) * row_step + columns <= length
+}
+
+/// Whose threads do the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// The calling one.
+    One,
+    /// All of the current pool. The result is the same to the last bit: rows and columns are shared
+    /// out, never a sum.
+    All,
+}
+
+/// `to = scale * left * right`, with the rows of `to` `row_step` numbers apart.
+///
+/// # Panics
+/// When the sizes do not fit each other, or `to` is too short.
+pub(crate) fn multiply(
+    to: &mut [f32],
+    row_step: usize,
+    left: Matrix<'_>,
+    right: Matrix<'_>,
+    scale: f32,
+    threads: Threads,
+) {
+    let (rows, inner, columns) = (left.rows, left.columns, right.columns);
+    assert_eq!(inner, right.rows, "the sizes do not fit each other");
+    assert!(columns <= row_step && fits(to.len(), rows, columns, row_step), "out of bounds");
+    let parallelism = match threads {
+        Threads::One => Parallelism::None,
+        Threads::All => Parallelism::Rayon(0),
+    };
+    let step = |step: usize| isize::try_from(step).expect("a slice is not that long");
+    #[expect(unsafe_code, reason = "the product is not to be had otherwise at this speed")]
+    // SAFETY: every place that is read or written is in its slice. For `to` that is asserted above, for
+    // `left` and `right` by `Matrix::new`, whose bound transposing leaves as it is. `to` is borrowed
+    // alone, so it overlaps neither; with `read_dst` false what it holds is not read.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            inner,
+            to.as_mut_ptr(),
+            1,
+            step(row_step),
+            false,
+            left.data.as_ptr(),
+            step(left.column_step),
+            step(left.row_step),
+            right.data.as_ptr(),
+            step(right.column_step),
+            step(right.row_step),
+            0.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// By the definition.
+    fn plainly(left: &[f32], right: &[f32], rows: usize, inner: usize, columns: usize) -> Vec<f32> {
+        let at = |row: usize, column: usize| -> f32 {
+            (0..inner).map(|k| left[row * inner + k] * right[k * columns + column]).sum()
+        };
+        (0..rows * columns).map(|place| at(place / columns, place % columns)).collect()
+    }
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|n| (((n * 7919 + seed * 104_729) % 2000) as f32 - 1000.0) / 500.0).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_product_is_one_whatever_the_steps_and_threads(
+            rows in 0usize..20, inner in 0usize..30, columns in 0usize..20, gap in 0usize..3,
+        ) {
+            let (left, right) = (numbers(rows * inner, 1), numbers(inner * columns, 2));
+            let expected = plainly(&left, &right, rows, inner, columns);
+            // Each row with a gap after it.
+            let spread = |data: &[f32], rows: usize, columns: usize| -> Vec<f32> {
+                let row = |row: usize| {
+                    let there = data[row * columns..(row + 1) * columns].iter().copied();
+                    there.chain(std::iter::repeat_n(f32::NAN, gap))
+                };
+                (0..rows).flat_map(row).collect()
+            };
+            let left = spread(&left, rows, inner);
+            let left = Matrix::new(&left, rows, inner, inner + gap);
+            let turned: Vec<f32> =
+                (0..inner * columns).map(|n| right[(n % inner) * columns + n / inner]).collect();
+            for (right, threads) in [
+                (Matrix::new(&right, inner, columns, columns), Threads::One),
+                (Matrix::new(&turned, columns, inner, inner).transposed(), Threads::All),
+            ] {
+                let mut to = vec![f32::NAN; rows * columns];
+                multiply(&mut to, columns, left, right, 1.0, threads);
+                for (found, expected) in to.iter().zip(&expected) {
+                    prop_assert!((found - expected).abs() < 1e-3, "{found} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "out of bounds")]
+    fn a_matrix_does_not_reach_behind_its_slice() {
+        let _ = Matrix::new(&[0.0; 11], 3, 4, 4);
+    }
+
+    #[test]
+    #[should_panic(expected = "do not fit")]
+    fn sizes_have_to_fit() {
+        let data = [0.0; 12];
+        let matrix = Matrix::new(&data, 3, 4, 4);
+        multiply(&mut [0.0; 9], 3, matrix, matrix, 1.0, Threads::One);
+    }
+}
