@@ -1,10 +1,14 @@
-//! Causal attention over sequences that stand one after the other, with positions by ALiBi or by
-//! rotation.
+//! Causal attention over sequences that stand one after the other.
+//!
+//! Scores are never kept: a tile of queries at a time is computed, used and forgotten, and computed again in
+//! the backward pass. One task of the pool computes one head of keys and values, with all heads of
+//! queries that share it, of one sequence.
 
 use rayon::prelude::*;
 
-use crate::config::RopeScaling;
-use crate::matrix::{Matrix, Threads, multiply};
+use crate::functions::{exp, largest, sum_of, wide};
+use crate::layers::add;
+use crate::matrix::{Matrix, Target, Threads, multiply};
 
 /// The sequences of a batch: their tokens one after the other, and where each ends.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -59,7 +63,7 @@ pub(crate) struct Heads {
 
 impl Heads {
     /// Where a head's queries, keys and values begin in a row.
-    fn places(&self, head: usize) -> [usize; 3] {
+    pub(crate) fn places(&self, head: usize) -> [usize; 3] {
         if self.interleaved {
             return [0, 1, 2].map(|part| (3 * head + part) * self.width);
         }
@@ -70,177 +74,227 @@ impl Heads {
     }
 }
 
-/// Attention of every token to those before it in its sequence and to itself. `rows` hold queries,
-/// keys and values; `slopes` are ALiBi's, one a head, if positions are told that way. What comes out has
-/// `queries * width` numbers a token.
-pub(crate) fn attend(
-    rows: &[f32],
-    sequences: &Sequences,
-    heads: Heads,
-    slopes: Option<&[f32]>,
-) -> Vec<f32> {
-    let wide = heads.queries * heads.width;
-    let mut to = vec![0.0; sequences.tokens.len() * wide];
-    // A sequence's part of the result belongs to its task alone.
-    let mut parts = Vec::new();
-    let mut rest = to.as_mut_slice();
-    for range in sequences.ranges() {
-        let (part, behind) = rest.split_at_mut(range.len() * wide);
-        parts.push((range, part));
-        rest = behind;
-    }
-    parts.into_par_iter().for_each(|(range, part)| {
-        let rows = &rows[range.start * heads.row..range.end * heads.row];
-        let count = range.len();
-        let results: Vec<Vec<f32>> = (0..heads.queries)
-            .into_par_iter()
-            .map(|head| one_head(rows, count, heads, head, slopes.map(|slopes| slopes[head])))
-            .collect();
-        for (head, result) in results.iter().enumerate() {
-            for (row, numbers) in result.chunks_exact(heads.width).enumerate() {
-                let at = row * wide + head * heads.width;
-                part[at..at + heads.width].copy_from_slice(numbers);
-            }
-        }
-    });
-    to
+/// Queries that are looked at together. Those at the end of a tile see more keys than those at its
+/// start: the smaller it is, the less is computed in vain.
+const TILE: usize = 64;
+
+/// One head of one sequence: what it reads, in rows of its own.
+struct Head<'a> {
+    queries: Matrix<'a>,
+    keys: Matrix<'a>,
+    values: Matrix<'a>,
+    /// Keys that stand before those of the first query.
+    past: usize,
+    /// ALiBi's.
+    slope: Option<f32>,
 }
 
-/// One head of one sequence: `softmax(q k^T / sqrt(width) + bias) v`.
-fn one_head(rows: &[f32], count: usize, heads: Heads, head: usize, slope: Option<f32>) -> Vec<f32> {
-    if count == 0 {
-        return Vec::new();
+impl Head<'_> {
+    fn scale(&self) -> f32 {
+        (self.queries.columns() as f32).sqrt().recip()
     }
-    let [queries, keys, values] =
-        heads.places(head).map(|at| Matrix::new(&rows[at..], count, heads.width, heads.row));
-    let mut scores = vec![0.0; count * count];
-    let scale = (heads.width as f32).sqrt().recip();
-    multiply(&mut scores, count, queries, keys.transposed(), scale, Threads::One);
-    for (row, scores) in scores.chunks_exact_mut(count).enumerate() {
-        let (seen, hidden) = scores.split_at_mut(row + 1);
-        hidden.fill(0.0);
-        if let Some(slope) = slope {
-            // Distance from the query would do as well: softmax does not see what all have in common.
-            for (key, score) in seen.iter_mut().enumerate() {
-                *score += slope * key as f32;
+
+    /// How much each query of a tile attends to each key that the last of them sees:
+    /// `softmax(q k^T / sqrt(width) + bias)`.
+    fn shares(&self, tile: Tile) -> Vec<f32> {
+        let mut shares = vec![0.0; tile.count * tile.seen];
+        let to = Target { data: &mut shares, step: tile.seen, adds: false };
+        let keys = self.keys.rows(0, tile.seen).transposed();
+        let queries = self.queries.rows(tile.first, tile.count);
+        multiply(to, queries, keys, self.scale(), Threads::One);
+        for (row, shares) in shares.chunks_exact_mut(tile.seen).enumerate() {
+            let query = self.past + tile.first + row;
+            let (seen, hidden) = shares.split_at_mut(query + 1);
+            hidden.fill(0.0);
+            if let Some(slope) = self.slope {
+                for (key, score) in seen.iter_mut().enumerate() {
+                    *score -= slope * (query - key) as f32;
+                }
             }
+            wide(|| softmax(seen));
         }
-        softmax(seen);
+        shares
     }
-    let mut to = vec![0.0; count * heads.width];
-    let scores = Matrix::new(&scores, count, count, count);
-    multiply(&mut to, heads.width, scores, values, 1.0, Threads::One);
-    to
+
+    fn tiles(&self) -> impl Iterator<Item = Tile> {
+        let (count, past) = (self.queries.count(), self.past);
+        (0..count).step_by(TILE).map(move |first| {
+            let count = TILE.min(count - first);
+            Tile { first, count, seen: past + first + count }
+        })
+    }
+
+    /// Adds what the queries get.
+    fn forward(&self, to: &mut [f32], step: usize) {
+        for tile in self.tiles() {
+            let shares = self.shares(tile);
+            let shares = Matrix::new(&shares, tile.count, tile.seen, tile.seen);
+            let data = &mut to[tile.first * step..];
+            let values = self.values.rows(0, tile.seen);
+            multiply(Target { data, step, adds: true }, shares, values, 1.0, Threads::One);
+        }
+    }
+
+    /// Adds the gradients of queries, keys and values, given that of what came out.
+    fn backward(&self, d_out: Matrix<'_>, d: [&mut [f32]; 3], step: usize) {
+        let [d_queries, d_keys, d_values] = d;
+        for tile in self.tiles() {
+            let mut shares = self.shares(tile);
+            let mut d_shares = vec![0.0; tile.count * tile.seen];
+            let d_out = d_out.rows(tile.first, tile.count);
+            let values = self.values.rows(0, tile.seen).transposed();
+            let to = Target { data: &mut d_shares, step: tile.seen, adds: false };
+            multiply(to, d_out, values, 1.0, Threads::One);
+            let to = Target { data: &mut *d_values, step, adds: true };
+            let matrix = Matrix::new(&shares, tile.count, tile.seen, tile.seen);
+            multiply(to, matrix.transposed(), d_out, 1.0, Threads::One);
+            // From shares to scores: share * (its gradient - the mean of all, by share).
+            let rows = shares.chunks_exact_mut(tile.seen).zip(d_shares.chunks_exact(tile.seen));
+            for (shares, d_shares) in rows {
+                wide(|| {
+                    let product = |share, d| f64::from(share) * f64::from(d);
+                    let mean = sum_of(shares, d_shares, product) as f32;
+                    for (share, d) in shares.iter_mut().zip(d_shares) {
+                        *share *= d - mean;
+                    }
+                });
+            }
+            let d_scores = Matrix::new(&shares, tile.count, tile.seen, tile.seen);
+            let to = Target { data: &mut d_queries[tile.first * step..], step, adds: true };
+            multiply(to, d_scores, self.keys.rows(0, tile.seen), self.scale(), Threads::One);
+            let to = Target { data: &mut *d_keys, step, adds: true };
+            let queries = self.queries.rows(tile.first, tile.count);
+            multiply(to, d_scores.transposed(), queries, self.scale(), Threads::One);
+        }
+    }
+}
+
+/// Some queries of a sequence, and how many keys the last of them sees.
+#[derive(Debug, Clone, Copy)]
+struct Tile {
+    first: usize,
+    count: usize,
+    seen: usize,
 }
 
 /// Shares that add up to 1, by the exponential of each number.
+#[inline(always)]
 fn softmax(numbers: &mut [f32]) {
-    let most = numbers.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for number in numbers.iter_mut() {
-        *number = (*number - most).exp();
-        sum += f64::from(*number);
-    }
-    let share = (1.0 / sum) as f32;
+    let most = largest(numbers);
+    numbers.iter_mut().for_each(|number| *number = exp(*number - most));
+    let share = (1.0 / sum_of(numbers, numbers, |x, _| f64::from(x))) as f32;
     numbers.iter_mut().for_each(|number| *number *= share);
 }
 
-/// ALiBi's slopes (Press et al., 2022): powers of one base for the largest power of two of heads, and
-/// odd powers of its root for the others.
-pub(crate) fn alibi_slopes(heads: usize) -> Vec<f32> {
-    let whole: usize = 1 << heads.ilog2();
-    let base = |count: usize| 2f64.powf(-8.0 / count as f64);
-    let first = (1..=whole as i32).map(|power| base(whole).powi(power));
-    let others = (0..(heads - whole) as i32).map(|place| base(2 * whole).powi(2 * place + 1));
-    let first = first.map(|slope| slope as f32).take(heads);
-    first.chain(others.map(|slope| slope as f32)).collect()
+/// Attention of every token to those before it in its sequence and to itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attention<'a> {
+    pub(crate) heads: Heads,
+    /// ALiBi's, one a head, if positions are told that way.
+    pub(crate) slopes: Option<&'a [f32]>,
 }
 
-/// The angles by which rotary positions turn (Su et al., 2021): for a head's first `width` numbers, of
-/// which number `i` is paired with number `i + width / 2`.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Rotation {
-    frequencies: Vec<f64>,
-}
-
-impl Rotation {
-    pub(crate) fn new(width: usize, base: f64, scaling: RopeScaling) -> Rotation {
-        let frequency = |pair: usize| {
-            let plain = base.powf(-2.0 * pair as f64 / width as f64);
-            scaled(plain, scaling)
-        };
-        Rotation { frequencies: (0..width / 2).map(frequency).collect() }
+impl Attention<'_> {
+    /// Numbers a token of what comes out.
+    fn wide(&self) -> usize {
+        self.heads.queries * self.heads.width
     }
 
-    /// Turns the numbers of one head by the position of its token.
-    fn turn(&self, numbers: &mut [f32], position: usize) {
-        let half = self.frequencies.len();
-        for (pair, frequency) in self.frequencies.iter().enumerate() {
-            let (sine, cosine) = (frequency * position as f64).sin_cos();
-            let (sine, cosine) = (sine as f32, cosine as f32);
-            let (one, other) = (numbers[pair], numbers[pair + half]);
-            numbers[pair] = one * cosine - other * sine;
-            numbers[pair + half] = other * cosine + one * sine;
+    /// The tasks: each sequence with each head of keys.
+    fn tasks(&self, sequences: &Sequences) -> Vec<(std::ops::Range<usize>, usize)> {
+        let pairs = self.heads.pairs;
+        let all = sequences.ranges().filter(|range| !range.is_empty());
+        all.flat_map(|range| (0..pairs).map(move |pair| (range.clone(), pair))).collect()
+    }
+
+    /// The heads of queries that share a head of keys.
+    fn sharing(&self, pair: usize) -> std::ops::Range<usize> {
+        let each = self.heads.queries / self.heads.pairs;
+        pair * each..(pair + 1) * each
+    }
+
+    fn head<'a>(&self, rows: &'a [f32], count: usize, head: usize) -> Head<'a> {
+        let Heads { width, row, .. } = self.heads;
+        let places = self.heads.places(head);
+        let [queries, keys, values] = places.map(|at| Matrix::new(&rows[at..], count, width, row));
+        let slope = self.slopes.map(|slopes| slopes[head]);
+        Head { queries, keys, values, past: 0, slope }
+    }
+
+    /// `rows` hold queries, keys and values; what comes out has `queries * width` numbers a token.
+    pub(crate) fn forward(&self, rows: &[f32], sequences: &Sequences) -> Vec<f32> {
+        let Heads { width, row, .. } = self.heads;
+        let tasks = self.tasks(sequences);
+        let parts: Vec<Vec<f32>> = tasks
+            .par_iter()
+            .map(|(range, pair)| {
+                let rows = &rows[range.start * row..range.end * row];
+                let sharing = self.sharing(*pair);
+                let step = sharing.len() * width;
+                let mut part = vec![0.0; range.len() * step];
+                for (place, head) in sharing.enumerate() {
+                    let head = self.head(rows, range.len(), head);
+                    head.forward(&mut part[place * width..], step);
+                }
+                part
+            })
+            .collect();
+        let mut to = vec![0.0; sequences.tokens.len() * self.wide()];
+        for ((range, pair), part) in tasks.into_iter().zip(parts) {
+            let sharing = self.sharing(pair);
+            let step = sharing.len() * width;
+            let rows = to.chunks_exact_mut(self.wide()).skip(range.start);
+            for (to, from) in rows.zip(part.chunks_exact(step)) {
+                to[sharing.start * width..][..step].copy_from_slice(from);
+            }
         }
+        to
     }
 
-    /// Turns all queries and keys.
-    pub(crate) fn apply(&self, rows: &mut [f32], positions: &[usize], heads: Heads) {
-        let width = 2 * self.frequencies.len();
-        rows.par_chunks_mut(heads.row).zip(positions).for_each(|(row, &position)| {
-            let mut turned = usize::MAX;
-            for head in 0..heads.queries {
-                let [query, key, _] = heads.places(head);
-                self.turn(&mut row[query..query + width], position);
-                // Several heads of queries may share one of keys.
-                if key != turned {
-                    self.turn(&mut row[key..key + width], position);
-                    turned = key;
+    /// The gradient of `rows`, given that of what came out.
+    pub(crate) fn backward(&self, rows: &[f32], sequences: &Sequences, d_out: &[f32]) -> Vec<f32> {
+        let Heads { width, row, .. } = self.heads;
+        let tasks = self.tasks(sequences);
+        // Of a task: the gradients of its queries head by head, and of its keys and values.
+        let parts: Vec<Vec<f32>> = tasks
+            .par_iter()
+            .map(|(range, pair)| {
+                let rows = &rows[range.start * row..range.end * row];
+                let block = range.len() * width;
+                let sharing = self.sharing(*pair);
+                let mut part = vec![0.0; (sharing.len() + 2) * block];
+                let (pairs, queries) = part.split_at_mut(2 * block);
+                let (keys, values) = pairs.split_at_mut(block);
+                for (head, queries) in sharing.zip(queries.chunks_exact_mut(block)) {
+                    let at = range.start * self.wide() + head * width;
+                    let d_out = Matrix::new(&d_out[at..], range.len(), width, self.wide());
+                    let parts = [queries, &mut *keys, &mut *values];
+                    self.head(rows, range.len(), head).backward(d_out, parts, width);
+                }
+                part
+            })
+            .collect();
+        let mut to = vec![0.0; rows.len()];
+        for ((range, pair), part) in tasks.into_iter().zip(parts) {
+            let mut blocks = part.chunks_exact(range.len() * width);
+            let sharing = self.sharing(pair);
+            let [_, keys, values] = self.heads.places(sharing.start);
+            let queries = sharing.map(|head| self.heads.places(head)[0]);
+            for place in [keys, values].into_iter().chain(queries) {
+                let block = blocks.next().into_iter().flat_map(|block| block.chunks_exact(width));
+                let rows = to.chunks_exact_mut(row).skip(range.start);
+                for (to, from) in rows.zip(block) {
+                    add(&mut to[place..place + width], from);
                 }
             }
-        });
-    }
-}
-
-/// A frequency as it is used for longer contexts.
-fn scaled(frequency: f64, scaling: RopeScaling) -> f64 {
-    match scaling {
-        RopeScaling::None => frequency,
-        RopeScaling::Linear { factor } => frequency / factor,
-        RopeScaling::Llama3 { factor, low, high, original_positions } => {
-            let original = original_positions as f64;
-            let wavelength = 2.0 * std::f64::consts::PI / frequency;
-            if wavelength < original / high {
-                return frequency;
-            }
-            if wavelength > original / low {
-                return frequency / factor;
-            }
-            let smooth = (original / wavelength - low) / (high - low);
-            (1.0 - smooth) * frequency / factor + smooth * frequency
         }
+        to
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn slopes_are_those_of_the_paper_and_of_bloom() {
-        assert_eq!(
-            alibi_slopes(8),
-            [0.5, 0.25, 0.125, 0.0625, 0.031_25, 0.015_625, 0.007_812_5, 0.003_906_25]
-        );
-        let sixteen = alibi_slopes(16);
-        assert!(
-            (sixteen[0] - 0.707_106_77).abs() < 1e-7 && (sixteen[15] - 0.003_906_25).abs() < 1e-9
-        );
-        // Three heads: two of the base for two, and the first odd power of the base for four.
-        let three = alibi_slopes(3);
-        assert_eq!(three, [0.0625, 0.003_906_25, 0.25]);
-        assert_eq!(alibi_slopes(112).len(), 112);
-    }
 
     #[test]
     fn sequences_know_their_places() {
@@ -255,16 +309,37 @@ mod tests {
         let heads = Heads { queries: 1, pairs: 1, width: 1, row: 3, interleaved: true };
         let rows = [0.0, 1.0, 4.0, 0.0, 1.0, 8.0, 0.0, 1.0, 1.0];
         let two = Sequences::new(&[&[0, 0][..], &[0]]);
-        assert_eq!(attend(&rows, &two, heads, None), [4.0, 6.0, 1.0]);
+        let attention = Attention { heads, slopes: None };
+        assert_eq!(attention.forward(&rows, &two), [4.0, 6.0, 1.0]);
     }
 
+    /// The gradient by central differences, over several tiles and heads that share keys.
     #[test]
-    fn llama3_keeps_high_frequencies_and_divides_low_ones() {
-        let scaling =
-            RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original_positions: 8192 };
-        assert_eq!(scaled(1.0, scaling), 1.0);
-        assert_eq!(scaled(1e-5, scaling), 1e-5 / 8.0);
-        let between = scaled(2e-3, scaling);
-        assert!(between < 2e-3 && between > 2e-3 / 8.0);
+    fn gradients_are_those_of_differences() {
+        let heads = Heads { queries: 4, pairs: 2, width: 3, row: 24, interleaved: false };
+        let slopes = [0.3, 0.1, 0.0, 0.2];
+        let attention = Attention { heads, slopes: Some(&slopes) };
+        let (long, short) = (vec![0; TILE + 9], vec![0; 2]);
+        let sequences = Sequences::new(&[long, vec![], short]);
+        let wave = |count: usize, step: f32| -> Vec<f32> {
+            (0..count).map(|n| (n as f32 * step).sin()).collect()
+        };
+        let rows = wave(sequences.tokens().len() * 24, 0.37);
+        let weights = wave(sequences.tokens().len() * 12, 0.71);
+        let loss = |rows: &[f32]| -> f64 {
+            let out = attention.forward(rows, &sequences);
+            out.iter().zip(&weights).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum()
+        };
+        let gradient = attention.backward(&rows, &sequences, &weights);
+        for place in (0..rows.len()).step_by(41) {
+            let moved = |by: f32| {
+                let mut rows = rows.clone();
+                rows[place] += by;
+                loss(&rows)
+            };
+            let expected = (moved(0.01) - moved(-0.01)) / 0.02;
+            let found = f64::from(gradient[place]);
+            assert!((found - expected).abs() < 2e-3, "{place}: {found} {expected}");
+        }
     }
 }

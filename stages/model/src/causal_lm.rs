@@ -1,11 +1,16 @@
-//! A language model with its weights: tokens in, logits out. One forward for all uses.
+//! A language model with its weights: tokens in, states and scores out, and gradients back. One forward
+//! for all uses.
 
 use std::path::Path;
 
-use crate::attention::{Heads, Rotation, Sequences, alibi_slopes, attend};
+use crate::attention::{Heads, Sequences};
+use crate::block::{self, Block, Context, Mlp, Positions, Wiring};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{BloomConfig, ConfigError, GptNeoxConfig, LlamaConfig, ModelConfig};
-use crate::layers::{Linear, Norm, add, embed, gelu, gelu_tanh, map, silu};
+use crate::head::{Head, Place, TokenScore};
+use crate::layers::{Activation, Embedding, Linear, Norm};
+use crate::parameters::{Gradients, ParameterId, Parameters};
+use crate::positions::{Rotation, alibi_slopes};
 
 /// A model that cannot be made of a folder.
 #[derive(Debug, thiserror::Error)]
@@ -30,93 +35,50 @@ pub enum ModelError {
 #[derive(Debug, Clone)]
 pub struct CausalLm {
     config: ModelConfig,
-    embedding: Vec<f32>,
-    hidden: usize,
-    vocabulary: usize,
+    parameters: Parameters,
+    layers: Layers,
+}
+
+/// What a model computes with its parameters.
+#[derive(Debug, Clone)]
+struct Layers {
+    embedding: Embedding,
     /// BLOOM has a norm after the embedding.
     embedding_norm: Option<Norm>,
     blocks: Vec<Block>,
     norm: Norm,
-    /// None if it is the embedding.
-    head: Option<Vec<f32>>,
+    head: Head,
     heads: Heads,
     positions: Positions,
 }
 
-/// How attention is told where a token stands.
-#[derive(Debug, Clone)]
-enum Positions {
-    Alibi(Vec<f32>),
-    Rotary(Rotation),
-}
-
-/// One block. The parts of all families are the same; how they are put together is not.
-#[derive(Debug, Clone)]
-struct Block {
-    attention_norm: Norm,
-    /// Queries, keys and values at once.
-    queries_keys_values: Linear,
-    attention_out: Linear,
-    mlp_norm: Norm,
-    mlp: Mlp,
-    wiring: Wiring,
-}
-
-#[derive(Debug, Clone)]
-enum Mlp {
-    /// Up, a function, down.
-    Plain { up: Linear, function: fn(f32) -> f32, down: Linear },
-    /// `down(silu(gate(x)) * up(x))`.
-    Gated { gate: Linear, up: Linear, down: Linear },
-}
-
-/// How a block's two halves meet the residual stream.
+/// What a forward pass keeps for the backward one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wiring {
-    /// One after the other.
-    Sequential,
-    /// One after the other, and what is added to is the normed stream.
-    AfterNorm,
-    /// Both read the same stream.
-    Parallel,
+pub enum Keep {
+    /// Nothing: there will be none.
+    Nothing,
+    /// What goes into each block. The rest is computed again: a third more time, a tenth of the memory.
+    Inputs,
+    /// All that would be dear to compute again.
+    All,
 }
 
-/// Reads weights by name.
-struct Weights<'a>(&'a Checkpoint);
+/// A forward pass: its states, and what its backward pass needs.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    sequences: Sequences,
+    places: Vec<usize>,
+    /// What went into each block that is passed through backward, the lowest first.
+    kept: Vec<(Vec<f32>, Option<block::Trace>)>,
+    /// What went into the last norm.
+    last: Vec<f32>,
+    states: Vec<f32>,
+}
 
-impl Weights<'_> {
-    fn tensor(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        self.0.read(name)
-    }
-
-    fn linear(&self, name: &str, with_bias: bool) -> Result<Linear, CheckpointError> {
-        let weight = format!("{name}.weight");
-        let (to, from) = match self.0.shape(&weight)? {
-            [to, from] => (*to, *from),
-            _ => return Err(CheckpointError::Unknown(weight)),
-        };
-        let bias = if with_bias { Some(self.tensor(&format!("{name}.bias"))?) } else { None };
-        Ok(Linear { weight: self.tensor(&weight)?, bias, from, to })
-    }
-
-    fn layer_norm(&self, name: &str, epsilon: f64) -> Result<Norm, CheckpointError> {
-        let bias = Some(self.tensor(&format!("{name}.bias"))?);
-        Ok(Norm { weight: self.tensor(&format!("{name}.weight"))?, bias, epsilon })
-    }
-
-    fn rms_norm(&self, name: &str, epsilon: f64) -> Result<Norm, CheckpointError> {
-        Ok(Norm { weight: self.tensor(&format!("{name}.weight"))?, bias: None, epsilon })
-    }
-
-    /// Several linear layers of one input as one.
-    fn joined(&self, names: &[String]) -> Result<Linear, CheckpointError> {
-        let mut joined = self.linear(&names[0], false)?;
-        for name in &names[1..] {
-            let next = self.linear(name, false)?;
-            joined.weight.extend_from_slice(&next.weight);
-            joined.to += next.to;
-        }
-        Ok(joined)
+impl Forward {
+    /// The normed states after the last block, `hidden` numbers a token.
+    pub fn states(&self) -> &[f32] {
+        &self.states
     }
 }
 
@@ -128,13 +90,9 @@ impl CausalLm {
     pub fn open(folder: &Path) -> Result<CausalLm, ModelError> {
         let config = ModelConfig::read(folder)?;
         let checkpoint = Checkpoint::open(folder, &config)?;
-        let weights = Weights(&checkpoint);
-        let model = match config.clone() {
-            ModelConfig::Bloom(sizes) => bloom(config, &sizes, &weights),
-            ModelConfig::Llama(sizes) => llama(config, &sizes, &weights),
-            ModelConfig::GptNeox(sizes) => gpt_neox(config, &sizes, &weights),
-        };
-        Ok(model?)
+        let parameters = Parameters::read(&checkpoint, config.tensors())?;
+        let layers = Layers::new(&config, &parameters)?;
+        Ok(CausalLm { config, parameters, layers })
     }
 
     /// The family and the sizes.
@@ -142,9 +100,24 @@ impl CausalLm {
         &self.config
     }
 
+    /// Its numbers.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Its numbers, to be changed.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
     /// Tokens that it has logits for.
     pub fn vocabulary(&self) -> usize {
-        self.vocabulary
+        self.layers.head.vocabulary
+    }
+
+    /// Numbers of a state.
+    pub fn hidden(&self) -> usize {
+        self.layers.head.width
     }
 
     /// The logits after every token: `vocabulary` numbers each, in the order of the tokens.
@@ -152,107 +125,210 @@ impl CausalLm {
     /// # Errors
     /// At the first token that the model has no row for.
     pub fn logits(&self, sequences: &Sequences) -> Result<Vec<f32>, ModelError> {
-        let states = self.states(sequences)?;
-        let weight = self.head.as_ref().unwrap_or(&self.embedding);
-        let head =
-            Linear { weight: weight.clone(), bias: None, from: self.hidden, to: self.vocabulary };
-        Ok(head.forward(&states))
+        let forward = self.forward(sequences.clone(), Keep::Nothing)?;
+        Ok(self.layers.head.logits(&self.parameters, &forward.states))
     }
 
-    /// The normed states after the last block, `hidden` numbers a token.
-    fn states(&self, sequences: &Sequences) -> Result<Vec<f32>, ModelError> {
-        let vocabulary = self.vocabulary;
+    /// Computes the states after every token.
+    ///
+    /// # Errors
+    /// At the first token that the model has no row for.
+    pub fn forward(&self, sequences: Sequences, keep: Keep) -> Result<Forward, ModelError> {
+        let vocabulary = self.layers.embedding_rows(&self.parameters);
         let unknown = |token: &&u32| **token as usize >= vocabulary;
         if let Some(&token) = sequences.tokens().iter().find(unknown) {
             return Err(ModelError::Token { token, vocabulary });
         }
-        let mut x = embed(&self.embedding, self.hidden, sequences.tokens());
-        if let Some(norm) = &self.embedding_norm {
-            x = norm.forward(&x);
+        let places = sequences.positions();
+        let context = self.context(&sequences, &places);
+        let mut x = self.layers.embedding.forward(&self.parameters, sequences.tokens());
+        if let Some(norm) = &self.layers.embedding_norm {
+            x = norm.forward(&self.parameters, &x);
         }
-        let positions = sequences.positions();
-        for block in &self.blocks {
-            x = self.block(block, x, sequences, &positions);
+        let mut kept = Vec::new();
+        for (number, block) in self.layers.blocks.iter().enumerate() {
+            let (y, trace) = block.forward(&context, &x);
+            let x = std::mem::replace(&mut x, y);
+            match keep {
+                _ if number < self.first_passed() => {}
+                Keep::Nothing => {}
+                Keep::Inputs => kept.push((x, None)),
+                Keep::All => kept.push((x, Some(trace))),
+            }
         }
-        Ok(self.norm.forward(&x))
+        let states = self.layers.norm.forward(&self.parameters, &x);
+        let last = if keep == Keep::Nothing { Vec::new() } else { x };
+        Ok(Forward { sequences, places, kept, last, states })
     }
 
-    fn block(
+    /// Adds to the gradients of the parameters, given that of the states.
+    ///
+    /// # Panics
+    /// When the forward pass has kept nothing.
+    pub fn backward(&self, forward: Forward, d_states: &[f32], gradients: &mut Gradients) {
+        assert!(forward.last.len() == d_states.len(), "the forward pass kept nothing");
+        let Forward { sequences, places, mut kept, last, .. } = forward;
+        let context = self.context(&sequences, &places);
+        let mut d = vec![0.0; d_states.len()];
+        self.layers.norm.backward(&self.parameters, gradients, &last, d_states, &mut d);
+        drop(last);
+        let blocks = &self.layers.blocks[self.first_passed()..];
+        for block in blocks.iter().rev() {
+            let Some((x, trace)) = kept.pop() else { return };
+            let trace = trace.unwrap_or_else(|| block.forward(&context, &x).1);
+            d = block.backward(&context, gradients, &x, &trace, d);
+        }
+        let Layers { embedding, embedding_norm, .. } = &self.layers;
+        if !self.is_trained_below() {
+            return;
+        }
+        if let Some(norm) = embedding_norm {
+            let rows = embedding.forward(&self.parameters, sequences.tokens());
+            let mut d_rows = vec![0.0; d.len()];
+            norm.backward(&self.parameters, gradients, &rows, &d, &mut d_rows);
+            d = d_rows;
+        }
+        embedding.backward(gradients, sequences.tokens(), &d);
+    }
+
+    /// What the model says of tokens that follow.
+    ///
+    /// # Errors
+    /// At the first of them that it has no logit for.
+    pub fn scores(&self, states: &[f32], places: &[Place]) -> Result<Vec<TokenScore>, ModelError> {
+        self.known(places)?;
+        Ok(self.layers.head.scores(&self.parameters, states, places))
+    }
+
+    /// What the model says of tokens that follow, and the gradients of a loss: `grade` gives, for the
+    /// number of a place and its score, the loss's derivative by its log-probability. Adds to the gradients
+    /// of the states, and of the head's weight.
+    ///
+    /// # Errors
+    /// At the first of the tokens that it has no logit for.
+    pub fn scores_backward(
         &self,
-        block: &Block,
-        mut x: Vec<f32>,
-        sequences: &Sequences,
-        positions: &[usize],
-    ) -> Vec<f32> {
-        let normed = block.attention_norm.forward(&x);
-        let mut rows = block.queries_keys_values.forward(&normed);
-        let slopes = match &self.positions {
-            Positions::Alibi(slopes) => Some(&slopes[..]),
-            Positions::Rotary(rotation) => {
-                rotation.apply(&mut rows, positions, self.heads);
-                None
-            }
-        };
-        let attended = attend(&rows, sequences, self.heads, slopes);
-        let attended = block.attention_out.forward(&attended);
-        match block.wiring {
-            Wiring::Parallel => {
-                let mlp = block.mlp.forward(&block.mlp_norm.forward(&x));
-                add(&mut x, &attended);
-                add(&mut x, &mlp);
-            }
-            Wiring::Sequential => {
-                add(&mut x, &attended);
-                let mlp = block.mlp.forward(&block.mlp_norm.forward(&x));
-                add(&mut x, &mlp);
-            }
-            Wiring::AfterNorm => {
-                x = normed;
-                add(&mut x, &attended);
-                x = block.mlp_norm.forward(&x);
-                let mlp = block.mlp.forward(&x);
-                add(&mut x, &mlp);
-            }
+        (states, d_states): (&[f32], &mut [f32]),
+        places: &[Place],
+        gradients: &mut Gradients,
+        grade: impl Fn(usize, &TokenScore) -> f64 + Sync,
+    ) -> Result<Vec<TokenScore>, ModelError> {
+        self.known(places)?;
+        let of = (states, d_states);
+        Ok(self.layers.head.backward(&self.parameters, gradients, of, places, grade))
+    }
+
+    fn known(&self, places: &[Place]) -> Result<(), ModelError> {
+        let vocabulary = self.vocabulary();
+        match places.iter().find(|place| place.next as usize >= vocabulary) {
+            Some(place) => Err(ModelError::Token { token: place.next, vocabulary }),
+            None => Ok(()),
         }
-        x
+    }
+
+    fn context<'a>(&'a self, sequences: &'a Sequences, places: &'a [usize]) -> Context<'a> {
+        Context {
+            parameters: &self.parameters,
+            heads: self.layers.heads,
+            positions: &self.layers.positions,
+            sequences,
+            places,
+        }
+    }
+
+    fn is_trained(&self, id: ParameterId) -> bool {
+        self.parameters.get(id).is_trained
+    }
+
+    /// Whether something before the blocks is trained.
+    fn is_trained_below(&self) -> bool {
+        let norm = self.layers.embedding_norm.iter();
+        let norm = norm.flat_map(|norm| [Some(norm.weight), norm.bias]).flatten();
+        norm.chain([self.layers.embedding.table]).any(|id| self.is_trained(id))
+    }
+
+    /// The first block that a backward pass goes through; as many as there are if it goes through none.
+    fn first_passed(&self) -> usize {
+        if self.is_trained_below() {
+            return 0;
+        }
+        let has_trained =
+            |block: &Block| block.parameters().into_iter().any(|id| self.is_trained(id));
+        let blocks = &self.layers.blocks;
+        blocks.iter().position(has_trained).unwrap_or(blocks.len())
     }
 }
 
-impl Mlp {
-    fn forward(&self, x: &[f32]) -> Vec<f32> {
-        match self {
-            Mlp::Plain { up, function, down } => {
-                let mut wide = up.forward(x);
-                map(&mut wide, function);
-                down.forward(&wide)
-            }
-            Mlp::Gated { gate, up, down } => {
-                let mut wide = gate.forward(x);
-                map(&mut wide, silu);
-                wide.iter_mut().zip(up.forward(x)).for_each(|(gate, up)| *gate *= up);
-                down.forward(&wide)
-            }
+/// Finds a model's parameters by name and makes layers of them.
+struct Names<'a>(&'a Parameters);
+
+impl Names<'_> {
+    fn linear(&self, name: &str, with_bias: bool) -> Result<Linear, CheckpointError> {
+        let weight = self.0.id(&format!("{name}.weight"))?;
+        let bias = if with_bias { Some(self.0.id(&format!("{name}.bias"))?) } else { None };
+        match self.0.get(weight).shape[..] {
+            [to, from] => Ok(Linear { weight, bias, from, to }),
+            _ => Err(CheckpointError::Unknown(name.to_owned())),
         }
+    }
+
+    fn layer_norm(&self, name: &str, epsilon: f64) -> Result<Norm, CheckpointError> {
+        let bias = Some(self.0.id(&format!("{name}.bias"))?);
+        Ok(Norm { bias, ..self.rms_norm(name, epsilon)? })
+    }
+
+    fn rms_norm(&self, name: &str, epsilon: f64) -> Result<Norm, CheckpointError> {
+        let weight = self.0.id(&format!("{name}.weight"))?;
+        let width = self.0.values(weight).len();
+        Ok(Norm { weight, bias: None, epsilon, width })
+    }
+
+    fn embedding(&self, name: &str, width: usize) -> Result<Embedding, CheckpointError> {
+        Ok(Embedding { table: self.0.id(name)?, width })
+    }
+
+    /// The head of a name, or the embedding.
+    fn head(
+        &self,
+        name: Option<&str>,
+        embedding: &Embedding,
+        vocabulary: usize,
+    ) -> Result<Head, CheckpointError> {
+        let weight = name.map_or(Ok(embedding.table), |name| self.0.id(name))?;
+        Ok(Head { weight, width: embedding.width, vocabulary })
     }
 }
 
-fn bloom(
-    config: ModelConfig,
-    sizes: &BloomConfig,
-    weights: &Weights<'_>,
-) -> Result<CausalLm, CheckpointError> {
+impl Layers {
+    fn new(config: &ModelConfig, parameters: &Parameters) -> Result<Layers, CheckpointError> {
+        let names = Names(parameters);
+        match config {
+            ModelConfig::Bloom(sizes) => bloom(sizes, &names),
+            ModelConfig::Llama(sizes) => llama(sizes, &names),
+            ModelConfig::GptNeox(sizes) => gpt_neox(sizes, &names),
+        }
+    }
+
+    fn embedding_rows(&self, parameters: &Parameters) -> usize {
+        parameters.values(self.embedding.table).len() / self.embedding.width
+    }
+}
+
+fn bloom(sizes: &BloomConfig, names: &Names<'_>) -> Result<Layers, CheckpointError> {
     let epsilon = sizes.norm_epsilon;
     let block = |layer: usize| {
         let of = |name: &str| format!("transformer.h.{layer}.{name}");
+        let fused = names.linear(&of("self_attention.query_key_value"), true)?;
         Ok(Block {
-            attention_norm: weights.layer_norm(&of("input_layernorm"), epsilon)?,
-            queries_keys_values: weights.linear(&of("self_attention.query_key_value"), true)?,
-            attention_out: weights.linear(&of("self_attention.dense"), true)?,
-            mlp_norm: weights.layer_norm(&of("post_attention_layernorm"), epsilon)?,
-            mlp: Mlp::Plain {
-                up: weights.linear(&of("mlp.dense_h_to_4h"), true)?,
-                function: gelu_tanh,
-                down: weights.linear(&of("mlp.dense_4h_to_h"), true)?,
+            attention_norm: names.layer_norm(&of("input_layernorm"), epsilon)?,
+            queries_keys_values: vec![(fused, 0)],
+            attention_out: names.linear(&of("self_attention.dense"), true)?,
+            mlp_norm: names.layer_norm(&of("post_attention_layernorm"), epsilon)?,
+            mlp: Mlp {
+                gate: None,
+                up: names.linear(&of("mlp.dense_h_to_4h"), true)?,
+                activation: Activation::GeluTanh,
+                down: names.linear(&of("mlp.dense_4h_to_h"), true)?,
             },
             wiring: match sizes.residual_after_norm {
                 true => Wiring::AfterNorm,
@@ -260,57 +336,57 @@ fn bloom(
             },
         })
     };
-    let norm = weights.layer_norm("transformer.word_embeddings_layernorm", epsilon)?;
-    Ok(CausalLm {
-        config,
-        embedding: weights.tensor("transformer.word_embeddings.weight")?,
-        hidden: sizes.hidden,
-        vocabulary: sizes.vocabulary,
+    let norm = names.layer_norm("transformer.word_embeddings_layernorm", epsilon)?;
+    let embedding = names.embedding("transformer.word_embeddings.weight", sizes.hidden)?;
+    let head = if sizes.tied { None } else { Some("lm_head.weight") };
+    Ok(Layers {
         embedding_norm: Some(norm),
         blocks: (0..sizes.layers).map(block).collect::<Result<_, CheckpointError>>()?,
-        norm: weights.layer_norm("transformer.ln_f", epsilon)?,
-        head: if sizes.tied { None } else { Some(weights.tensor("lm_head.weight")?) },
+        norm: names.layer_norm("transformer.ln_f", epsilon)?,
+        head: names.head(head, &embedding, sizes.vocabulary)?,
+        embedding,
         heads: fused_heads(sizes.hidden, sizes.heads),
         positions: Positions::Alibi(alibi_slopes(sizes.heads)),
     })
 }
 
-fn llama(
-    config: ModelConfig,
-    sizes: &LlamaConfig,
-    weights: &Weights<'_>,
-) -> Result<CausalLm, CheckpointError> {
+fn llama(sizes: &LlamaConfig, names: &Names<'_>) -> Result<Layers, CheckpointError> {
     let epsilon = sizes.norm_epsilon;
+    let (queries, pairs) = (sizes.heads * sizes.head, sizes.key_value_heads * sizes.head);
     let block = |layer: usize| {
         let of = |name: &str| format!("model.layers.{layer}.{name}");
-        let three = ["q_proj", "k_proj", "v_proj"].map(|name| of(&format!("self_attn.{name}")));
+        let linear = |name: &str| names.linear(&of(name), false);
         Ok(Block {
-            attention_norm: weights.rms_norm(&of("input_layernorm"), epsilon)?,
-            queries_keys_values: weights.joined(&three)?,
-            attention_out: weights.linear(&of("self_attn.o_proj"), false)?,
-            mlp_norm: weights.rms_norm(&of("post_attention_layernorm"), epsilon)?,
-            mlp: Mlp::Gated {
-                gate: weights.linear(&of("mlp.gate_proj"), false)?,
-                up: weights.linear(&of("mlp.up_proj"), false)?,
-                down: weights.linear(&of("mlp.down_proj"), false)?,
+            attention_norm: names.rms_norm(&of("input_layernorm"), epsilon)?,
+            queries_keys_values: vec![
+                (linear("self_attn.q_proj")?, 0),
+                (linear("self_attn.k_proj")?, queries),
+                (linear("self_attn.v_proj")?, queries + pairs),
+            ],
+            attention_out: linear("self_attn.o_proj")?,
+            mlp_norm: names.rms_norm(&of("post_attention_layernorm"), epsilon)?,
+            mlp: Mlp {
+                gate: Some(linear("mlp.gate_proj")?),
+                up: linear("mlp.up_proj")?,
+                activation: Activation::Silu,
+                down: linear("mlp.down_proj")?,
             },
             wiring: Wiring::Sequential,
         })
     };
-    Ok(CausalLm {
-        config,
-        embedding: weights.tensor("model.embed_tokens.weight")?,
-        hidden: sizes.hidden,
-        vocabulary: sizes.vocabulary,
+    let embedding = names.embedding("model.embed_tokens.weight", sizes.hidden)?;
+    let head = if sizes.tied { None } else { Some("lm_head.weight") };
+    Ok(Layers {
         embedding_norm: None,
         blocks: (0..sizes.layers).map(block).collect::<Result<_, CheckpointError>>()?,
-        norm: weights.rms_norm("model.norm", epsilon)?,
-        head: if sizes.tied { None } else { Some(weights.tensor("lm_head.weight")?) },
+        norm: names.rms_norm("model.norm", epsilon)?,
+        head: names.head(head, &embedding, sizes.vocabulary)?,
+        embedding,
         heads: Heads {
             queries: sizes.heads,
             pairs: sizes.key_value_heads,
             width: sizes.head,
-            row: (sizes.heads + 2 * sizes.key_value_heads) * sizes.head,
+            row: queries + 2 * pairs,
             interleaved: false,
         },
         positions: Positions::Rotary(Rotation::new(
@@ -321,23 +397,21 @@ fn llama(
     })
 }
 
-fn gpt_neox(
-    config: ModelConfig,
-    sizes: &GptNeoxConfig,
-    weights: &Weights<'_>,
-) -> Result<CausalLm, CheckpointError> {
+fn gpt_neox(sizes: &GptNeoxConfig, names: &Names<'_>) -> Result<Layers, CheckpointError> {
     let epsilon = sizes.norm_epsilon;
     let block = |layer: usize| {
         let of = |name: &str| format!("gpt_neox.layers.{layer}.{name}");
+        let fused = names.linear(&of("attention.query_key_value"), true)?;
         Ok(Block {
-            attention_norm: weights.layer_norm(&of("input_layernorm"), epsilon)?,
-            queries_keys_values: weights.linear(&of("attention.query_key_value"), true)?,
-            attention_out: weights.linear(&of("attention.dense"), true)?,
-            mlp_norm: weights.layer_norm(&of("post_attention_layernorm"), epsilon)?,
-            mlp: Mlp::Plain {
-                up: weights.linear(&of("mlp.dense_h_to_4h"), true)?,
-                function: gelu,
-                down: weights.linear(&of("mlp.dense_4h_to_h"), true)?,
+            attention_norm: names.layer_norm(&of("input_layernorm"), epsilon)?,
+            queries_keys_values: vec![(fused, 0)],
+            attention_out: names.linear(&of("attention.dense"), true)?,
+            mlp_norm: names.layer_norm(&of("post_attention_layernorm"), epsilon)?,
+            mlp: Mlp {
+                gate: None,
+                up: names.linear(&of("mlp.dense_h_to_4h"), true)?,
+                activation: Activation::Gelu,
+                down: names.linear(&of("mlp.dense_4h_to_h"), true)?,
             },
             wiring: match sizes.parallel {
                 true => Wiring::Parallel,
@@ -347,15 +421,14 @@ fn gpt_neox(
     };
     let rotation =
         Rotation::new(sizes.rotated(), sizes.rope_base, crate::config::RopeScaling::None);
-    Ok(CausalLm {
-        config,
-        embedding: weights.tensor("gpt_neox.embed_in.weight")?,
-        hidden: sizes.hidden,
-        vocabulary: sizes.vocabulary,
+    let embedding = names.embedding("gpt_neox.embed_in.weight", sizes.hidden)?;
+    let head = if sizes.tied { None } else { Some("embed_out.weight") };
+    Ok(Layers {
         embedding_norm: None,
         blocks: (0..sizes.layers).map(block).collect::<Result<_, CheckpointError>>()?,
-        norm: weights.layer_norm("gpt_neox.final_layer_norm", epsilon)?,
-        head: if sizes.tied { None } else { Some(weights.tensor("embed_out.weight")?) },
+        norm: names.layer_norm("gpt_neox.final_layer_norm", epsilon)?,
+        head: names.head(head, &embedding, sizes.vocabulary)?,
+        embedding,
         heads: fused_heads(sizes.hidden, sizes.heads),
         positions: Positions::Rotary(rotation),
     })

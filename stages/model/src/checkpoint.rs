@@ -6,47 +6,22 @@
 //! or old files carry buffers that nothing is computed with, that is understood.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, Metadata};
 use serde_json::Value;
 
 use crate::config::ModelConfig;
+use crate::tensor_file::{NumberKind, TensorFile};
 
-/// The most bytes of a file's header.
-const LARGEST_HEADER: u64 = 100 << 20;
 /// So many names are listed when several are missing or too many.
 const LISTED: usize = 5;
 
 /// The tensors of a model, all there and of the right shapes.
 #[derive(Debug)]
 pub struct Checkpoint {
-    files: Vec<(PathBuf, File)>,
-    tensors: BTreeMap<String, Place>,
-}
-
-/// Where a tensor lies.
-#[derive(Debug, Clone, PartialEq)]
-struct Place {
-    file: usize,
-    kind: NumberKind,
-    shape: Vec<usize>,
-    start: u64,
-    bytes: usize,
-}
-
-/// How numbers are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NumberKind {
-    /// 32 bits.
-    F32,
-    /// 16 bits: 5 of exponent.
-    F16,
-    /// 16 bits: the upper half of 32.
-    Bf16,
+    files: Vec<TensorFile>,
+    /// Which file a tensor is in, and its name there.
+    tensors: BTreeMap<String, (usize, String)>,
 }
 
 /// Weights that cannot be used.
@@ -107,25 +82,6 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-impl NumberKind {
-    /// Bytes of one number.
-    pub fn bytes(self) -> usize {
-        match self {
-            NumberKind::F32 => 4,
-            NumberKind::F16 | NumberKind::Bf16 => 2,
-        }
-    }
-
-    fn of(kind: Dtype) -> Option<NumberKind> {
-        match kind {
-            Dtype::F32 => Some(NumberKind::F32),
-            Dtype::F16 => Some(NumberKind::F16),
-            Dtype::BF16 => Some(NumberKind::Bf16),
-            _ => None,
-        }
-    }
-}
-
 impl Checkpoint {
     /// Opens the weights of a folder, which must be exactly those of the model.
     ///
@@ -153,7 +109,8 @@ impl Checkpoint {
             return Err(CheckpointError::Extra(extra));
         }
         for (name, expected) in expected {
-            let found = checkpoint.tensors[&name].shape.clone();
+            checkpoint.kind(&name)?;
+            let found = checkpoint.shape(&name)?.to_vec();
             if found != expected {
                 return Err(CheckpointError::Shape { name, found, expected });
             }
@@ -162,47 +119,19 @@ impl Checkpoint {
     }
 
     fn add_file(&mut self, path: &Path, config: &ModelConfig) -> Result<(), CheckpointError> {
-        let wrong = |message: String| CheckpointError::File { path: path.to_owned(), message };
-        let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
-        let length = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
-        let mut size = [0; 8];
-        file.read_exact_at(&mut size, 0).map_err(|_| wrong("it is no safetensors file".into()))?;
-        let header = u64::from_le_bytes(size);
-        if header > LARGEST_HEADER || header + 8 > length {
-            return Err(wrong("it is no safetensors file, or it is cut".to_owned()));
-        }
-        let mut bytes = vec![0; header as usize + 8];
-        file.read_exact_at(&mut bytes, 0).map_err(|error| wrong(error.to_string()))?;
-        let metadata: Metadata = serde_json::from_slice(&bytes[8..])
-            .map_err(|error| wrong(format!("it is no safetensors file: {error}")))?;
-        let data = header + 8;
-        let number = self.files.len();
-        let mut end = data;
-        for (name, info) in metadata.tensors() {
-            end = end.max(data + info.data_offsets.1 as u64);
-            let name = whole_name(&name, config);
+        let file = TensorFile::open(path)?;
+        for there in file.names() {
+            let name = whole_name(there, config);
             if config.ignores(&name) {
                 continue;
             }
-            let Some(kind) = NumberKind::of(info.dtype) else {
-                return Err(CheckpointError::Kind { name, kind: format!("{:?}", info.dtype) });
-            };
-            let place = Place {
-                file: number,
-                kind,
-                shape: info.shape.clone(),
-                start: data + info.data_offsets.0 as u64,
-                bytes: info.data_offsets.1 - info.data_offsets.0,
-            };
+            let place = (self.files.len(), there.to_owned());
             if self.tensors.insert(name.clone(), place).is_some() {
-                return Err(wrong(format!("the tensor `{name}` is in two files, or twice in one")));
+                let message = format!("the tensor `{name}` is in two files, or twice in one");
+                return Err(CheckpointError::File { path: path.to_owned(), message });
             }
         }
-        if end > length {
-            let message = format!("it is cut: it has {length} bytes, and its tensors end at {end}");
-            return Err(wrong(message));
-        }
-        self.files.push((path.to_owned(), file));
+        self.files.push(file);
         Ok(())
     }
 
@@ -211,7 +140,8 @@ impl Checkpoint {
     /// # Errors
     /// When there is no such tensor.
     pub fn kind(&self, name: &str) -> Result<NumberKind, CheckpointError> {
-        self.place(name).map(|place| place.kind)
+        let (file, there) = self.place(name)?;
+        file.kind(there)
     }
 
     /// The shape of a tensor.
@@ -219,7 +149,8 @@ impl Checkpoint {
     /// # Errors
     /// When there is no such tensor.
     pub fn shape(&self, name: &str) -> Result<&[usize], CheckpointError> {
-        self.place(name).map(|place| &place.shape[..])
+        let (file, there) = self.place(name)?;
+        file.shape(there)
     }
 
     /// The numbers of a tensor, in the order of the file: rows one after the other.
@@ -227,26 +158,14 @@ impl Checkpoint {
     /// # Errors
     /// When there is no such tensor, it cannot be read, or a number in it is NaN or infinite.
     pub fn read(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        let place = self.place(name)?;
-        let (path, file) = &self.files[place.file];
-        let mut bytes = vec![0; place.bytes];
-        file.read_exact_at(&mut bytes, place.start).map_err(|error| CheckpointError::File {
-            path: path.clone(),
-            message: error.to_string(),
-        })?;
-        let numbers = decode(&bytes, place.kind);
-        match numbers.iter().position(|number| !number.is_finite()) {
-            None => Ok(numbers),
-            Some(at) => Err(CheckpointError::NotFinite {
-                name: name.to_owned(),
-                place: at,
-                value: numbers[at],
-            }),
-        }
+        let (file, there) = self.place(name)?;
+        file.read(there)
     }
 
-    fn place(&self, name: &str) -> Result<&Place, CheckpointError> {
-        self.tensors.get(name).ok_or_else(|| CheckpointError::Unknown(name.to_owned()))
+    fn place(&self, name: &str) -> Result<(&TensorFile, &str), CheckpointError> {
+        let place = self.tensors.get(name);
+        let (file, there) = place.ok_or_else(|| CheckpointError::Unknown(name.to_owned()))?;
+        Ok((&self.files[*file], there))
     }
 }
 
@@ -257,22 +176,6 @@ fn whole_name(name: &str, config: &ModelConfig) -> String {
     match name.starts_with(prefix) || of_head {
         true => name.to_owned(),
         false => format!("{prefix}{name}"),
-    }
-}
-
-fn decode(bytes: &[u8], kind: NumberKind) -> Vec<f32> {
-    let pair = |bytes: &[u8]| [bytes[0], bytes[1]];
-    match kind {
-        NumberKind::F32 => bytes
-            .chunks_exact(4)
-            .map(|it| f32::from_le_bytes([it[0], it[1], it[2], it[3]]))
-            .collect(),
-        NumberKind::F16 => {
-            bytes.chunks_exact(2).map(|it| f16::from_le_bytes(pair(it)).to_f32()).collect()
-        }
-        NumberKind::Bf16 => {
-            bytes.chunks_exact(2).map(|it| bf16::from_le_bytes(pair(it)).to_f32()).collect()
-        }
     }
 }
 
@@ -309,10 +212,13 @@ fn shards(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+    use safetensors::Dtype;
     use safetensors::tensor::TensorView;
     use serde_json::json;
 
     use super::*;
+    use crate::tensor_file::decode;
 
     fn config() -> ModelConfig {
         ModelConfig::parse(&json!({

@@ -1,173 +1,404 @@
-//! What the three families are made of, one function a layer, over rows of numbers.
+//! What the three families are made of: linear layers, norms, activations and the embedding, each with
+//! its forward pass and its backward one.
 //!
-//! All of a batch's tokens stand one after the other, a row of `width` numbers each; nothing is padded.
-//! Only attention knows where one sequence ends and the next begins.
+//! All of a batch's tokens stand one after the other, a row of numbers each; nothing is padded. Only
+//! attention knows where one sequence ends and the next begins. A backward pass takes what the forward
+//! one took, and the gradient of what came out; it adds to the gradients of what went in. Sums over
+//! tokens are taken in chunks of a fixed size, chunk after chunk, so that the number of threads does not
+//! show in them.
 
 use rayon::prelude::*;
 
-use crate::matrix::{Matrix, Threads, multiply};
+use crate::functions::{erf, exp, sum_of, tanh, wide};
+use crate::matrix::{Matrix, Target, Threads, multiply};
+use crate::parameters::{Gradients, ParameterId, Parameters};
 
 /// Rows that one task of the pool works on: enough to be worth it.
-const ROWS: usize = 16;
+const ROWS: usize = 32;
 
-/// Weights of a linear layer.
+/// A linear layer: `y = x W^T + b`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Linear {
     /// `to` rows of `from` numbers.
-    pub(crate) weight: Vec<f32>,
+    pub(crate) weight: ParameterId,
     /// `to` numbers.
-    pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) bias: Option<ParameterId>,
     pub(crate) from: usize,
     pub(crate) to: usize,
 }
 
 impl Linear {
-    /// `x W^T + b` for every row.
-    pub(crate) fn forward(&self, x: &[f32]) -> Vec<f32> {
-        let rows = x.len() / self.from;
-        let mut to = vec![0.0; rows * self.to];
-        let weight = Matrix::new(&self.weight, self.to, self.from, self.from);
-        let x = Matrix::new(x, rows, self.from, self.from);
-        multiply(&mut to, self.to, x, weight.transposed(), 1.0, Threads::All);
-        if let Some(bias) = &self.bias {
-            to.par_chunks_mut(self.to * ROWS).for_each(|rows| {
-                for row in rows.chunks_exact_mut(self.to) {
+    fn weight<'a>(&self, parameters: &'a Parameters) -> Matrix<'a> {
+        Matrix::new(parameters.values(self.weight), self.to, self.from, self.from)
+    }
+
+    /// A row of `to` numbers for every row of `from`.
+    pub(crate) fn forward(&self, parameters: &Parameters, x: &[f32]) -> Vec<f32> {
+        let mut y = vec![0.0; x.len() / self.from * self.to];
+        self.forward_to(parameters, x, &mut y, self.to);
+        y
+    }
+
+    /// Adds to rows that are `step` numbers apart.
+    pub(crate) fn forward_to(
+        &self,
+        parameters: &Parameters,
+        x: &[f32],
+        y: &mut [f32],
+        step: usize,
+    ) {
+        if let Some(bias) = self.bias {
+            let bias = parameters.values(bias);
+            y.par_chunks_mut(step * ROWS).for_each(|rows| {
+                for row in rows.chunks_mut(step) {
                     row.iter_mut().zip(bias).for_each(|(number, bias)| *number += bias);
                 }
             });
         }
-        to
-    }
-}
-
-/// Weights of a norm.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Norm {
-    pub(crate) weight: Vec<f32>,
-    /// With one it is layer norm, without RMS norm (Zhang and Sennrich, 2019).
-    pub(crate) bias: Option<Vec<f32>>,
-    pub(crate) epsilon: f64,
-}
-
-impl Norm {
-    /// Every row with mean 0 and variance 1 (RMS norm: mean square 1), times weight, plus bias. The
-    /// statistics are taken in double precision.
-    pub(crate) fn forward(&self, x: &[f32]) -> Vec<f32> {
-        let width = self.weight.len();
-        let mut to = x.to_vec();
-        to.par_chunks_mut(width * ROWS).for_each(|rows| {
-            for row in rows.chunks_exact_mut(width) {
-                self.row(row);
-            }
-        });
-        to
+        let x = Matrix::new(x, x.len() / self.from, self.from, self.from);
+        let y = Target { data: y, step, adds: true };
+        multiply(y, x, self.weight(parameters).transposed(), 1.0, Threads::All);
     }
 
-    fn row(&self, row: &mut [f32]) {
-        let count = row.len() as f64;
-        let mean = match self.bias {
-            Some(_) => row.iter().map(|number| f64::from(*number)).sum::<f64>() / count,
-            None => 0.0,
-        };
-        let square = |number: &f32| (f64::from(*number) - mean).powi(2);
-        let variance = row.iter().map(square).sum::<f64>() / count;
-        let scale = (variance + self.epsilon).sqrt().recip();
-        for (place, number) in row.iter_mut().enumerate() {
-            let bias = self.bias.as_ref().map_or(0.0, |bias| bias[place]);
-            let normal = ((f64::from(*number) - mean) * scale) as f32;
-            *number = normal * self.weight[place] + bias;
+    /// The gradients for `y = forward(x)`: `dy` is that of `y`, in rows that are `step` numbers apart; to `dx`,
+    /// that of `x` is added.
+    pub(crate) fn backward(
+        &self,
+        parameters: &Parameters,
+        gradients: &mut Gradients,
+        x: &[f32],
+        (dy, step): (&[f32], usize),
+        dx: &mut [f32],
+    ) {
+        self.backward_of_parameters(gradients, x, (dy, step));
+        let dy = Matrix::new(dy, x.len() / self.from, self.to, step);
+        let dx = Target { data: dx, step: self.from, adds: true };
+        multiply(dx, dy, self.weight(parameters), 1.0, Threads::All);
+    }
+
+    fn backward_of_parameters(
+        &self,
+        gradients: &mut Gradients,
+        x: &[f32],
+        (dy, step): (&[f32], usize),
+    ) {
+        let rows = x.len() / self.from;
+        if let Some(gradient) = gradients.get_mut(self.weight) {
+            let x = Matrix::new(x, rows, self.from, self.from);
+            let dy = Matrix::new(dy, rows, self.to, step);
+            let gradient = Target { data: gradient, step: self.from, adds: true };
+            multiply(gradient, dy.transposed(), x, 1.0, Threads::All);
+        }
+        if let Some(gradient) = self.bias.and_then(|bias| gradients.get_mut(bias)) {
+            add_rows(gradient, dy, step);
         }
     }
 }
 
-/// Rows of a table by number.
-pub(crate) fn embed(table: &[f32], width: usize, tokens: &[u32]) -> Vec<f32> {
-    let row = |token: &u32| &table[*token as usize * width..(*token as usize + 1) * width];
-    tokens.iter().flat_map(row).copied().collect()
+/// Adds all rows, `step` numbers apart, to one.
+fn add_rows(to: &mut [f32], rows: &[f32], step: usize) {
+    let sums: Vec<Vec<f32>> = rows
+        .par_chunks(step * ROWS)
+        .map(|rows| {
+            let mut sum = vec![0.0; to.len()];
+            for row in rows.chunks(step) {
+                add(&mut sum, &row[..to.len()]);
+            }
+            sum
+        })
+        .collect();
+    sums.iter().for_each(|sum| add(to, sum));
+}
+
+/// A norm: every row with mean 0 and variance 1, times a weight, plus a bias. Without a bias it is RMS
+/// norm (Zhang and Sennrich, 2019): with mean square 1.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Norm {
+    pub(crate) weight: ParameterId,
+    pub(crate) bias: Option<ParameterId>,
+    pub(crate) epsilon: f64,
+    pub(crate) width: usize,
+}
+
+/// What a norm takes away from a row, and what it multiplies the rest with.
+struct Statistics {
+    mean: f32,
+    scale: f32,
+}
+
+impl Norm {
+    #[inline(always)]
+    fn statistics(&self, row: &[f32]) -> Statistics {
+        let count = row.len() as f64;
+        let mean = match self.bias {
+            Some(_) => sum_of(row, row, |x, _| f64::from(x)) / count,
+            None => 0.0,
+        };
+        let square = |x, _| (f64::from(x) - mean) * (f64::from(x) - mean);
+        let variance = sum_of(row, row, square) / count;
+        Statistics { mean: mean as f32, scale: (variance + self.epsilon).sqrt().recip() as f32 }
+    }
+
+    /// The statistics are taken in double precision.
+    pub(crate) fn forward(&self, parameters: &Parameters, x: &[f32]) -> Vec<f32> {
+        let mut y = vec![0.0; x.len()];
+        let weight = parameters.values(self.weight);
+        let bias = self.bias.map(|bias| parameters.values(bias));
+        let chunks = y.par_chunks_mut(self.width * ROWS).zip(x.par_chunks(self.width * ROWS));
+        chunks.for_each(|(y, x)| {
+            wide(|| {
+                for (y, x) in y.chunks_exact_mut(self.width).zip(x.chunks_exact(self.width)) {
+                    let Statistics { mean, scale } = self.statistics(x);
+                    for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
+                        *y = (x - mean) * scale * weight;
+                    }
+                    if let Some(bias) = bias {
+                        add(y, bias);
+                    }
+                }
+            });
+        });
+        y
+    }
+
+    /// With `n` the normed row and `g = dy * weight`, `dx = (g - mean(g) - n mean(g n)) * scale`; for RMS norm
+    /// without `mean(g)`. That is added to `dx`.
+    pub(crate) fn backward(
+        &self,
+        parameters: &Parameters,
+        gradients: &mut Gradients,
+        x: &[f32],
+        dy: &[f32],
+        dx: &mut [f32],
+    ) {
+        let weight = parameters.values(self.weight);
+        let needs_weight = gradients.has(self.weight);
+        let size = self.width * ROWS;
+        let chunks = dx.par_chunks_mut(size).zip(x.par_chunks(size)).zip(dy.par_chunks(size));
+        let sums: Vec<Vec<f32>> = chunks
+            .map(|((dx, x), dy)| {
+                let mut sum = vec![0.0; if needs_weight { self.width } else { 0 }];
+                wide(|| self.backward_of_rows(weight, x, dy, dx, &mut sum));
+                sum
+            })
+            .collect();
+        if let Some(gradient) = gradients.get_mut(self.weight) {
+            sums.iter().for_each(|sum| add(gradient, sum));
+        }
+        if let Some(gradient) = self.bias.and_then(|bias| gradients.get_mut(bias)) {
+            add_rows(gradient, dy, self.width);
+        }
+    }
+
+    #[inline(always)]
+    fn backward_of_rows(
+        &self,
+        weight: &[f32],
+        x: &[f32],
+        dy: &[f32],
+        dx: &mut [f32],
+        sum: &mut [f32],
+    ) {
+        let count = self.width as f64;
+        let mut normed = vec![0.0; self.width];
+        let mut graded = vec![0.0; self.width];
+        let rows = dx.chunks_exact_mut(self.width).zip(x.chunks_exact(self.width));
+        for ((dx, x), dy) in rows.zip(dy.chunks_exact(self.width)) {
+            let Statistics { mean, scale } = self.statistics(x);
+            normed.iter_mut().zip(x).for_each(|(n, x)| *n = (x - mean) * scale);
+            for ((graded, dy), weight) in graded.iter_mut().zip(dy).zip(weight) {
+                *graded = dy * weight;
+            }
+            for ((sum, dy), n) in sum.iter_mut().zip(dy).zip(&normed) {
+                *sum += dy * n;
+            }
+            let along = sum_of(&graded, &normed, |g, n| f64::from(g) * f64::from(n)) / count;
+            let all = match self.bias {
+                Some(_) => sum_of(&graded, &graded, |g, _| f64::from(g)) / count,
+                None => 0.0,
+            };
+            let (along, all) = (along as f32, all as f32);
+            for ((dx, g), n) in dx.iter_mut().zip(&graded).zip(&normed) {
+                *dx += (g - all - n * along) * scale;
+            }
+        }
+    }
+}
+
+/// A function between two linear layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// GELU by tanh (Hendrycks and Gimpel, 2016): BLOOM's.
+    GeluTanh,
+    /// GELU by the error function: GPT-NeoX's.
+    Gelu,
+    /// SiLU: LLaMA's.
+    Silu,
+}
+
+/// Numbers that one task of the pool works on.
+const NUMBERS: usize = 1 << 14;
+
+impl Activation {
+    /// The function of every number.
+    pub(crate) fn forward(self, x: &[f32]) -> Vec<f32> {
+        let mut y = x.to_vec();
+        y.par_chunks_mut(NUMBERS).for_each(|y| match self {
+            Activation::GeluTanh => each(y, gelu_tanh),
+            Activation::Gelu => each(y, gelu),
+            Activation::Silu => each(y, silu),
+        });
+        y
+    }
+
+    /// The gradient of what went in, in place of that of what came out.
+    pub(crate) fn backward(self, x: &[f32], dy: &mut [f32]) {
+        let chunks = dy.par_chunks_mut(NUMBERS).zip(x.par_chunks(NUMBERS));
+        chunks.for_each(|(dy, x)| match self {
+            Activation::GeluTanh => both(dy, x, |dy, x| dy * gelu_tanh_slope(x)),
+            Activation::Gelu => both(dy, x, |dy, x| dy * gelu_slope(x)),
+            Activation::Silu => both(dy, x, |dy, x| dy * silu_slope(x)),
+        });
+    }
+}
+
+#[inline(always)]
+fn each(x: &mut [f32], function: impl Fn(f32) -> f32) {
+    wide(|| x.iter_mut().for_each(|x| *x = function(*x)));
+}
+
+#[inline(always)]
+fn both(x: &mut [f32], y: &[f32], function: impl Fn(f32, f32) -> f32) {
+    wide(|| x.iter_mut().zip(y).for_each(|(x, y)| *x = function(*x, *y)));
+}
+
+/// `sqrt(2 / pi)`.
+const GELU_SCALE: f32 = 0.797_884_6;
+
+#[inline(always)]
+fn gelu_tanh(x: f32) -> f32 {
+    0.5 * x * (1.0 + tanh(GELU_SCALE * x * (1.0 + 0.044_715 * x * x)))
+}
+
+#[inline(always)]
+fn gelu_tanh_slope(x: f32) -> f32 {
+    let t = tanh(GELU_SCALE * x * (1.0 + 0.044_715 * x * x));
+    let inner = GELU_SCALE * (1.0 + 3.0 * 0.044_715 * x * x);
+    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner
+}
+
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+#[inline(always)]
+fn gelu_slope(x: f32) -> f32 {
+    let share = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+    share + x * exp(-0.5 * x * x) * (0.5 * GELU_SCALE)
+}
+
+#[inline(always)]
+fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
+#[inline(always)]
+fn silu_slope(x: f32) -> f32 {
+    let share = 1.0 / (1.0 + exp(-x));
+    share * (1.0 + x * (1.0 - share))
+}
+
+/// A table of rows by token.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Embedding {
+    pub(crate) table: ParameterId,
+    pub(crate) width: usize,
+}
+
+impl Embedding {
+    /// The rows of the tokens.
+    pub(crate) fn forward(&self, parameters: &Parameters, tokens: &[u32]) -> Vec<f32> {
+        let table = parameters.values(self.table);
+        let mut x = vec![0.0; tokens.len() * self.width];
+        for (x, token) in x.chunks_exact_mut(self.width).zip(tokens) {
+            x.copy_from_slice(&table[*token as usize * self.width..][..self.width]);
+        }
+        x
+    }
+
+    /// Adds each row's gradient to that of its token, in the order of the tokens.
+    pub(crate) fn backward(&self, gradients: &mut Gradients, tokens: &[u32], dx: &[f32]) {
+        let Some(gradient) = gradients.get_mut(self.table) else { return };
+        for (dx, token) in dx.chunks_exact(self.width).zip(tokens) {
+            add(&mut gradient[*token as usize * self.width..][..self.width], dx);
+        }
+    }
 }
 
 /// `x += y`.
+#[inline(always)]
 pub(crate) fn add(x: &mut [f32], y: &[f32]) {
     x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
 
-/// Applies a function to every number.
-pub(crate) fn map(x: &mut [f32], function: impl Fn(f32) -> f32 + Sync) {
-    x.par_chunks_mut(4096).for_each(|part| part.iter_mut().for_each(|x| *x = function(*x)));
-}
-
-/// GELU in BLOOM's form: by tanh (Hendrycks and Gimpel, 2016).
-pub(crate) fn gelu_tanh(x: f32) -> f32 {
-    x * 0.5 * (1.0 + (0.797_884_6 * x * (1.0 + 0.044_715 * x * x)).tanh())
-}
-
-/// GELU in GPT-NeoX's form: by the error function.
-pub(crate) fn gelu(x: f32) -> f32 {
-    let wide = f64::from(x);
-    (wide * 0.5 * (1.0 + error_function(wide / std::f64::consts::SQRT_2))) as f32
-}
-
-/// SiLU.
-pub(crate) fn silu(x: f32) -> f32 {
-    x / (1.0 + (-x).exp())
-}
-
-/// The error function, to some 1e-15: its series near 0, and the continued fraction of its complement
-/// elsewhere (Abramowitz and Stegun 7.1.6 and 7.1.14).
-fn error_function(x: f64) -> f64 {
-    let size = x.abs();
-    if size > 6.0 {
-        return x.signum();
-    }
-    if size < 2.5 {
-        let (mut term, mut sum) = (size, size);
-        let mut n = 0.0;
-        while term.abs() > 1e-17 * sum.abs() {
-            n += 1.0;
-            term *= 2.0 * size * size / (2.0 * n + 1.0);
-            sum += term;
-        }
-        return x.signum() * 2.0 / std::f64::consts::PI.sqrt() * (-size * size).exp() * sum;
-    }
-    let mut fraction = size;
-    for n in (1..=60).rev() {
-        fraction = size + f64::from(n) / 2.0 / fraction;
-    }
-    x.signum() * (1.0 - (-size * size).exp() / std::f64::consts::PI.sqrt() / fraction)
+/// `x *= y`, on all threads.
+pub(crate) fn scale_by(x: &mut [f32], y: &[f32]) {
+    let chunks = x.par_chunks_mut(NUMBERS).zip(y.par_chunks(NUMBERS));
+    chunks.for_each(|(x, y)| both(x, y, |x, y| x * y));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parameters::Parameter;
 
-    #[test]
-    fn the_error_function_has_its_known_values() {
-        for (x, expected) in [
-            (0.0, 0.0),
-            (0.5, 0.520_499_877_813_046_5),
-            (1.0, 0.842_700_792_949_714_9),
-            (2.0, 0.995_322_265_018_952_7),
-            (2.5, 0.999_593_047_982_555),
-            (3.0, 0.999_977_909_503_001_4),
-            (7.0, 1.0),
-        ] {
-            assert!((error_function(x) - expected).abs() < 1e-14, "{x}: {}", error_function(x));
-            assert_eq!(error_function(-x), -error_function(x));
-        }
+    fn push(parameters: &mut Parameters, shape: &[usize], values: Vec<f32>) -> ParameterId {
+        let name = format!("p{}", parameters.iter().len());
+        parameters.push(Parameter { name, shape: shape.to_vec(), values, is_trained: true })
+    }
+
+    fn norm(parameters: &mut Parameters, with_bias: bool) -> Norm {
+        let weight = push(parameters, &[4], vec![2.0; 4]);
+        let bias = with_bias.then(|| push(parameters, &[4], vec![1.0; 4]));
+        Norm { weight, bias, epsilon: 0.0, width: 4 }
     }
 
     #[test]
     fn norms_take_mean_and_size_away() {
-        let norm = |bias: Option<Vec<f32>>| Norm { weight: vec![2.0; 4], bias, epsilon: 0.0 };
-        let layer = norm(Some(vec![1.0; 4])).forward(&[1.0, 3.0, 1.0, 3.0]);
-        assert_eq!(layer, [-1.0, 3.0, -1.0, 3.0]);
-        assert_eq!(norm(None).forward(&[3.0, -3.0, 3.0, 3.0]), [2.0, -2.0, 2.0, 2.0]);
+        let mut parameters = Parameters::default();
+        let layer = norm(&mut parameters, true);
+        assert_eq!(layer.forward(&parameters, &[1.0, 3.0, 1.0, 3.0]), [-1.0, 3.0, -1.0, 3.0]);
+        let rms = norm(&mut parameters, false);
+        assert_eq!(rms.forward(&parameters, &[3.0, -3.0, 3.0, 3.0]), [2.0, -2.0, 2.0, 2.0]);
     }
 
     #[test]
     fn a_linear_layer_takes_rows_one_by_one() {
-        let weight = vec![1.0, 2.0, 0.0, 1.0, 1.0, 1.0];
-        let linear = Linear { weight, bias: Some(vec![0.5, 0.0, -1.0]), from: 2, to: 3 };
-        assert_eq!(linear.forward(&[1.0, 0.0, 3.0, 4.0]), [1.5, 0.0, 0.0, 11.5, 4.0, 6.0]);
+        let mut parameters = Parameters::default();
+        let weight = push(&mut parameters, &[3, 2], vec![1.0, 2.0, 0.0, 1.0, 1.0, 1.0]);
+        let bias = Some(push(&mut parameters, &[3], vec![0.5, 0.0, -1.0]));
+        let linear = Linear { weight, bias, from: 2, to: 3 };
+        let y = linear.forward(&parameters, &[1.0, 0.0, 3.0, 4.0]);
+        assert_eq!(y, [1.5, 0.0, 0.0, 11.5, 4.0, 6.0]);
+    }
+
+    /// Central differences of a function of single numbers.
+    #[test]
+    fn slopes_are_those_of_the_functions() {
+        for step in -60..=60 {
+            let x = step as f32 / 10.0;
+            let wide = |function: fn(f32) -> f32| {
+                f64::from(function(x + 0.01) - function(x - 0.01))
+                    / f64::from((x + 0.01) - (x - 0.01))
+            };
+            for (function, slope) in [
+                (gelu_tanh as fn(f32) -> f32, gelu_tanh_slope(x)),
+                (gelu, gelu_slope(x)),
+                (silu, silu_slope(x)),
+            ] {
+                assert!((wide(function) - f64::from(slope)).abs() < 1e-4, "at {x}: {slope}");
+            }
+        }
     }
 }

@@ -7,13 +7,22 @@
 //! This crate knows no stage, no engine and no network.
 
 mod attention;
+mod block;
 mod causal_lm;
 pub mod checkpoint;
 pub mod config;
+mod functions;
+mod head;
 mod layers;
 mod matrix;
+mod parameters;
+mod positions;
+pub mod random;
+pub mod tensor_file;
 
 pub use attention::Sequences;
-pub use causal_lm::{CausalLm, ModelError};
+pub use causal_lm::{CausalLm, Forward, Keep, ModelError};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{BloomConfig, ConfigError, GptNeoxConfig, LlamaConfig, ModelConfig, RopeScaling};
+pub use head::{Place, TokenScore};
+pub use parameters::{Gradients, Parameter, ParameterId, Parameters};

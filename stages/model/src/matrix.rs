@@ -23,6 +23,25 @@ impl<'a> Matrix<'a> {
         Matrix { data, rows, columns, row_step, column_step: 1 }
     }
 
+    /// Some of its rows.
+    ///
+    /// # Panics
+    /// When it has not so many.
+    pub(crate) fn rows(self, first: usize, count: usize) -> Matrix<'a> {
+        assert!(first + count <= self.rows && self.column_step == 1, "out of bounds");
+        Matrix { data: &self.data[first * self.row_step..], rows: count, ..self }
+    }
+
+    /// How many rows.
+    pub(crate) fn count(self) -> usize {
+        self.rows
+    }
+
+    /// How many columns.
+    pub(crate) fn columns(self) -> usize {
+        self.columns
+    }
+
     /// Rows as columns and columns as rows.
     pub(crate) fn transposed(self) -> Matrix<'a> {
         Matrix {
@@ -49,13 +68,21 @@ pub(crate) enum Threads {
     All,
 }
 
-/// `to = scale * left * right`, with the rows of `to` `row_step` numbers apart.
+/// Where a product goes: rows `step` numbers apart.
+#[derive(Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) data: &'a mut [f32],
+    pub(crate) step: usize,
+    /// Whether it is added to what is there.
+    pub(crate) adds: bool,
+}
+
+/// `to = scale * left * right`, or `to += scale * left * right`.
 ///
 /// # Panics
 /// When the sizes do not fit each other, or `to` is too short.
 pub(crate) fn multiply(
-    to: &mut [f32],
-    row_step: usize,
+    to: Target<'_>,
     left: Matrix<'_>,
     right: Matrix<'_>,
     scale: f32,
@@ -63,7 +90,7 @@ pub(crate) fn multiply(
 ) {
     let (rows, inner, columns) = (left.rows, left.columns, right.columns);
     assert_eq!(inner, right.rows, "the sizes do not fit each other");
-    assert!(columns <= row_step && fits(to.len(), rows, columns, row_step), "out of bounds");
+    assert!(columns <= to.step && fits(to.data.len(), rows, columns, to.step), "out of bounds");
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(0),
@@ -72,23 +99,23 @@ pub(crate) fn multiply(
     #[expect(unsafe_code, reason = "the product is not to be had otherwise at this speed")]
     // SAFETY: every place that is read or written is in its slice. For `to` that is asserted above, for
     // `left` and `right` by `Matrix::new`, whose bound transposing leaves as it is. `to` is borrowed
-    // alone, so it overlaps neither; with `read_dst` false what it holds is not read.
+    // alone, so it overlaps neither, and all of it holds numbers.
     unsafe {
         gemm::gemm(
             rows,
             columns,
             inner,
-            to.as_mut_ptr(),
+            to.data.as_mut_ptr(),
             1,
-            step(row_step),
-            false,
+            step(to.step),
+            to.adds,
             left.data.as_ptr(),
             step(left.column_step),
             step(left.row_step),
             right.data.as_ptr(),
             step(right.column_step),
             step(right.row_step),
-            0.0,
+            1.0,
             scale,
             false,
             false,
@@ -142,9 +169,12 @@ mod tests {
                 (Matrix::new(&turned, columns, inner, inner).transposed(), Threads::All),
             ] {
                 let mut to = vec![f32::NAN; rows * columns];
-                multiply(&mut to, columns, left, right, 1.0, threads);
+                let data = &mut to;
+                multiply(Target { data, step: columns, adds: false }, left, right, 1.0, threads);
+                let data = &mut to;
+                multiply(Target { data, step: columns, adds: true }, left, right, 2.0, threads);
                 for (found, expected) in to.iter().zip(&expected) {
-                    prop_assert!((found - expected).abs() < 1e-3, "{found} {expected}");
+                    prop_assert!((found - 3.0 * expected).abs() < 3e-3, "{found} {expected}");
                 }
             }
         }
@@ -161,6 +191,7 @@ mod tests {
     fn sizes_have_to_fit() {
         let data = [0.0; 12];
         let matrix = Matrix::new(&data, 3, 4, 4);
-        multiply(&mut [0.0; 9], 3, matrix, matrix, 1.0, Threads::One);
+        let to = Target { data: &mut [0.0; 9], step: 3, adds: false };
+        multiply(to, matrix, matrix, 1.0, Threads::One);
     }
 }

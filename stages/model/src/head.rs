@@ -1,0 +1,176 @@
+//! The head: from states to the probabilities of next tokens, a chunk of rows at a time, so that never more
+//! than a chunk's logits are in memory.
+
+use rayon::prelude::*;
+
+use crate::functions::{exp, largest, wide};
+use crate::layers::add;
+use crate::matrix::{Matrix, Target, Threads, multiply};
+use crate::parameters::{Gradients, ParameterId, Parameters};
+
+/// What the head says of a token that follows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenScore {
+    /// The natural logarithm of its probability.
+    pub log_probability: f64,
+    /// Entropy of the distribution that it is from, in nats.
+    pub entropy: f64,
+    /// Whether no other token is more probable.
+    pub is_top: bool,
+}
+
+/// A place whose next token is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The row of states that it is read from.
+    pub row: usize,
+    /// The token that follows.
+    pub next: u32,
+}
+
+/// Bytes of logits that are computed at once.
+const CHUNK: usize = 32 << 20;
+
+/// The head's weight: a row of `width` numbers for each token.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head {
+    pub(crate) weight: ParameterId,
+    pub(crate) width: usize,
+    pub(crate) vocabulary: usize,
+}
+
+impl Head {
+    fn weight<'a>(&self, parameters: &'a Parameters) -> Matrix<'a> {
+        Matrix::new(parameters.values(self.weight), self.vocabulary, self.width, self.width)
+    }
+
+    fn chunk(&self) -> usize {
+        (CHUNK / 4 / self.vocabulary.max(1)).clamp(16, 4096)
+    }
+
+    /// Logits of every row of states.
+    pub(crate) fn logits(&self, parameters: &Parameters, states: &[f32]) -> Vec<f32> {
+        let rows = states.len() / self.width;
+        let mut logits = vec![0.0; rows * self.vocabulary];
+        let states = Matrix::new(states, rows, self.width, self.width);
+        let to = Target { data: &mut logits, step: self.vocabulary, adds: false };
+        multiply(to, states, self.weight(parameters).transposed(), 1.0, Threads::All);
+        logits
+    }
+
+    fn gather(&self, states: &[f32], places: &[Place]) -> Vec<f32> {
+        let row = |place: &Place| &states[place.row * self.width..(place.row + 1) * self.width];
+        places.iter().flat_map(row).copied().collect()
+    }
+
+    /// Scores of the tokens that follow.
+    pub(crate) fn scores(
+        &self,
+        parameters: &Parameters,
+        states: &[f32],
+        places: &[Place],
+    ) -> Vec<TokenScore> {
+        let mut scores = Vec::with_capacity(places.len());
+        for places in places.chunks(self.chunk()) {
+            let mut logits = self.logits(parameters, &self.gather(states, places));
+            let rows = logits.par_chunks_exact_mut(self.vocabulary).zip(places);
+            scores.par_extend(rows.map(|(logits, place)| wide(|| shares(logits, place.next).0)));
+        }
+        scores
+    }
+
+    /// Scores, and gradients of a loss: `grade` gives, for the number of a place and its score, the loss's
+    /// derivative by its log-probability. Adds to the gradients of the states and of the weight.
+    pub(crate) fn backward(
+        &self,
+        parameters: &Parameters,
+        gradients: &mut Gradients,
+        (states, d_states): (&[f32], &mut [f32]),
+        places: &[Place],
+        grade: impl Fn(usize, &TokenScore) -> f64 + Sync,
+    ) -> Vec<TokenScore> {
+        let mut scores = Vec::with_capacity(places.len());
+        for (chunk, places) in places.chunks(self.chunk()).enumerate() {
+            let first = chunk * self.chunk();
+            let read = self.gather(states, places);
+            let mut logits = self.logits(parameters, &read);
+            let rows = logits.par_chunks_exact_mut(self.vocabulary).zip(places).enumerate();
+            scores.par_extend(rows.map(|(number, (logits, place))| {
+                wide(|| {
+                    let (score, share) = shares(logits, place.next);
+                    let grade = grade(first + number, &score);
+                    let factor = (-grade * share) as f32;
+                    logits.iter_mut().for_each(|number| *number *= factor);
+                    logits[place.next as usize] += grade as f32;
+                    score
+                })
+            }));
+            let d_logits = Matrix::new(&logits, places.len(), self.vocabulary, self.vocabulary);
+            let mut d_read = vec![0.0; read.len()];
+            let to = Target { data: &mut d_read, step: self.width, adds: false };
+            multiply(to, d_logits, self.weight(parameters), 1.0, Threads::All);
+            for (d, place) in d_read.chunks_exact(self.width).zip(places) {
+                add(&mut d_states[place.row * self.width..][..self.width], d);
+            }
+            if let Some(gradient) = gradients.get_mut(self.weight) {
+                let read = Matrix::new(&read, places.len(), self.width, self.width);
+                let to = Target { data: gradient, step: self.width, adds: true };
+                multiply(to, d_logits.transposed(), read, 1.0, Threads::All);
+            }
+        }
+        scores
+    }
+}
+
+/// From logits to exponentials, in place: the probability of a token is its exponential times what comes
+/// second. First comes the score of the token `next`.
+#[inline(always)]
+fn shares(logits: &mut [f32], next: u32) -> (TokenScore, f64) {
+    const LANES: usize = 16;
+    let most = largest(logits);
+    let chosen = logits[next as usize] - most;
+    let (mut sums, mut products) = ([0f64; LANES], [0f64; LANES]);
+    let mut chunks = logits.chunks_exact_mut(LANES);
+    for chunk in &mut chunks {
+        for lane in 0..LANES {
+            let logit = chunk[lane] - most;
+            let power = exp(logit);
+            chunk[lane] = power;
+            sums[lane] += f64::from(power);
+            products[lane] += f64::from(power * logit);
+        }
+    }
+    for (lane, number) in chunks.into_remainder().iter_mut().enumerate() {
+        let logit = *number - most;
+        *number = exp(logit);
+        sums[lane] += f64::from(*number);
+        products[lane] += f64::from(*number * logit);
+    }
+    let (sum, product) = (sums.iter().sum::<f64>(), products.iter().sum::<f64>());
+    let score = TokenScore {
+        log_probability: f64::from(chosen) - sum.ln(),
+        entropy: sum.ln() - product / sum,
+        is_top: chosen >= 0.0,
+    };
+    (score, 1.0 / sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_log_probability_and_entropy() {
+        // Probabilities 0.5, 0.25 and sixteen times 1/64.
+        let mut logits = vec![(1f32 / 64.0).ln(); 18];
+        (logits[3], logits[17]) = (0.5f32.ln(), 0.25f32.ln());
+        let (score, share) = shares(&mut logits.clone(), 3);
+        assert!((score.log_probability - 0.5f64.ln()).abs() < 1e-6 && score.is_top);
+        let entropy = 0.5 * 2f64.ln() + 0.25 * 4f64.ln() + 0.25 * 64f64.ln();
+        assert!((score.entropy - entropy).abs() < 1e-6);
+        let (second, _) = shares(&mut logits.clone(), 17);
+        assert!((second.log_probability - 0.25f64.ln()).abs() < 1e-6 && !second.is_top);
+        shares(&mut logits, 0);
+        assert!((f64::from(logits[3]) * share - 0.5).abs() < 1e-6);
+    }
+}

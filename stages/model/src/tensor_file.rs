@@ -1,0 +1,282 @@
+//! Safetensors files: tensors by name, read when they are asked for, and written so that a file is either
+//! whole or not there.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, Metadata, View};
+
+use crate::checkpoint::CheckpointError;
+
+/// The most bytes of a file's header.
+const LARGEST_HEADER: u64 = 100 << 20;
+/// The one entry of the metadata that is written: more would be in no order.
+const NOTE: &str = "format";
+
+/// How numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberKind {
+    /// 32 bits.
+    F32,
+    /// 16 bits: 5 of exponent.
+    F16,
+    /// 16 bits: the upper half of 32.
+    Bf16,
+}
+
+impl NumberKind {
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            NumberKind::F32 => 4,
+            NumberKind::F16 | NumberKind::Bf16 => 2,
+        }
+    }
+
+    fn of(kind: Dtype) -> Option<NumberKind> {
+        match kind {
+            Dtype::F32 => Some(NumberKind::F32),
+            Dtype::F16 => Some(NumberKind::F16),
+            Dtype::BF16 => Some(NumberKind::Bf16),
+            _ => None,
+        }
+    }
+
+    fn dtype(self) -> Dtype {
+        match self {
+            NumberKind::F32 => Dtype::F32,
+            NumberKind::F16 => Dtype::F16,
+            NumberKind::Bf16 => Dtype::BF16,
+        }
+    }
+}
+
+/// A file of tensors, of which the header has been read.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    file: File,
+    tensors: BTreeMap<String, Entry>,
+    note: Option<String>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    kind: Dtype,
+    shape: Vec<usize>,
+    start: u64,
+    bytes: usize,
+}
+
+impl TensorFile {
+    /// Reads a file's header.
+    ///
+    /// # Errors
+    /// When there is no such file, or it is cut, or none of its kind.
+    pub fn open(path: &Path) -> Result<TensorFile, CheckpointError> {
+        let wrong = |message: String| CheckpointError::File { path: path.to_owned(), message };
+        let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+        let length = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
+        let mut size = [0; 8];
+        file.read_exact_at(&mut size, 0).map_err(|_| wrong("it is no safetensors file".into()))?;
+        let header = u64::from_le_bytes(size);
+        if header > LARGEST_HEADER || header + 8 > length {
+            return Err(wrong("it is no safetensors file, or it is cut".to_owned()));
+        }
+        let mut bytes = vec![0; header as usize + 8];
+        file.read_exact_at(&mut bytes, 0).map_err(|error| wrong(error.to_string()))?;
+        let metadata: Metadata = serde_json::from_slice(&bytes[8..])
+            .map_err(|error| wrong(format!("it is no safetensors file: {error}")))?;
+        let data = header + 8;
+        let tensors: BTreeMap<String, Entry> = metadata
+            .tensors()
+            .into_iter()
+            .map(|(name, info)| {
+                let start = data + info.data_offsets.0 as u64;
+                let bytes = info.data_offsets.1 - info.data_offsets.0;
+                (name, Entry { kind: info.dtype, shape: info.shape.clone(), start, bytes })
+            })
+            .collect();
+        let end = tensors.values().map(|entry| entry.start + entry.bytes as u64).max();
+        if let Some(end) = end.filter(|end| *end > length) {
+            let message = format!("it is cut: it has {length} bytes, and its tensors end at {end}");
+            return Err(wrong(message));
+        }
+        let note = metadata.metadata().as_ref().and_then(|notes| notes.get(NOTE)).cloned();
+        Ok(TensorFile { path: path.to_owned(), file, tensors, note })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the writer noted under `format`; `pt` in files that PyTorch reads.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// The names of the tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor.
+    ///
+    /// # Errors
+    /// When there is no such tensor.
+    pub fn shape(&self, name: &str) -> Result<&[usize], CheckpointError> {
+        self.entry(name).map(|entry| &entry.shape[..])
+    }
+
+    /// How the numbers of a tensor are stored.
+    ///
+    /// # Errors
+    /// When there is no such tensor, or its numbers are of a kind that is not read.
+    pub fn kind(&self, name: &str) -> Result<NumberKind, CheckpointError> {
+        let kind = self.entry(name)?.kind;
+        NumberKind::of(kind).ok_or_else(|| CheckpointError::Kind {
+            name: name.to_owned(),
+            kind: format!("{kind:?}"),
+        })
+    }
+
+    /// The numbers of a tensor, in the order of the file: rows one after the other.
+    ///
+    /// # Errors
+    /// When there is no such tensor, it cannot be read, or a number in it is NaN or infinite.
+    pub fn read(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        let kind = self.kind(name)?;
+        let entry = self.entry(name)?;
+        let mut bytes = vec![0; entry.bytes];
+        self.file.read_exact_at(&mut bytes, entry.start).map_err(|error| {
+            CheckpointError::File { path: self.path.clone(), message: error.to_string() }
+        })?;
+        finite(name, decode(&bytes, kind))
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, CheckpointError> {
+        self.tensors.get(name).ok_or_else(|| CheckpointError::Unknown(name.to_owned()))
+    }
+}
+
+/// The numbers of a tensor, if none of them is NaN or infinite.
+pub(crate) fn finite(name: &str, numbers: Vec<f32>) -> Result<Vec<f32>, CheckpointError> {
+    match numbers.iter().position(|number| !number.is_finite()) {
+        None => Ok(numbers),
+        Some(place) => {
+            let value = numbers[place];
+            Err(CheckpointError::NotFinite { name: name.to_owned(), place, value })
+        }
+    }
+}
+
+pub(crate) fn decode(bytes: &[u8], kind: NumberKind) -> Vec<f32> {
+    let pair = |bytes: &[u8]| [bytes[0], bytes[1]];
+    match kind {
+        NumberKind::F32 => bytes
+            .chunks_exact(4)
+            .map(|it| f32::from_le_bytes([it[0], it[1], it[2], it[3]]))
+            .collect(),
+        NumberKind::F16 => {
+            bytes.chunks_exact(2).map(|it| f16::from_le_bytes(pair(it)).to_f32()).collect()
+        }
+        NumberKind::Bf16 => {
+            bytes.chunks_exact(2).map(|it| bf16::from_le_bytes(pair(it)).to_f32()).collect()
+        }
+    }
+}
+
+/// A tensor to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorSource<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Sizes, the last of them contiguous.
+    pub shape: &'a [usize],
+    /// The numbers.
+    pub values: &'a [f32],
+    /// How they are stored.
+    pub kind: NumberKind,
+}
+
+impl View for TensorSource<'_> {
+    fn dtype(&self) -> Dtype {
+        self.kind.dtype()
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let values = self.values.iter();
+        Cow::Owned(match self.kind {
+            NumberKind::F32 => values.flat_map(|x| x.to_le_bytes()).collect(),
+            NumberKind::F16 => values.flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
+            NumberKind::Bf16 => values.flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+        })
+    }
+
+    fn data_len(&self) -> usize {
+        self.values.len() * self.kind.bytes()
+    }
+}
+
+/// Writes tensors to a file, which is there as a whole, durably, or not at all. `note` is kept with them.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn write_tensors<'a>(
+    path: &Path,
+    note: &str,
+    tensors: impl IntoIterator<Item = TensorSource<'a>>,
+) -> Result<(), CheckpointError> {
+    let wrong = |message: String| CheckpointError::File { path: path.to_owned(), message };
+    let beside = path.with_extension("part");
+    #[expect(clippy::disallowed_types, reason = "it has one entry, and so one order")]
+    let notes = std::collections::HashMap::from([(NOTE.to_owned(), note.to_owned())]);
+    let tensors = tensors.into_iter().map(|tensor| (tensor.name, tensor));
+    safetensors::serialize_to_file(tensors, Some(notes), &beside)
+        .map_err(|error| wrong(error.to_string()))?;
+    let keep = || {
+        File::open(&beside)?.sync_all()?;
+        std::fs::rename(&beside, path)?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    };
+    keep().map_err(|error: std::io::Error| wrong(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_whatever_its_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.safetensors");
+        let values = [0.0, -1.5, 3.25, 1024.0, 0.125, -0.0];
+        let kinds = [("a", NumberKind::F32), ("b", NumberKind::F16), ("c", NumberKind::Bf16)];
+        let tensors =
+            kinds.map(|(name, kind)| TensorSource { name, shape: &[2, 3], values: &values, kind });
+        write_tensors(&path, "{\"step\":3}", tensors).unwrap();
+        let file = TensorFile::open(&path).unwrap();
+        assert_eq!(file.note(), Some("{\"step\":3}"));
+        for (name, kind) in kinds {
+            assert_eq!(
+                (file.read(name).unwrap(), file.kind(name).unwrap()),
+                (values.to_vec(), kind)
+            );
+            assert_eq!(file.shape(name).unwrap(), [2, 3]);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let first = std::fs::read(&path).unwrap();
+        write_tensors(&path, "{\"step\":3}", tensors).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), first);
+    }
+}
