@@ -2,8 +2,8 @@
 //! same; how they are put together is not.
 
 use crate::attention::{Attention, Heads, Sequences};
-use crate::layers::{Activation, Linear, Norm, add, scale_by};
-use crate::parameters::{Gradients, ParameterId, Parameters};
+use crate::layers::{Activation, Linear, Norm, Pass, add, scale_by};
+use crate::parameters::{Gradients, ParameterId};
 use crate::positions::{Direction, Rotation};
 
 /// The layers of a block.
@@ -51,7 +51,7 @@ pub(crate) enum Positions {
 /// What all blocks of a model have in common.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Context<'a> {
-    pub(crate) parameters: &'a Parameters,
+    pub(crate) pass: Pass<'a>,
     pub(crate) heads: Heads,
     pub(crate) positions: &'a Positions,
     pub(crate) sequences: &'a Sequences,
@@ -95,22 +95,33 @@ impl Block {
     pub(crate) fn parameters(&self) -> Vec<ParameterId> {
         let norms = [&self.attention_norm, &self.mlp_norm];
         let norms = norms.into_iter().flat_map(|norm| [Some(norm.weight), norm.bias]);
-        let linears = self.queries_keys_values.iter().map(|(linear, _)| linear);
-        let linears = linears.chain([&self.attention_out, &self.mlp.up, &self.mlp.down]);
-        let linears = linears.chain(&self.mlp.gate);
-        let linears = linears.flat_map(|linear| [Some(linear.weight), linear.bias]);
-        norms.chain(linears).flatten().collect()
+        let linears = self.linears().into_iter().flat_map(Linear::parameters);
+        norms.flatten().chain(linears).collect()
+    }
+
+    /// Its linear layers.
+    pub(crate) fn linears(&self) -> Vec<&Linear> {
+        let three = self.queries_keys_values.iter().map(|(linear, _)| linear);
+        let others = [&self.attention_out, &self.mlp.up, &self.mlp.down];
+        three.chain(others).chain(&self.mlp.gate).collect()
+    }
+
+    /// Its linear layers, to be given adapters.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let three = self.queries_keys_values.iter_mut().map(|(linear, _)| linear);
+        let others = [&mut self.attention_out, &mut self.mlp.up, &mut self.mlp.down];
+        three.chain(others).chain(&mut self.mlp.gate).collect()
     }
 
     /// The stream after the block, and what its backward pass needs.
     pub(crate) fn forward(&self, context: &Context<'_>, x: &[f32]) -> (Vec<f32>, Trace) {
-        let parameters = context.parameters;
-        let normed = self.attention_norm.forward(parameters, x);
+        let pass = &context.pass;
+        let normed = self.attention_norm.forward(pass, x);
         let row = context.heads.row;
         let mut rows = vec![0.0; context.places.len() * row];
         for (linear, column) in &self.queries_keys_values {
             if let Some(rows) = rows.get_mut(*column..) {
-                linear.forward_to(parameters, &normed, rows, row);
+                linear.forward_to(pass, &normed, rows, row);
             }
         }
         context.turn(&mut rows, Direction::Forward);
@@ -120,23 +131,23 @@ impl Block {
             Wiring::AfterNorm => normed,
         };
         let width = self.attention_out.to;
-        self.attention_out.forward_to(parameters, &attended, &mut middle, width);
+        self.attention_out.forward_to(pass, &attended, &mut middle, width);
         let mut y;
         let mlp_reads = match self.wiring {
             Wiring::Sequential => {
                 y = middle.clone();
-                self.mlp_norm.forward(parameters, &middle)
+                self.mlp_norm.forward(pass, &middle)
             }
             Wiring::AfterNorm => {
-                y = self.mlp_norm.forward(parameters, &middle);
+                y = self.mlp_norm.forward(pass, &middle);
                 y.clone()
             }
             Wiring::Parallel => {
                 y = std::mem::take(&mut middle);
-                self.mlp_norm.forward(parameters, x)
+                self.mlp_norm.forward(pass, x)
             }
         };
-        let (inner, up) = self.mlp.forward_to(parameters, &mlp_reads, &mut y);
+        let (inner, up) = self.mlp.forward_to(pass, &mlp_reads, &mut y);
         (y, Trace { rows, attended, middle, inner, up })
     }
 
@@ -149,12 +160,12 @@ impl Block {
         trace: &Trace,
         dy: Vec<f32>,
     ) -> Vec<f32> {
-        let parameters = context.parameters;
+        let pass = &context.pass;
         let stream = if self.wiring == Wiring::Parallel { x } else { &trace.middle };
-        let mlp_reads = self.mlp_norm.forward(parameters, stream);
+        let mlp_reads = self.mlp_norm.forward(pass, stream);
         let mut d_reads = vec![0.0; x.len()];
         self.mlp.backward(
-            parameters,
+            pass,
             gradients,
             &mlp_reads,
             (&trace.inner, &trace.up),
@@ -168,26 +179,26 @@ impl Block {
         let mut dx = Vec::new();
         match self.wiring {
             Wiring::Sequential => {
-                self.mlp_norm.backward(parameters, gradients, stream, &d_reads, &mut d);
+                self.mlp_norm.backward(pass, gradients, stream, &d_reads, &mut d);
             }
             Wiring::AfterNorm => {
                 add(&mut d_reads, &d);
                 d.fill(0.0);
-                self.mlp_norm.backward(parameters, gradients, stream, &d_reads, &mut d);
+                self.mlp_norm.backward(pass, gradients, stream, &d_reads, &mut d);
             }
             Wiring::Parallel => {
                 dx = d.clone();
-                self.mlp_norm.backward(parameters, gradients, stream, &d_reads, &mut dx);
+                self.mlp_norm.backward(pass, gradients, stream, &d_reads, &mut dx);
             }
         }
         let mut d_attended = vec![0.0; trace.attended.len()];
         let width = self.attention_out.to;
         let of = (&d[..], width);
-        self.attention_out.backward(parameters, gradients, &trace.attended, of, &mut d_attended);
+        self.attention_out.backward(pass, gradients, &trace.attended, of, &mut d_attended);
         let mut d_rows = context.attention().backward(&trace.rows, context.sequences, &d_attended);
         drop(d_attended);
         context.turn(&mut d_rows, Direction::Back);
-        let normed = self.attention_norm.forward(parameters, x);
+        let normed = self.attention_norm.forward(pass, x);
         let mut d_normed = d_reads;
         match self.wiring {
             // What the halves were added to is the normed stream itself.
@@ -205,29 +216,24 @@ impl Block {
         for (linear, column) in &self.queries_keys_values {
             if let Some(d_rows) = d_rows.get(*column..) {
                 let of = (d_rows, context.heads.row);
-                linear.backward(parameters, gradients, &normed, of, &mut d_normed);
+                linear.backward(pass, gradients, &normed, of, &mut d_normed);
             }
         }
-        self.attention_norm.backward(parameters, gradients, x, &d_normed, &mut dx);
+        self.attention_norm.backward(pass, gradients, x, &d_normed, &mut dx);
         dx
     }
 }
 
 impl Mlp {
     /// Adds to `y`. Gives what the activation read, and with a gate what it was multiplied with.
-    fn forward_to(
-        &self,
-        parameters: &Parameters,
-        x: &[f32],
-        y: &mut [f32],
-    ) -> (Vec<f32>, Vec<f32>) {
-        let up = self.up.forward(parameters, x);
+    fn forward_to(&self, pass: &Pass<'_>, x: &[f32], y: &mut [f32]) -> (Vec<f32>, Vec<f32>) {
+        let up = self.up.forward(pass, x);
         let (inner, up) = match &self.gate {
             None => (up, Vec::new()),
-            Some(gate) => (gate.forward(parameters, x), up),
+            Some(gate) => (gate.forward(pass, x), up),
         };
         let middle = self.middle(&inner, &up);
-        self.down.forward_to(parameters, &middle, y, self.down.to);
+        self.down.forward_to(pass, &middle, y, self.down.to);
         (inner, up)
     }
 
@@ -241,7 +247,7 @@ impl Mlp {
 
     fn backward(
         &self,
-        parameters: &Parameters,
+        pass: &Pass<'_>,
         gradients: &mut Gradients,
         x: &[f32],
         (inner, up): (&[f32], &[f32]),
@@ -250,18 +256,18 @@ impl Mlp {
     ) {
         let middle = self.middle(inner, up);
         let mut d_middle = vec![0.0; middle.len()];
-        self.down.backward(parameters, gradients, &middle, (dy, self.down.to), &mut d_middle);
+        self.down.backward(pass, gradients, &middle, (dy, self.down.to), &mut d_middle);
         if let Some(gate) = &self.gate {
             let mut d_up = middle;
             d_up.copy_from_slice(&self.activation.forward(inner));
             scale_by(&mut d_up, &d_middle);
-            self.up.backward(parameters, gradients, x, (&d_up, self.up.to), dx);
+            self.up.backward(pass, gradients, x, (&d_up, self.up.to), dx);
             scale_by(&mut d_middle, up);
             self.activation.backward(inner, &mut d_middle);
-            gate.backward(parameters, gradients, x, (&d_middle, gate.to), dx);
+            gate.backward(pass, gradients, x, (&d_middle, gate.to), dx);
         } else {
             self.activation.backward(inner, &mut d_middle);
-            self.up.backward(parameters, gradients, x, (&d_middle, self.up.to), dx);
+            self.up.backward(pass, gradients, x, (&d_middle, self.up.to), dx);
         }
     }
 }

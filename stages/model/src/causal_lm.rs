@@ -8,9 +8,14 @@ use crate::block::{self, Block, Context, Mlp, Positions, Wiring};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{BloomConfig, ConfigError, GptNeoxConfig, LlamaConfig, ModelConfig};
 use crate::head::{Head, Place, TokenScore};
-use crate::layers::{Activation, Embedding, Linear, Norm};
+use crate::layers::{Activation, Embedding, Linear, Norm, Pass};
+use crate::low_rank::Dropout;
 use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::positions::{Rotation, alibi_slopes};
+use crate::random::{Purpose, Random};
+
+/// The deviation of weights that have learnt nothing.
+const INITIAL_DEVIATION: f64 = 0.02;
 
 /// A model that cannot be made of a folder.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +34,9 @@ pub enum ModelError {
         /// How many there are.
         vocabulary: usize,
     },
+    /// Adapters that do not belong to it.
+    #[error("{0}")]
+    Adapter(String),
 }
 
 /// A language model of any family.
@@ -68,6 +76,7 @@ pub enum Keep {
 pub struct Forward {
     sequences: Sequences,
     places: Vec<usize>,
+    dropout: Option<Dropout>,
     /// What went into each block that is passed through backward, the lowest first.
     kept: Vec<(Vec<f32>, Option<block::Trace>)>,
     /// What went into the last norm.
@@ -95,6 +104,28 @@ impl CausalLm {
         Ok(CausalLm { config, parameters, layers })
     }
 
+    /// A model that has learnt nothing: norms that change nothing, biases of zero, and all other weights
+    /// from the normal distribution with mean 0 and deviation 0.02, as `transformers` begins. Each weight
+    /// has a stream of its own.
+    ///
+    /// # Errors
+    /// When the sizes are not those of a model.
+    pub fn new(config: ModelConfig, seed: u64) -> Result<CausalLm, ModelError> {
+        let mut stream = 0;
+        let parameters = Parameters::new(config.tensors(), |name, shape| {
+            let count = shape.iter().product();
+            match shape.len() {
+                1 if name.ends_with(".bias") => return vec![0.0; count],
+                1 => return vec![1.0; count],
+                _ => stream += 1,
+            }
+            let mut random = Random::new(seed, Purpose::Weights, stream, 0);
+            (0..count).map(|_| (INITIAL_DEVIATION * random.normal()) as f32).collect()
+        });
+        let layers = Layers::new(&config, &parameters)?;
+        Ok(CausalLm { config, parameters, layers })
+    }
+
     /// The family and the sizes.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -113,6 +144,11 @@ impl CausalLm {
     /// Tokens that it has logits for.
     pub fn vocabulary(&self) -> usize {
         self.layers.head.vocabulary
+    }
+
+    /// Its blocks.
+    pub fn blocks(&self) -> usize {
+        self.layers.blocks.len()
     }
 
     /// Numbers of a state.
@@ -134,16 +170,38 @@ impl CausalLm {
     /// # Errors
     /// At the first token that the model has no row for.
     pub fn forward(&self, sequences: Sequences, keep: Keep) -> Result<Forward, ModelError> {
+        self.pass(sequences, keep, None)
+    }
+
+    /// Computes the states after every token in training, where adapters may leave something out.
+    ///
+    /// # Errors
+    /// At the first token that the model has no row for.
+    pub fn forward_in_training(
+        &self,
+        sequences: Sequences,
+        keep: Keep,
+        dropout: Dropout,
+    ) -> Result<Forward, ModelError> {
+        self.pass(sequences, keep, Some(dropout))
+    }
+
+    fn pass(
+        &self,
+        sequences: Sequences,
+        keep: Keep,
+        dropout: Option<Dropout>,
+    ) -> Result<Forward, ModelError> {
         let vocabulary = self.layers.embedding_rows(&self.parameters);
         let unknown = |token: &&u32| **token as usize >= vocabulary;
         if let Some(&token) = sequences.tokens().iter().find(unknown) {
             return Err(ModelError::Token { token, vocabulary });
         }
         let places = sequences.positions();
-        let context = self.context(&sequences, &places);
-        let mut x = self.layers.embedding.forward(&self.parameters, sequences.tokens());
+        let context = self.context(&sequences, &places, dropout);
+        let mut x = self.layers.embedding.forward(&context.pass, sequences.tokens());
         if let Some(norm) = &self.layers.embedding_norm {
-            x = norm.forward(&self.parameters, &x);
+            x = norm.forward(&context.pass, &x);
         }
         let mut kept = Vec::new();
         for (number, block) in self.layers.blocks.iter().enumerate() {
@@ -156,9 +214,9 @@ impl CausalLm {
                 Keep::All => kept.push((x, Some(trace))),
             }
         }
-        let states = self.layers.norm.forward(&self.parameters, &x);
+        let states = self.layers.norm.forward(&context.pass, &x);
         let last = if keep == Keep::Nothing { Vec::new() } else { x };
-        Ok(Forward { sequences, places, kept, last, states })
+        Ok(Forward { sequences, places, dropout, kept, last, states })
     }
 
     /// Adds to the gradients of the parameters, given that of the states.
@@ -167,10 +225,11 @@ impl CausalLm {
     /// When the forward pass has kept nothing.
     pub fn backward(&self, forward: Forward, d_states: &[f32], gradients: &mut Gradients) {
         assert!(forward.last.len() == d_states.len(), "the forward pass kept nothing");
-        let Forward { sequences, places, mut kept, last, .. } = forward;
-        let context = self.context(&sequences, &places);
+        let Forward { sequences, places, dropout, mut kept, last, .. } = forward;
+        let context = self.context(&sequences, &places, dropout);
+        let pass = &context.pass;
         let mut d = vec![0.0; d_states.len()];
-        self.layers.norm.backward(&self.parameters, gradients, &last, d_states, &mut d);
+        self.layers.norm.backward(pass, gradients, &last, d_states, &mut d);
         drop(last);
         let blocks = &self.layers.blocks[self.first_passed()..];
         for block in blocks.iter().rev() {
@@ -183,9 +242,9 @@ impl CausalLm {
             return;
         }
         if let Some(norm) = embedding_norm {
-            let rows = embedding.forward(&self.parameters, sequences.tokens());
+            let rows = embedding.forward(pass, sequences.tokens());
             let mut d_rows = vec![0.0; d.len()];
-            norm.backward(&self.parameters, gradients, &rows, &d, &mut d_rows);
+            norm.backward(pass, gradients, &rows, &d, &mut d_rows);
             d = d_rows;
         }
         embedding.backward(gradients, sequences.tokens(), &d);
@@ -226,9 +285,20 @@ impl CausalLm {
         }
     }
 
-    fn context<'a>(&'a self, sequences: &'a Sequences, places: &'a [usize]) -> Context<'a> {
+    /// Its numbers and its linear layers, to be given adapters.
+    pub(crate) fn parts_mut(&mut self) -> (&mut Parameters, Vec<&mut Linear>) {
+        let linears = self.layers.blocks.iter_mut().flat_map(Block::linears_mut);
+        (&mut self.parameters, linears.collect())
+    }
+
+    fn context<'a>(
+        &'a self,
+        sequences: &'a Sequences,
+        places: &'a [usize],
+        dropout: Option<Dropout>,
+    ) -> Context<'a> {
         Context {
-            parameters: &self.parameters,
+            pass: Pass { parameters: &self.parameters, dropout },
             heads: self.layers.heads,
             positions: &self.layers.positions,
             sequences,
@@ -267,7 +337,7 @@ impl Names<'_> {
         let weight = self.0.id(&format!("{name}.weight"))?;
         let bias = if with_bias { Some(self.0.id(&format!("{name}.bias"))?) } else { None };
         match self.0.get(weight).shape[..] {
-            [to, from] => Ok(Linear { weight, bias, from, to }),
+            [to, from] => Ok(Linear::new(weight, bias, from, to)),
             _ => Err(CheckpointError::Unknown(name.to_owned())),
         }
     }

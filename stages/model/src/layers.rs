@@ -10,13 +10,22 @@
 use rayon::prelude::*;
 
 use crate::functions::{erf, exp, sum_of, tanh, wide};
+use crate::low_rank::{Dropout, LowRank};
 use crate::matrix::{Matrix, Target, Threads, multiply};
 use crate::parameters::{Gradients, ParameterId, Parameters};
 
 /// Rows that one task of the pool works on: enough to be worth it.
 const ROWS: usize = 32;
 
-/// A linear layer: `y = x W^T + b`.
+/// What all layers read in a pass.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    pub(crate) parameters: &'a Parameters,
+    /// Only in training.
+    pub(crate) dropout: Option<Dropout>,
+}
+
+/// A linear layer: `y = x W^T + b`, and with an adapter `+ scale dropout(x) A^T B^T`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Linear {
     /// `to` rows of `from` numbers.
@@ -25,55 +34,72 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<ParameterId>,
     pub(crate) from: usize,
     pub(crate) to: usize,
+    pub(crate) adapter: Option<LowRank>,
 }
 
 impl Linear {
+    /// One without an adapter.
+    pub(crate) fn new(
+        weight: ParameterId,
+        bias: Option<ParameterId>,
+        from: usize,
+        to: usize,
+    ) -> Linear {
+        Linear { weight, bias, from, to, adapter: None }
+    }
+
+    /// Its parameters, those of an adapter among them.
+    pub(crate) fn parameters(&self) -> Vec<ParameterId> {
+        let adapter = self.adapter.iter().flat_map(|adapter| [adapter.down, adapter.up]);
+        [self.weight].into_iter().chain(self.bias).chain(adapter).collect()
+    }
+
     fn weight<'a>(&self, parameters: &'a Parameters) -> Matrix<'a> {
         Matrix::new(parameters.values(self.weight), self.to, self.from, self.from)
     }
 
     /// A row of `to` numbers for every row of `from`.
-    pub(crate) fn forward(&self, parameters: &Parameters, x: &[f32]) -> Vec<f32> {
+    pub(crate) fn forward(&self, pass: &Pass<'_>, x: &[f32]) -> Vec<f32> {
         let mut y = vec![0.0; x.len() / self.from * self.to];
-        self.forward_to(parameters, x, &mut y, self.to);
+        self.forward_to(pass, x, &mut y, self.to);
         y
     }
 
     /// Adds to rows that are `step` numbers apart.
-    pub(crate) fn forward_to(
-        &self,
-        parameters: &Parameters,
-        x: &[f32],
-        y: &mut [f32],
-        step: usize,
-    ) {
+    pub(crate) fn forward_to(&self, pass: &Pass<'_>, x: &[f32], y: &mut [f32], step: usize) {
         if let Some(bias) = self.bias {
-            let bias = parameters.values(bias);
+            let bias = pass.parameters.values(bias);
             y.par_chunks_mut(step * ROWS).for_each(|rows| {
                 for row in rows.chunks_mut(step) {
                     row.iter_mut().zip(bias).for_each(|(number, bias)| *number += bias);
                 }
             });
         }
-        let x = Matrix::new(x, x.len() / self.from, self.from, self.from);
-        let y = Target { data: y, step, adds: true };
-        multiply(y, x, self.weight(parameters).transposed(), 1.0, Threads::All);
+        let rows = Matrix::new(x, x.len() / self.from, self.from, self.from);
+        let to = Target { data: &mut *y, step, adds: true };
+        multiply(to, rows, self.weight(pass.parameters).transposed(), 1.0, Threads::All);
+        if let Some(adapter) = &self.adapter {
+            adapter.forward_to(pass, x, y, step);
+        }
     }
 
     /// The gradients for `y = forward(x)`: `dy` is that of `y`, in rows that are `step` numbers apart; to `dx`,
     /// that of `x` is added.
     pub(crate) fn backward(
         &self,
-        parameters: &Parameters,
+        pass: &Pass<'_>,
         gradients: &mut Gradients,
         x: &[f32],
         (dy, step): (&[f32], usize),
         dx: &mut [f32],
     ) {
         self.backward_of_parameters(gradients, x, (dy, step));
+        if let Some(adapter) = &self.adapter {
+            adapter.backward(pass, gradients, x, (dy, step), dx);
+        }
         let dy = Matrix::new(dy, x.len() / self.from, self.to, step);
         let dx = Target { data: dx, step: self.from, adds: true };
-        multiply(dx, dy, self.weight(parameters), 1.0, Threads::All);
+        multiply(dx, dy, self.weight(pass.parameters), 1.0, Threads::All);
     }
 
     fn backward_of_parameters(
@@ -140,10 +166,10 @@ impl Norm {
     }
 
     /// The statistics are taken in double precision.
-    pub(crate) fn forward(&self, parameters: &Parameters, x: &[f32]) -> Vec<f32> {
+    pub(crate) fn forward(&self, pass: &Pass<'_>, x: &[f32]) -> Vec<f32> {
         let mut y = vec![0.0; x.len()];
-        let weight = parameters.values(self.weight);
-        let bias = self.bias.map(|bias| parameters.values(bias));
+        let weight = pass.parameters.values(self.weight);
+        let bias = self.bias.map(|bias| pass.parameters.values(bias));
         let chunks = y.par_chunks_mut(self.width * ROWS).zip(x.par_chunks(self.width * ROWS));
         chunks.for_each(|(y, x)| {
             wide(|| {
@@ -165,13 +191,13 @@ impl Norm {
     /// without `mean(g)`. That is added to `dx`.
     pub(crate) fn backward(
         &self,
-        parameters: &Parameters,
+        pass: &Pass<'_>,
         gradients: &mut Gradients,
         x: &[f32],
         dy: &[f32],
         dx: &mut [f32],
     ) {
-        let weight = parameters.values(self.weight);
+        let weight = pass.parameters.values(self.weight);
         let needs_weight = gradients.has(self.weight);
         let size = self.width * ROWS;
         let chunks = dx.par_chunks_mut(size).zip(x.par_chunks(size)).zip(dy.par_chunks(size));
@@ -318,8 +344,8 @@ pub(crate) struct Embedding {
 
 impl Embedding {
     /// The rows of the tokens.
-    pub(crate) fn forward(&self, parameters: &Parameters, tokens: &[u32]) -> Vec<f32> {
-        let table = parameters.values(self.table);
+    pub(crate) fn forward(&self, pass: &Pass<'_>, tokens: &[u32]) -> Vec<f32> {
+        let table = pass.parameters.values(self.table);
         let mut x = vec![0.0; tokens.len() * self.width];
         for (x, token) in x.chunks_exact_mut(self.width).zip(tokens) {
             x.copy_from_slice(&table[*token as usize * self.width..][..self.width]);
@@ -368,9 +394,10 @@ mod tests {
     fn norms_take_mean_and_size_away() {
         let mut parameters = Parameters::default();
         let layer = norm(&mut parameters, true);
-        assert_eq!(layer.forward(&parameters, &[1.0, 3.0, 1.0, 3.0]), [-1.0, 3.0, -1.0, 3.0]);
         let rms = norm(&mut parameters, false);
-        assert_eq!(rms.forward(&parameters, &[3.0, -3.0, 3.0, 3.0]), [2.0, -2.0, 2.0, 2.0]);
+        let pass = Pass { parameters: &parameters, dropout: None };
+        assert_eq!(layer.forward(&pass, &[1.0, 3.0, 1.0, 3.0]), [-1.0, 3.0, -1.0, 3.0]);
+        assert_eq!(rms.forward(&pass, &[3.0, -3.0, 3.0, 3.0]), [2.0, -2.0, 2.0, 2.0]);
     }
 
     #[test]
@@ -378,8 +405,9 @@ mod tests {
         let mut parameters = Parameters::default();
         let weight = push(&mut parameters, &[3, 2], vec![1.0, 2.0, 0.0, 1.0, 1.0, 1.0]);
         let bias = Some(push(&mut parameters, &[3], vec![0.5, 0.0, -1.0]));
-        let linear = Linear { weight, bias, from: 2, to: 3 };
-        let y = linear.forward(&parameters, &[1.0, 0.0, 3.0, 4.0]);
+        let linear = Linear::new(weight, bias, 2, 3);
+        let pass = Pass { parameters: &parameters, dropout: None };
+        let y = linear.forward(&pass, &[1.0, 0.0, 3.0, 4.0]);
         assert_eq!(y, [1.5, 0.0, 0.0, 11.5, 4.0, 6.0]);
     }
 

@@ -6,6 +6,7 @@
 //!
 //! This crate knows no stage, no engine and no network.
 
+mod adapter;
 mod attention;
 mod block;
 mod causal_lm;
@@ -14,15 +15,18 @@ pub mod config;
 mod functions;
 mod head;
 mod layers;
+mod low_rank;
 mod matrix;
 mod parameters;
 mod positions;
 pub mod random;
 pub mod tensor_file;
 
+pub use adapter::LoraOptions;
 pub use attention::Sequences;
 pub use causal_lm::{CausalLm, Forward, Keep, ModelError};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{BloomConfig, ConfigError, GptNeoxConfig, LlamaConfig, ModelConfig, RopeScaling};
 pub use head::{Place, TokenScore};
+pub use low_rank::Dropout;
 pub use parameters::{Gradients, Parameter, ParameterId, Parameters};

@@ -88,9 +88,10 @@ pub(crate) fn multiply(
     scale: f32,
     threads: Threads,
 ) {
+    let Target { data: to, step: to_step, adds } = to;
     let (rows, inner, columns) = (left.rows, left.columns, right.columns);
     assert_eq!(inner, right.rows, "the sizes do not fit each other");
-    assert!(columns <= to.step && fits(to.data.len(), rows, columns, to.step), "out of bounds");
+    assert!(columns <= to_step && fits(to.len(), rows, columns, to_step), "out of bounds");
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(0),
@@ -105,10 +106,10 @@ pub(crate) fn multiply(
             rows,
             columns,
             inner,
-            to.data.as_mut_ptr(),
+            to.as_mut_ptr(),
             1,
-            step(to.step),
-            to.adds,
+            step(to_step),
+            adds,
             left.data.as_ptr(),
             step(left.column_step),
             step(left.row_step),

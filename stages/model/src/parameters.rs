@@ -22,6 +22,13 @@ pub struct Parameter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ParameterId(usize);
 
+impl ParameterId {
+    /// Its place in the order of the parameters.
+    pub(crate) fn number(self) -> usize {
+        self.0
+    }
+}
+
 /// All parameters of a model, in the order of its layers.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Parameters(Vec<Parameter>);
@@ -77,6 +84,17 @@ impl Parameters {
     /// Its numbers.
     pub(crate) fn values(&self, id: ParameterId) -> &[f32] {
         &self.0[id.0].values
+    }
+
+    pub(crate) fn values_mut(&mut self, id: ParameterId) -> &mut [f32] {
+        &mut self.0[id.0].values
+    }
+
+    /// Takes the last ones away, as long as they are such.
+    pub(crate) fn pop_while(&mut self, is_such: impl Fn(&Parameter) -> bool) {
+        while self.0.last().is_some_and(&is_such) {
+            self.0.pop();
+        }
     }
 
     /// All of them.

@@ -102,3 +102,27 @@ fn every_tensor_of_a_folder_is_read_to_the_last_bit() {
         }
     }
 }
+
+/// A model that has learnt nothing is of its seed, and about as unsure as chance.
+#[test]
+fn a_new_model_knows_nothing() {
+    let (fixtures, expected) = fixtures();
+    for name in expected["models"].as_object().unwrap().keys() {
+        let config = ModelConfig::read(&fixtures.join(name)).unwrap();
+        let model = CausalLm::new(config.clone(), 3).unwrap();
+        assert_eq!(model.parameters(), CausalLm::new(config.clone(), 3).unwrap().parameters());
+        assert_ne!(model.parameters(), CausalLm::new(config.clone(), 4).unwrap().parameters());
+        let weights = model.parameters().iter().filter(|it| it.shape.len() == 2);
+        let values: Vec<f32> = weights.flat_map(|weight| weight.values.iter().copied()).collect();
+        let deviation =
+            (values.iter().map(|x| f64::from(x * x)).sum::<f64>() / values.len() as f64).sqrt();
+        assert!((deviation - 0.02).abs() < 5e-4, "{name}: {deviation}");
+        for parameter in model.parameters().iter().filter(|it| it.shape.len() == 1) {
+            let expected = if parameter.name.ends_with(".bias") { 0.0 } else { 1.0 };
+            assert!(parameter.values.iter().all(|value| *value == expected), "{}", parameter.name);
+        }
+        let tokens: [u32; 6] = [1, 2, 3, 4, 5, 6];
+        let logits = model.logits(&Sequences::new(&[tokens])).unwrap();
+        assert!(logits.iter().all(|logit| logit.abs() < 1.0), "{name}");
+    }
+}

@@ -1,0 +1,134 @@
+//! Low-rank adapters (LoRA; Hu et al., 2022): a product of two narrow matrices beside a frozen weight.
+
+use rayon::prelude::*;
+
+use crate::layers::{Pass, add};
+use crate::matrix::{Matrix, Target, Threads, multiply};
+use crate::parameters::{Gradients, ParameterId, Parameters};
+use crate::random::{Purpose, Random};
+
+/// An adapter of a linear layer: `y += scale * dropout(x) A^T B^T`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LowRank {
+    /// `A`: `rank` rows of `from` numbers.
+    pub(crate) down: ParameterId,
+    /// `B`: `to` rows of `rank` numbers.
+    pub(crate) up: ParameterId,
+    pub(crate) rank: usize,
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    /// `alpha / rank`.
+    pub(crate) scale: f32,
+    /// The share of numbers that is left out in training.
+    pub(crate) dropout: f64,
+}
+
+/// What is left out in one pass: the same for the same seed and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dropout {
+    /// The training's.
+    pub seed: u64,
+    /// Its step.
+    pub step: u32,
+    /// Which part of the step's batch.
+    pub part: u16,
+}
+
+/// Rows that one task of the pool works on.
+const ROWS: usize = 32;
+
+impl LowRank {
+    fn down<'a>(&self, parameters: &'a Parameters) -> Matrix<'a> {
+        Matrix::new(parameters.values(self.down), self.rank, self.from, self.from)
+    }
+
+    fn up<'a>(&self, parameters: &'a Parameters) -> Matrix<'a> {
+        Matrix::new(parameters.values(self.up), self.to, self.rank, self.rank)
+    }
+
+    /// Leaves numbers out, and makes the others larger so that the mean stays.
+    fn drop_out(&self, pass: &Pass<'_>, x: &mut [f32]) {
+        let Some(dropout) = pass.dropout.filter(|_| self.dropout > 0.0) else { return };
+        let scale = (1.0 / (1.0 - self.dropout)) as f32;
+        let threshold = (self.dropout * f64::from(u32::MAX)) as u32;
+        x.par_chunks_mut(self.from * ROWS).enumerate().for_each(|(chunk, rows)| {
+            for (row, x) in rows.chunks_mut(self.from).enumerate() {
+                let row = (chunk * ROWS + row) as u32;
+                let layer = (self.down.number() as u64) << 32;
+                let seed = dropout.seed ^ layer ^ (u64::from(dropout.part) << 48);
+                let mut random = Random::new(seed, Purpose::Dropout, dropout.step, row);
+                for x in x {
+                    *x = if random.bits() < threshold { 0.0 } else { *x * scale };
+                }
+            }
+        });
+    }
+
+    /// What goes into `A`.
+    fn input(&self, pass: &Pass<'_>, x: &[f32]) -> Vec<f32> {
+        let mut x = x.to_vec();
+        self.drop_out(pass, &mut x);
+        x
+    }
+
+    /// `x A^T`.
+    fn narrow(&self, parameters: &Parameters, x: &[f32]) -> Vec<f32> {
+        let rows = x.len() / self.from;
+        let mut narrow = vec![0.0; rows * self.rank];
+        let x = Matrix::new(x, rows, self.from, self.from);
+        let to = Target { data: &mut narrow, step: self.rank, adds: false };
+        multiply(to, x, self.down(parameters).transposed(), 1.0, Threads::All);
+        narrow
+    }
+
+    /// Adds to rows that are `step` numbers apart.
+    pub(crate) fn forward_to(&self, pass: &Pass<'_>, x: &[f32], y: &mut [f32], step: usize) {
+        let narrow = self.narrow(pass.parameters, &self.input(pass, x));
+        let rows = Matrix::new(&narrow, narrow.len() / self.rank, self.rank, self.rank);
+        let to = Target { data: y, step, adds: true };
+        multiply(to, rows, self.up(pass.parameters).transposed(), self.scale, Threads::All);
+    }
+
+    /// Adds to the gradients of `A`, of `B` and of what went in, given that of what came out.
+    pub(crate) fn backward(
+        &self,
+        pass: &Pass<'_>,
+        gradients: &mut Gradients,
+        x: &[f32],
+        (dy, step): (&[f32], usize),
+        dx: &mut [f32],
+    ) {
+        let x = self.input(pass, x);
+        let rows = x.len() / self.from;
+        let dy = Matrix::new(dy, rows, self.to, step);
+        if let Some(gradient) = gradients.get_mut(self.up) {
+            let narrow = self.narrow(pass.parameters, &x);
+            let narrow = Matrix::new(&narrow, rows, self.rank, self.rank);
+            let to = Target { data: gradient, step: self.rank, adds: true };
+            multiply(to, dy.transposed(), narrow, self.scale, Threads::All);
+        }
+        let mut d_narrow = vec![0.0; rows * self.rank];
+        let to = Target { data: &mut d_narrow, step: self.rank, adds: false };
+        multiply(to, dy, self.up(pass.parameters), self.scale, Threads::All);
+        let d_narrow = Matrix::new(&d_narrow, rows, self.rank, self.rank);
+        if let Some(gradient) = gradients.get_mut(self.down) {
+            let x = Matrix::new(&x, rows, self.from, self.from);
+            let to = Target { data: gradient, step: self.from, adds: true };
+            multiply(to, d_narrow.transposed(), x, 1.0, Threads::All);
+        }
+        let mut d_input = x;
+        let to = Target { data: &mut d_input, step: self.from, adds: false };
+        multiply(to, d_narrow, self.down(pass.parameters), 1.0, Threads::All);
+        self.drop_out(pass, &mut d_input);
+        add(dx, &d_input);
+    }
+
+    /// `scale * B A`: what the adapter adds to the weight.
+    pub(crate) fn product(&self, parameters: &Parameters) -> Vec<f32> {
+        let mut product = vec![0.0; self.to * self.from];
+        let to = Target { data: &mut product, step: self.from, adds: false };
+        let (up, down) = (self.up(parameters), self.down(parameters));
+        multiply(to, up, down, self.scale, Threads::All);
+        product
+    }
+}

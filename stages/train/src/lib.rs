@@ -1,0 +1,26 @@
+//! Training of language models: what is learnt from (examples, in batches, with a loss), how weights move
+//! (optimiser, schedule), and the loop around both, which can be killed at any step and goes on as if it had
+//! not been.
+//!
+//! Everything is a function of its inputs and a seed: the same training gives the same bytes whatever
+//! the number of threads, and however often it was interrupted.
+//!
+//! This crate knows no stage, no engine and no network.
+
+mod adamw;
+mod batches;
+mod learning_rate;
+mod sft;
+pub mod tensorboard;
+mod train_state;
+mod trainer;
+
+pub use adamw::{AdamW, AdamWOptions};
+pub use batches::Batches;
+pub use learning_rate::{LearningRate, Schedule};
+pub use sft::{Average, Example, Sft};
+pub use train_state::CheckpointEvery;
+pub use trainer::{
+    CurveRow, Measures, Objective, Outcome, Progress, Select, TrainError, TrainOptions, Watch,
+    train,
+};
