@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::attention::{Heads, Sequences};
 use crate::block::{self, Block, Context, Mlp, Positions, Wiring};
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -13,6 +15,7 @@ use crate::low_rank::Dropout;
 use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::positions::{Rotation, alibi_slopes};
 use crate::random::{Purpose, Random};
+use crate::tensor_file::NumberKind;
 
 /// The deviation of weights that have learnt nothing.
 const INITIAL_DEVIATION: f64 = 0.02;
@@ -43,6 +46,8 @@ pub enum ModelError {
 #[derive(Debug, Clone)]
 pub struct CausalLm {
     config: ModelConfig,
+    json: Value,
+    kind: NumberKind,
     parameters: Parameters,
     layers: Layers,
 }
@@ -97,20 +102,24 @@ impl CausalLm {
     /// # Errors
     /// When its sizes or its weights are not those of a model.
     pub fn open(folder: &Path) -> Result<CausalLm, ModelError> {
-        let config = ModelConfig::read(folder)?;
+        let (config, json) = ModelConfig::read_with_json(folder)?;
         let checkpoint = Checkpoint::open(folder, &config)?;
-        let parameters = Parameters::read(&checkpoint, config.tensors())?;
+        let tensors = config.tensors();
+        let first = tensors.first().map(|(name, _)| checkpoint.kind(name)).transpose()?;
+        let kind = first.unwrap_or(NumberKind::F32);
+        let parameters = Parameters::read(&checkpoint, tensors)?;
         let layers = Layers::new(&config, &parameters)?;
-        Ok(CausalLm { config, parameters, layers })
+        Ok(CausalLm { config, json, kind, parameters, layers })
     }
 
-    /// A model that has learnt nothing: norms that change nothing, biases of zero, and all other weights
+    /// A model of this `config.json` that has learnt nothing: norms that change nothing, biases of zero, and all other weights
     /// from the normal distribution with mean 0 and deviation 0.02, as `transformers` begins. Each weight
     /// has a stream of its own.
     ///
     /// # Errors
     /// When the sizes are not those of a model.
-    pub fn new(config: ModelConfig, seed: u64) -> Result<CausalLm, ModelError> {
+    pub fn new(json: Value, seed: u64) -> Result<CausalLm, ModelError> {
+        let config = ModelConfig::parse(&json)?;
         let mut stream = 0;
         let parameters = Parameters::new(config.tensors(), |name, shape| {
             let count = shape.iter().product();
@@ -123,12 +132,22 @@ impl CausalLm {
             (0..count).map(|_| (INITIAL_DEVIATION * random.normal()) as f32).collect()
         });
         let layers = Layers::new(&config, &parameters)?;
-        Ok(CausalLm { config, parameters, layers })
+        Ok(CausalLm { config, json, kind: NumberKind::F32, parameters, layers })
     }
 
     /// The family and the sizes.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// `config.json` as it came.
+    pub fn config_json(&self) -> &Value {
+        &self.json
+    }
+
+    /// How its numbers were stored.
+    pub fn number_kind(&self) -> NumberKind {
+        self.kind
     }
 
     /// Its numbers.

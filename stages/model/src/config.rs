@@ -121,6 +121,12 @@ pub enum RopeScaling {
 #[error("{0}")]
 pub struct ConfigError(String);
 
+impl ConfigError {
+    pub(crate) fn new(message: String) -> ConfigError {
+        ConfigError(message)
+    }
+}
+
 /// The fields of a `config.json`, by any of their names.
 struct Fields<'a>(&'a Value);
 
@@ -183,12 +189,18 @@ impl ModelConfig {
     /// # Errors
     /// When there is none, or it is of no family that is known, or says what cannot be.
     pub fn read(folder: &Path) -> Result<ModelConfig, ConfigError> {
+        ModelConfig::read_with_json(folder).map(|(config, _)| config)
+    }
+
+    /// The same, and the whole file.
+    pub(crate) fn read_with_json(folder: &Path) -> Result<(ModelConfig, Value), ConfigError> {
         let path = folder.join("config.json");
         let said =
             |error: &dyn std::fmt::Display| ConfigError(format!("{}: {error}", path.display()));
         let text = std::fs::read(&path).map_err(|error| said(&error))?;
         let json = serde_json::from_slice(&text).map_err(|error| said(&error))?;
-        ModelConfig::parse(&json).map_err(|error| said(&error))
+        let config = ModelConfig::parse(&json).map_err(|error| said(&error))?;
+        Ok((config, json))
     }
 
     /// Reads a parsed `config.json`.
@@ -215,6 +227,15 @@ impl ModelConfig {
             ModelConfig::Bloom(config) => config.tensors(),
             ModelConfig::Llama(config) => config.tensors(),
             ModelConfig::GptNeox(config) => config.tensors(),
+        }
+    }
+
+    /// Positions that it was made for; none for BLOOM, whose positions have no end.
+    pub fn positions(&self) -> Option<usize> {
+        match self {
+            ModelConfig::Bloom(_) => None,
+            ModelConfig::Llama(config) => Some(config.positions),
+            ModelConfig::GptNeox(config) => Some(config.positions),
         }
     }
 

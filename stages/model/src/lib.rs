@@ -12,6 +12,7 @@ mod block;
 mod causal_lm;
 pub mod checkpoint;
 pub mod config;
+mod folder;
 mod functions;
 mod head;
 mod layers;
@@ -20,6 +21,7 @@ mod matrix;
 mod parameters;
 mod positions;
 pub mod random;
+pub mod sizes;
 pub mod tensor_file;
 
 pub use adapter::LoraOptions;

@@ -37,6 +37,15 @@ impl NumberKind {
         }
     }
 
+    /// Its name in `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            NumberKind::F32 => "float32",
+            NumberKind::F16 => "float16",
+            NumberKind::Bf16 => "bfloat16",
+        }
+    }
+
     fn of(kind: Dtype) -> Option<NumberKind> {
         match kind {
             Dtype::F32 => Some(NumberKind::F32),

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use okapi_model::{CausalLm, Gradients, Keep, LoraOptions};
-use okapi_train::{AdamW, AdamWOptions, Average, Example, Objective, Sft};
+use okapi_train::{AdamW, AdamWOptions, Average, Batch, Example, Objective, Sft};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -49,11 +49,12 @@ fn main() {
         tokens_at_once: 2048,
         keep: Keep::All,
     };
-    let batch: Vec<u32> = (0..8).collect();
+    let all: Vec<u32> = (0..8).collect();
     let mut optimiser = AdamW::new(AdamWOptions::default(), model.parameters());
     let mut gradients = Gradients::zeros(model.parameters());
     let forward = Sft { validation: sft.examples.clone(), ..sft.clone() };
-    for _ in 0..number(steps) {
+    for step in 0..number(steps) as u64 {
+        let batch = Batch { examples: &all, step, seed: 0 };
         let began = Instant::now();
         let loss = if mode == "forward" {
             forward.validate(&model).expect("known tokens").expect("examples").loss

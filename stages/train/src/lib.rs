@@ -21,6 +21,6 @@ pub use learning_rate::{LearningRate, Schedule};
 pub use sft::{Average, Example, Sft};
 pub use train_state::CheckpointEvery;
 pub use trainer::{
-    CurveRow, Measures, Objective, Outcome, Progress, Select, TrainError, TrainOptions, Watch,
-    train,
+    Batch, CurveRow, Measures, Objective, Outcome, Progress, Select, TrainError, TrainOptions,
+    Watch, train,
 };

@@ -2,7 +2,7 @@
 
 use okapi_model::{CausalLm, Gradients, Keep, Place, Sequences};
 
-use crate::trainer::{Measures, Objective, TrainError};
+use crate::trainer::{Batch, Measures, Objective, TrainError};
 
 /// A text to learn.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,14 +100,16 @@ impl Objective for Sft {
     fn learn(
         &self,
         model: &CausalLm,
-        batch: &[u32],
+        batch: &Batch<'_>,
         gradients: &mut Gradients,
     ) -> Result<Measures, TrainError> {
+        let dropout = |part| batch.dropout(part);
         let batch: Vec<&Example> =
-            batch.iter().map(|&number| &self.examples[number as usize]).collect();
+            batch.examples.iter().map(|&number| &self.examples[number as usize]).collect();
         let mut loss = 0.0;
-        for part in self.parts(batch.iter().copied()) {
-            let forward = model.forward(sequences(&part), self.keep)?;
+        for (number, part) in self.parts(batch.iter().copied()).into_iter().enumerate() {
+            let dropout = dropout(number);
+            let forward = model.forward_in_training(sequences(&part), self.keep, dropout)?;
             let (places, weights) = self.weights(&part, &batch);
             let mut d_states = vec![0.0; forward.states().len()];
             let of = (forward.states(), &mut d_states[..]);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use okapi_model::{CausalLm, CheckpointError, Gradients, ModelError};
+use okapi_model::{CausalLm, CheckpointError, Dropout, Gradients, ModelError};
 use serde::{Deserialize, Serialize};
 
 use crate::adamw::{AdamW, AdamWOptions};
@@ -23,7 +23,7 @@ pub trait Objective {
     fn learn(
         &self,
         model: &CausalLm,
-        batch: &[u32],
+        batch: &Batch<'_>,
         gradients: &mut Gradients,
     ) -> Result<Measures, TrainError>;
 
@@ -32,6 +32,24 @@ pub trait Objective {
     /// # Errors
     /// When the model cannot read an example.
     fn validate(&self, model: &CausalLm) -> Result<Option<Measures>, TrainError>;
+}
+
+/// What one step learns from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch<'a> {
+    /// Numbers of examples.
+    pub examples: &'a [u32],
+    /// The step, from 0.
+    pub step: u64,
+    /// Where all chance comes from.
+    pub seed: u64,
+}
+
+impl Batch<'_> {
+    /// What is left out while a part of the batch is computed.
+    pub fn dropout(&self, part: usize) -> Dropout {
+        Dropout { seed: self.seed, step: self.step as u32, part: part as u16 }
+    }
 }
 
 /// What a batch gave.
@@ -184,7 +202,8 @@ pub fn train(
         let began = Instant::now();
         let step = state.step();
         gradients.clear();
-        let measures = objective.learn(model, &batches.at(step), &mut gradients)?;
+        let batch = Batch { examples: &batches.at(step), step, seed: options.seed };
+        let measures = objective.learn(model, &batch, &mut gradients)?;
         let finite = |what, value: f64| match value.is_finite() {
             true => Ok(()),
             false => Err(TrainError::Diverged { step: step + 1, what, value }),

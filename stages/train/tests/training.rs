@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use okapi_model::tensor_file::TensorFile;
-use okapi_model::{CausalLm, Gradients, Keep};
+use okapi_model::{CausalLm, Gradients, Keep, LoraOptions};
 use okapi_train::{
-    AdamW, AdamWOptions, Average, CheckpointEvery, CurveRow, Example, LearningRate, Objective,
-    Outcome, Progress, Schedule, Select, Sft, TrainError, TrainOptions, Watch, train,
+    AdamW, AdamWOptions, Average, Batch, CheckpointEvery, CurveRow, Example, LearningRate,
+    Objective, Outcome, Progress, Schedule, Select, Sft, TrainError, TrainOptions, Watch, train,
 };
 use serde_json::Value;
 
@@ -68,7 +68,8 @@ fn ten_steps_are_those_of_pytorch() {
                     examples(&expected["micro_batches"][part.as_u64().unwrap() as usize])
                 })
                 .collect();
-            let batch: Vec<u32> = (0..examples.len() as u32).collect();
+            let all: Vec<u32> = (0..examples.len() as u32).collect();
+            let batch = Batch { examples: &all, step: step as u64, seed: 0 };
             let mut gradients = Gradients::zeros(model.parameters());
             // Few tokens at once: the batch is computed in parts.
             let measures = sft(examples, 12).learn(&model, &batch, &mut gradients).unwrap();
@@ -172,14 +173,21 @@ fn run(
     folder: &Path,
     looker: &mut Looker,
 ) -> (CausalLm, Result<Outcome, TrainError>) {
-    let mut model = model(name);
-    let outcome = train(&mut model, &counting_sft(), options, folder, looker);
-    (model, outcome)
+    let mut trained = model(name.trim_end_matches(" with adapters"));
+    if name.ends_with("with adapters") {
+        let targets = vec!["q_proj".to_owned(), "v_proj".to_owned()];
+        let lora = LoraOptions { rank: 4, alpha: 8.0, dropout: 0.2, targets };
+        trained.add_adapters(&lora, 5).unwrap();
+    }
+    let outcome = train(&mut trained, &counting_sft(), options, folder, looker);
+    (trained, outcome)
 }
 
 #[test]
 fn a_training_that_is_interrupted_ends_as_one_that_is_not() {
-    for (name, select) in [("bloom", Select::Last), ("llama", Select::Best)] {
+    for (name, select) in
+        [("bloom", Select::Last), ("llama", Select::Best), ("llama with adapters", Select::Last)]
+    {
         let options = TrainOptions { select, ..options() };
         let whole = tempfile::tempdir().unwrap();
         let (model, outcome) = run(name, &options, whole.path(), &mut Looker::default());
@@ -214,6 +222,25 @@ fn a_training_that_is_interrupted_ends_as_one_that_is_not() {
         assert_eq!((end.unwrap(), looker.steps), (outcome, 7));
         assert!(again.parameters() == model.parameters());
     }
+}
+
+#[test]
+fn steps_leave_out_what_is_theirs() {
+    let mut model = model("llama");
+    let lora =
+        LoraOptions { rank: 4, alpha: 8.0, dropout: 0.5, targets: vec!["v_proj".to_owned()] };
+    model.add_adapters(&lora, 5).unwrap();
+    for parameter in model.parameters_mut().iter_mut().filter(|it| it.is_trained) {
+        parameter.values.fill(0.3);
+    }
+    let objective = counting_sft();
+    let loss = |step, seed| {
+        let batch = Batch { examples: &[0, 1, 2], step, seed };
+        let mut gradients = Gradients::zeros(model.parameters());
+        objective.learn(&model, &batch, &mut gradients).unwrap().loss
+    };
+    assert_eq!(loss(1, 2), loss(1, 2));
+    assert!(loss(1, 2) != loss(2, 2) && loss(1, 2) != loss(1, 3));
 }
 
 #[test]
@@ -271,7 +298,8 @@ fn what_cannot_be_trained_is_said() {
 #[test]
 fn a_batch_in_parts_is_the_same_batch() {
     let model = model("llama");
-    let batch: Vec<u32> = (0..18).collect();
+    let all: Vec<u32> = (0..18).collect();
+    let batch = Batch { examples: &all, step: 0, seed: 0 };
     let learn = |tokens_at_once: usize, average: Average| {
         let mut gradients = Gradients::zeros(model.parameters());
         let objective = Sft { average, ..sft(counting(18), tokens_at_once) };
