@@ -506,6 +506,11 @@ impl Store {
         self.root.join("scratch")
     }
 
+    /// The folder of live curves: what is in it is for the eye, and may be deleted at any time.
+    pub fn tensorboard_folder(&self) -> PathBuf {
+        self.root.join("tensorboard")
+    }
+
     /// The folder of run records.
     pub fn runs_folder(&self) -> PathBuf {
         self.root.join("runs")

@@ -74,6 +74,15 @@ pub enum Event {
         /// What is counted.
         unit: String,
     },
+    /// An instance says what it measured.
+    NodeMeasures {
+        /// The instance.
+        node: String,
+        /// The step of its work, from 1.
+        step: u64,
+        /// By name: `loss`, `reward`.
+        values: BTreeMap<String, f64>,
+    },
     /// An instance has asked a service outside.
     NodeSpend {
         /// The instance.

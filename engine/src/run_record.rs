@@ -190,7 +190,9 @@ impl RunRecord {
     /// # Errors
     /// When the store cannot be written.
     pub fn keep(&mut self, event: &Event) -> Result<(), StoreError> {
-        if matches!(event, Event::NodeProgress { .. } | Event::NodeSpend { .. }) {
+        if let Event::NodeProgress { .. } | Event::NodeMeasures { .. } | Event::NodeSpend { .. } =
+            event
+        {
             return Ok(());
         }
         let path = self.folder.join("events.jsonl");

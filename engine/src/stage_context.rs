@@ -34,6 +34,9 @@ pub struct StageContext<'a> {
     pub work: &'a WorkFolder,
     /// A folder kept between tries of the same action, for checkpoints. Made when asked for.
     pub scratch: &'a Path,
+    /// A folder for curves that somebody watches while they grow: of this instance and this action,
+    /// and kept. Made when asked for.
+    pub tensorboard: &'a Path,
     /// GPU ids handed to this instance, as `CUDA_VISIBLE_DEVICES` spells them.
     pub gpus: &'a [String],
     /// The most threads the work should keep busy.
@@ -243,6 +246,13 @@ pub enum Report {
         /// What is counted: `rows`, `bytes`, `steps`.
         unit: &'static str,
     },
+    /// What was measured at a step of the work, by name: `loss`, `reward`.
+    Measures {
+        /// From 1.
+        step: u64,
+        /// The measures.
+        values: BTreeMap<String, f64>,
+    },
     /// So much was asked of services outside since the last such report.
     Spend(Spend),
     /// A line for the node's log.
@@ -265,6 +275,11 @@ impl Reporter {
     /// Says how far the work is.
     pub fn progress(&self, done: u64, total: Option<u64>, unit: &'static str) {
         (self.send)(Report::Progress { done, total, unit });
+    }
+
+    /// Says what was measured at a step of the work.
+    pub fn measures(&self, step: u64, values: BTreeMap<String, f64>) {
+        (self.send)(Report::Measures { step, values });
     }
 
     /// Says what was asked of services outside since it was said last. All of it has to be said,

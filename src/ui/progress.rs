@@ -181,6 +181,7 @@ pub(super) fn describe(event: &Event, tally: Tally) -> Option<String> {
         Event::RunStarted { .. }
         | Event::Cached { .. }
         | Event::NodeProgress { .. }
+        | Event::NodeMeasures { .. }
         | Event::NodeSpend { .. } => return None,
     })
 }
@@ -197,6 +198,12 @@ fn reported(metrics: &BTreeMap<String, f64>) -> String {
         true => String::new(),
         false => format!("; {}", numbers.join(", ")),
     }
+}
+
+/// What a node measured last, as it is added to its line; details are left out.
+pub(super) fn measured(values: &BTreeMap<String, f64>) -> String {
+    let numbers = values.iter().filter(|(name, _)| !name.contains('.'));
+    numbers.map(|(name, value)| format!("; {name} {}", format::number(*value))).collect()
 }
 
 /// What was asked of teachers, as it is added to a line; empty if nothing was.

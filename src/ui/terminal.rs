@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 use okapi_engine::event::Event;
 
 use crate::ui::format;
-use crate::ui::progress::{Display, Tally, describe, is_trouble, spent};
+use crate::ui::progress::{Display, Tally, describe, is_trouble, measured, spent};
 
 /// More live lines than these would push each other off the screen.
 const MOST_LINES: usize = 12;
@@ -37,6 +37,8 @@ pub(crate) struct Terminal {
     saved_ms: u64,
     /// What each running node has asked of teachers, as it is shown.
     spends: BTreeMap<String, String>,
+    /// What each running node has measured last, as it is shown.
+    measures: BTreeMap<String, String>,
 }
 
 impl Terminal {
@@ -74,6 +76,7 @@ impl Terminal {
             total: 0,
             saved_ms: 0,
             spends: BTreeMap::new(),
+            measures: BTreeMap::new(),
         }
     }
 
@@ -88,6 +91,7 @@ impl Terminal {
 
     fn end(&mut self, node: &str) {
         self.spends.remove(node);
+        self.measures.remove(node);
         self.hidden.retain(|(hidden, _)| hidden != node);
         if let Some(bar) = self.shown.remove(node) {
             bar.finish_and_clear();
@@ -182,8 +186,12 @@ impl Display for Terminal {
                     let rate = *done as f64 / bar.elapsed().as_secs_f64().max(0.001);
                     let of = total.map_or(String::new(), |total| format!("/{total}"));
                     let spend = self.spends.get(node).map(String::as_str).unwrap_or_default();
-                    bar.set_message(format!("{done}{of} {unit}, {rate:.1}/s{spend}"));
+                    let measures = self.measures.get(node).map(String::as_str).unwrap_or_default();
+                    bar.set_message(format!("{done}{of} {unit}, {rate:.1}/s{measures}{spend}"));
                 }
+            }
+            Event::NodeMeasures { node, values, .. } => {
+                self.measures.insert(node.clone(), measured(values));
             }
             Event::NodeSpend { node, spend } => {
                 self.spends.insert(node.clone(), spent(spend));
@@ -362,6 +370,28 @@ mod tests {
         terminal.show(&node_finished(0));
         let drawn = last(&receiver);
         assert!(drawn.contains("n13") && !drawn.contains("more"), "{drawn}");
+    }
+
+    #[test]
+    fn what_a_node_measures_stands_in_its_line() {
+        let (mut terminal, receiver) = terminal();
+        terminal.show(&started(1));
+        terminal.show(&node_started(1));
+        let values = BTreeMap::from([
+            ("learning_rate".to_owned(), 2e-5),
+            ("loss".to_owned(), 2.5),
+            ("loss.detail".to_owned(), 1.0),
+        ]);
+        terminal.show(&Event::NodeMeasures { node: "n01".into(), step: 3, values });
+        terminal.show(&Event::NodeProgress {
+            node: "n01".into(),
+            done: 3,
+            total: Some(10),
+            unit: "steps".into(),
+        });
+        let drawn = last(&receiver);
+        assert!(drawn.contains("3/10 steps") && drawn.contains("learning_rate 2.00e-5; loss 2.5"));
+        assert!(!drawn.contains("detail"), "{drawn}");
     }
 
     #[test]

@@ -218,6 +218,8 @@ impl Executor {
             root: prepared.root.clone(),
         };
         let scratch = self.store.scratch_folder(&job.action.digest);
+        let tensorboard = self.store.tensorboard_folder().join(&job.instance);
+        let tensorboard = tensorboard.join(&job.action.digest.to_string()[..8]);
         let mut context = StageContext {
             instance: &job.instance,
             declared: &job.declared,
@@ -229,6 +231,7 @@ impl Executor {
             outputs: &prepared.outputs,
             work: &work,
             scratch: &scratch,
+            tensorboard: &tensorboard,
             gpus: &job.gpus,
             threads: job.threads,
             reporter,

@@ -359,6 +359,9 @@ impl<'a> Runner<'a> {
             Message::Report(id, Report::Progress { done, total, unit }) => {
                 emit(Event::NodeProgress { node: self.name(id), done, total, unit: unit.into() });
             }
+            Message::Report(id, Report::Measures { step, values }) => {
+                emit(Event::NodeMeasures { node: self.name(id), step, values });
+            }
             Message::Report(id, Report::Spend(more)) => {
                 let spend = self.spends.entry(id).or_default();
                 spend.add(&more);
