@@ -1,9 +1,11 @@
 //! The weights of a model's folder: every tensor by name, shape and type, looked at before use.
 //!
 //! A folder holds `model.safetensors`, or several such files and `model.safetensors.index.json` that says
-//! which tensor is in which. Opening one reads only the files' headers; tensors are read when they are
-//! asked for. The names are those of `transformers`; where a base model was saved without its prefix,
-//! or old files carry buffers that nothing is computed with, that is understood.
+//! which tensor is in which; where there is neither, `pytorch_model.bin` or several of them likewise. Opening
+//! one reads only the files' headers; tensors are read when they are asked for. The names are those of
+//! `transformers`; where a base model was saved without its prefix, old files carry buffers that nothing is
+//! computed with, or a tied head is there beside the embedding, that is understood. Such a head is compared
+//! with the embedding, where they are not one storage: if they differ, there is no telling which is meant.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::config::ModelConfig;
+use crate::pickle_file;
 use crate::tensor_file::{NumberKind, TensorFile};
 
 /// So many names are listed when several are missing or too many.
@@ -22,6 +25,31 @@ pub struct Checkpoint {
     files: Vec<TensorFile>,
     /// Which file a tensor is in, and its name there.
     tensors: BTreeMap<String, (usize, String)>,
+}
+
+/// What kind of files a folder's weights are in.
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Safetensors,
+    /// PyTorch's own.
+    Pickle,
+}
+
+impl Format {
+    /// The name of the file where there is only one.
+    fn name(self) -> &'static str {
+        match self {
+            Format::Safetensors => "model.safetensors",
+            Format::Pickle => "pytorch_model.bin",
+        }
+    }
+
+    fn open(self, path: &Path) -> Result<TensorFile, CheckpointError> {
+        match self {
+            Format::Safetensors => TensorFile::open(path),
+            Format::Pickle => pickle_file::open(path),
+        }
+    }
 }
 
 /// Weights that cannot be used.
@@ -50,6 +78,17 @@ pub enum CheckpointError {
         found: Vec<usize>,
         /// The shape that the sizes of the model give.
         expected: Vec<usize>,
+    },
+    /// A tied head that is not the embedding.
+    #[error(
+        "the tensors `{embedding}` and `{head}` differ, though by config.json they are one: leave one out, \
+         or set `tie_word_embeddings` to false"
+    )]
+    Untied {
+        /// The embedding.
+        embedding: &'static str,
+        /// The head.
+        head: &'static str,
     },
     /// A tensor of numbers that are not read.
     #[error("the tensor `{name}` is of the type {kind}; F32, F16 and BF16 are read")]
@@ -87,12 +126,14 @@ impl Checkpoint {
     ///
     /// # Errors
     /// When a file is missing, cut or none of its kind, or a tensor is missing, too many, of another
-    /// shape or of a type that is not read.
+    /// shape or of a type that is not read, or a tied head is not the embedding.
     pub fn open(folder: &Path, config: &ModelConfig) -> Result<Checkpoint, CheckpointError> {
         let mut checkpoint = Checkpoint { files: Vec::new(), tensors: BTreeMap::new() };
-        for path in shards(folder)? {
-            checkpoint.add_file(&path, config)?;
+        let (format, paths) = shards(folder)?;
+        for path in paths {
+            checkpoint.add_file(format.open(&path)?, config)?;
         }
+        let head = config.tied().and_then(|(_, head)| checkpoint.tensors.remove(head));
         let expected = config.tensors();
         let missing: Vec<String> = expected
             .iter()
@@ -115,11 +156,16 @@ impl Checkpoint {
                 return Err(CheckpointError::Shape { name, found, expected });
             }
         }
+        if let (Some((embedding, name)), Some((file, there))) = (config.tied(), head) {
+            let copy = (&checkpoint.files[file], &there[..]);
+            if !TensorFile::are_equal(checkpoint.place(embedding)?, copy)? {
+                return Err(CheckpointError::Untied { embedding, head: name });
+            }
+        }
         Ok(checkpoint)
     }
 
-    fn add_file(&mut self, path: &Path, config: &ModelConfig) -> Result<(), CheckpointError> {
-        let file = TensorFile::open(path)?;
+    fn add_file(&mut self, file: TensorFile, config: &ModelConfig) -> Result<(), CheckpointError> {
         for there in file.names() {
             let name = whole_name(there, config);
             if config.ignores(&name) {
@@ -128,7 +174,7 @@ impl Checkpoint {
             let place = (self.files.len(), there.to_owned());
             if self.tensors.insert(name.clone(), place).is_some() {
                 let message = format!("the tensor `{name}` is in two files, or twice in one");
-                return Err(CheckpointError::File { path: path.to_owned(), message });
+                return Err(CheckpointError::File { path: file.path().to_owned(), message });
             }
         }
         self.files.push(file);
@@ -180,23 +226,29 @@ fn whole_name(name: &str, config: &ModelConfig) -> String {
 }
 
 /// The files that hold a folder's weights.
-fn shards(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let wrong =
-        |path: &Path, message: String| CheckpointError::File { path: path.to_owned(), message };
-    let index = folder.join("model.safetensors.index.json");
-    if !index.exists() {
-        let single = folder.join("model.safetensors");
-        if single.exists() {
-            return Ok(vec![single]);
+fn shards(folder: &Path) -> Result<(Format, Vec<PathBuf>), CheckpointError> {
+    for format in [Format::Safetensors, Format::Pickle] {
+        let index = folder.join(format!("{}.index.json", format.name()));
+        if index.exists() {
+            return Ok((format, listed_files(folder, &index)?));
         }
-        let message = "there is neither model.safetensors nor model.safetensors.index.json";
-        return Err(wrong(folder, message.to_owned()));
+        let single = folder.join(format.name());
+        if single.exists() {
+            return Ok((format, vec![single]));
+        }
     }
-    let text = std::fs::read(&index).map_err(|error| wrong(&index, error.to_string()))?;
-    let json: Value =
-        serde_json::from_slice(&text).map_err(|error| wrong(&index, error.to_string()))?;
+    let message =
+        "there is neither model.safetensors nor pytorch_model.bin, nor the index of several";
+    Err(CheckpointError::File { path: folder.to_owned(), message: message.to_owned() })
+}
+
+/// The files that an index names.
+fn listed_files(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let wrong = |message: String| CheckpointError::File { path: index.to_owned(), message };
+    let text = std::fs::read(index).map_err(|error| wrong(error.to_string()))?;
+    let json: Value = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
     let map = json["weight_map"].as_object();
-    let map = map.ok_or_else(|| wrong(&index, "it has no `weight_map`".to_owned()))?;
+    let map = map.ok_or_else(|| wrong("it has no `weight_map`".to_owned()))?;
     let mut names = BTreeSet::new();
     for (tensor, name) in map {
         // A name from a file never leads out of the folder.
@@ -205,7 +257,7 @@ fn shards(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
         });
         let message =
             || format!("the file of `{tensor}` is {name}, which is no name of a file here");
-        names.insert(plain.ok_or_else(|| wrong(&index, message()))?);
+        names.insert(plain.ok_or_else(|| wrong(message()))?);
     }
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
@@ -304,6 +356,35 @@ mod tests {
             tensors.get_mut(&name).unwrap().2[12..16].copy_from_slice(&f32::NAN.to_le_bytes());
         });
         assert_eq!(nan, format!("the tensor `{name}` holds NaN at place 3"));
+    }
+
+    /// Files that were saved by way of `state_dict` have the tied head beside the embedding.
+    #[test]
+    fn a_tied_head_may_be_there_twice_but_not_another() {
+        let tied = ModelConfig::parse(&json!({
+            "model_type": "gpt_neox", "vocab_size": 8, "hidden_size": 4, "intermediate_size": 8,
+            "num_hidden_layers": 1, "num_attention_heads": 1, "rotary_pct": 0.5,
+            "tie_word_embeddings": true,
+        }));
+        let folder = tempfile::tempdir().unwrap();
+        let open = |tensors: &Tensors| {
+            write(&folder.path().join("model.safetensors"), tensors);
+            Checkpoint::open(folder.path(), tied.as_ref().unwrap())
+        };
+        let mut tensors = tensors();
+        let checkpoint = open(&tensors).unwrap();
+        assert_eq!(checkpoint.read("gpt_neox.embed_in.weight").unwrap()[..3], [0.0, 1.0, 2.0]);
+        assert!(checkpoint.read("embed_out.weight").is_err());
+        tensors.get_mut("embed_out.weight").unwrap().2[4] ^= 1;
+        let said = open(&tensors).unwrap_err().to_string();
+        assert!(
+            said.contains("`gpt_neox.embed_in.weight` and `embed_out.weight` differ"),
+            "{said}"
+        );
+        tensors.get_mut("embed_out.weight").unwrap().1 = vec![4, 8];
+        assert!(matches!(open(&tensors), Err(CheckpointError::Untied { .. })));
+        tensors.remove("embed_out.weight");
+        open(&tensors).unwrap();
     }
 
     #[test]

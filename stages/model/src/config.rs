@@ -256,21 +256,32 @@ impl ModelConfig {
         }
     }
 
-    /// Whether a tensor is one that old files carry and nothing is computed with, or the copy of a tied
-    /// one.
+    /// Whether a tensor is one that old files carry and nothing is computed with.
     pub(crate) fn ignores(&self, name: &str) -> bool {
-        match self {
-            ModelConfig::Bloom(config) => config.tied && name == "lm_head.weight",
+        let endings: &[&str] = match self {
+            ModelConfig::Bloom(_) => &[],
+            ModelConfig::Llama(_) => &[".rotary_emb.inv_freq"],
+            ModelConfig::GptNeox(_) => {
+                &[".attention.bias", ".attention.masked_bias", ".attention.rotary_emb.inv_freq"]
+            }
+        };
+        endings.iter().any(|ending| name.ends_with(ending))
+    }
+
+    /// The embedding and the name of the head, if the two are one: some files have it twice.
+    pub(crate) fn tied(&self) -> Option<(&'static str, &'static str)> {
+        let (tied, embedding, head) = match self {
+            ModelConfig::Bloom(config) => {
+                (config.tied, "transformer.word_embeddings.weight", "lm_head.weight")
+            }
             ModelConfig::Llama(config) => {
-                name.ends_with(".rotary_emb.inv_freq") || config.tied && name == "lm_head.weight"
+                (config.tied, "model.embed_tokens.weight", "lm_head.weight")
             }
             ModelConfig::GptNeox(config) => {
-                [".attention.bias", ".attention.masked_bias", ".attention.rotary_emb.inv_freq"]
-                    .iter()
-                    .any(|ending| name.ends_with(ending))
-                    || config.tied && name == "embed_out.weight"
+                (config.tied, "gpt_neox.embed_in.weight", "embed_out.weight")
             }
-        }
+        };
+        tied.then_some((embedding, head))
     }
 }
 

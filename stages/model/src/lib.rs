@@ -19,9 +19,13 @@ mod layers;
 mod low_rank;
 mod matrix;
 mod parameters;
+mod pickle;
+pub mod pickle_file;
+mod pickled_tensor;
 mod positions;
 pub mod random;
 pub mod sizes;
+mod stored_zip;
 pub mod tensor_file;
 
 pub use adapter::LoraOptions;

@@ -1,19 +1,24 @@
-//! Safetensors files: tensors by name, read when they are asked for, and written so that a file is either
-//! whole or not there.
+//! Files of tensors: tensors by name, read when they are asked for. Safetensors files are read and written
+//! here, written so that a file is either whole or not there; [`crate::pickle_file`] opens those of PyTorch.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, View};
 
 use crate::checkpoint::CheckpointError;
+use crate::stored_zip::{DAMAGED, Extent};
 
 /// The most bytes of a file's header.
 const LARGEST_HEADER: u64 = 100 << 20;
+/// So many numbers of each are held when two tensors are compared.
+const COMPARED: usize = 1 << 18;
 /// The one entry of the metadata that is written: more would be in no order.
 const NOTE: &str = "format";
 
@@ -70,20 +75,36 @@ pub struct TensorFile {
     path: PathBuf,
     file: File,
     tensors: BTreeMap<String, Entry>,
+    storages: Vec<Storage>,
     note: Option<String>,
+}
+
+/// What tensors of a pickle are views of, and whether its bytes were found to have its checksum.
+#[derive(Debug)]
+struct Storage {
+    extent: Extent,
+    is_whole: OnceLock<bool>,
 }
 
 /// Where a tensor lies.
 #[derive(Debug, Clone, PartialEq)]
-struct Entry {
-    kind: Dtype,
-    shape: Vec<usize>,
-    start: u64,
-    bytes: usize,
+pub(crate) struct Entry {
+    /// How its numbers are stored, or the name of a kind that is not read.
+    pub(crate) kind: Result<NumberKind, String>,
+    pub(crate) shape: Vec<usize>,
+    /// How far apart, in numbers, neighbours along each axis are; none where rows lie one after the
+    /// other. What they reach is within `bytes`.
+    pub(crate) strides: Option<Vec<usize>>,
+    /// Where the first number begins in the file.
+    pub(crate) start: u64,
+    /// How many bytes there are from there to the end of the last number.
+    pub(crate) bytes: usize,
+    /// The storage that it is part of, where there are such.
+    pub(crate) storage: Option<usize>,
 }
 
 impl TensorFile {
-    /// Reads a file's header.
+    /// Reads the header of a safetensors file.
     ///
     /// # Errors
     /// When there is no such file, or it is cut, or none of its kind.
@@ -108,7 +129,9 @@ impl TensorFile {
             .map(|(name, info)| {
                 let start = data + info.data_offsets.0 as u64;
                 let bytes = info.data_offsets.1 - info.data_offsets.0;
-                (name, Entry { kind: info.dtype, shape: info.shape.clone(), start, bytes })
+                let kind = NumberKind::of(info.dtype).ok_or_else(|| format!("{:?}", info.dtype));
+                let shape = info.shape.clone();
+                (name, Entry { kind, shape, strides: None, start, bytes, storage: None })
             })
             .collect();
         let end = tensors.values().map(|entry| entry.start + entry.bytes as u64).max();
@@ -117,7 +140,19 @@ impl TensorFile {
             return Err(wrong(message));
         }
         let note = metadata.metadata().as_ref().and_then(|notes| notes.get(NOTE)).cloned();
-        Ok(TensorFile { path: path.to_owned(), file, tensors, note })
+        Ok(TensorFile { path: path.to_owned(), file, tensors, storages: Vec::new(), note })
+    }
+
+    /// A file whose tensors and their storages are known, all of them within it.
+    pub(crate) fn of_storages(
+        path: &Path,
+        file: File,
+        tensors: BTreeMap<String, Entry>,
+        storages: Vec<Extent>,
+    ) -> TensorFile {
+        let storage = |extent| Storage { extent, is_whole: OnceLock::new() };
+        let storages = storages.into_iter().map(storage).collect();
+        TensorFile { path: path.to_owned(), file, tensors, storages, note: None }
     }
 
     /// The file.
@@ -148,30 +183,113 @@ impl TensorFile {
     /// # Errors
     /// When there is no such tensor, or its numbers are of a kind that is not read.
     pub fn kind(&self, name: &str) -> Result<NumberKind, CheckpointError> {
-        let kind = self.entry(name)?.kind;
-        NumberKind::of(kind).ok_or_else(|| CheckpointError::Kind {
-            name: name.to_owned(),
-            kind: format!("{kind:?}"),
-        })
+        let kind = &self.entry(name)?.kind;
+        kind.clone().map_err(|kind| CheckpointError::Kind { name: name.to_owned(), kind })
     }
 
-    /// The numbers of a tensor, in the order of the file: rows one after the other.
+    /// The numbers of a tensor, rows one after the other, however they lie in the file.
     ///
     /// # Errors
     /// When there is no such tensor, it cannot be read, or a number in it is NaN or infinite.
     pub fn read(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        let count = self.shape(name)?.iter().product();
+        finite(name, self.numbers(name, 0..count)?)
+    }
+
+    /// Whether two tensors hold the same numbers in the same order, with little of them in memory.
+    pub(crate) fn are_equal(
+        one: (&TensorFile, &str),
+        other: (&TensorFile, &str),
+    ) -> Result<bool, CheckpointError> {
+        let (first, second) = (one.0.entry(one.1)?, other.0.entry(other.1)?);
+        if std::ptr::eq(one.0, other.0) && first == second {
+            return Ok(true);
+        }
+        if first.shape != second.shape {
+            return Ok(false);
+        }
+        let count = first.shape.iter().product();
+        let in_order = first.strides.is_none() && second.strides.is_none();
+        let step = if in_order { COMPARED } else { usize::max(count, 1) };
+        for from in (0..count).step_by(step) {
+            let part = from..count.min(from + step);
+            let (one, other) =
+                (one.0.numbers(one.1, part.clone())?, other.0.numbers(other.1, part)?);
+            if !one.iter().zip(&other).all(|(one, other)| one.to_bits() == other.to_bits()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Some numbers of a tensor, by their places in the order of its rows.
+    fn numbers(&self, name: &str, places: Range<usize>) -> Result<Vec<f32>, CheckpointError> {
         let kind = self.kind(name)?;
         let entry = self.entry(name)?;
-        let mut bytes = vec![0; entry.bytes];
-        self.file.read_exact_at(&mut bytes, entry.start).map_err(|error| {
-            CheckpointError::File { path: self.path.clone(), message: error.to_string() }
-        })?;
-        finite(name, decode(&bytes, kind))
+        let wrong = |message: String| CheckpointError::File {
+            path: self.path.clone(),
+            message: format!("the tensor `{name}` {message}"),
+        };
+        self.check_storage(entry).map_err(wrong)?;
+        let read = |start: u64, bytes: usize| {
+            let mut read = vec![0; bytes];
+            let done = self.file.read_exact_at(&mut read, start);
+            done.map_err(|error| wrong(format!("cannot be read: {error}")))?;
+            Ok(decode(&read, kind))
+        };
+        let Some(strides) = &entry.strides else {
+            let start = entry.start + (places.start * kind.bytes()) as u64;
+            return read(start, places.len() * kind.bytes());
+        };
+        let stored = read(entry.start, entry.bytes)?;
+        Ok(in_order(&stored, &entry.shape, strides).skip(places.start).take(places.len()).collect())
+    }
+
+    /// Looks once whether the storage of a tensor has its checksum.
+    fn check_storage(&self, entry: &Entry) -> Result<(), String> {
+        let Some(storage) = entry.storage.and_then(|storage| self.storages.get(storage)) else {
+            return Ok(());
+        };
+        let is_whole = match storage.is_whole.get() {
+            Some(is_whole) => *is_whole,
+            None => {
+                let is_whole = storage.extent.is_whole(&self.file)?;
+                *storage.is_whole.get_or_init(|| is_whole)
+            }
+        };
+        match is_whole {
+            true => Ok(()),
+            false => Err(format!("is in a storage that {DAMAGED}")),
+        }
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, CheckpointError> {
         self.tensors.get(name).ok_or_else(|| CheckpointError::Unknown(name.to_owned()))
     }
+}
+
+/// The numbers of a tensor, row after row.
+fn in_order<'a>(
+    stored: &'a [f32],
+    shape: &'a [usize],
+    strides: &'a [usize],
+) -> impl Iterator<Item = f32> + 'a {
+    let count = shape.iter().product();
+    let mut index = vec![0; shape.len()];
+    let mut place = 0;
+    (0..count).map(move |_| {
+        let number = stored[place];
+        for (axis, (size, stride)) in shape.iter().zip(strides).enumerate().rev() {
+            index[axis] += 1;
+            place += stride;
+            if index[axis] < *size {
+                break;
+            }
+            index[axis] = 0;
+            place -= stride * size;
+        }
+        number
+    })
 }
 
 /// The numbers of a tensor, if none of them is NaN or infinite.
