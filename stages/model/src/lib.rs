@@ -1,8 +1,8 @@
 //! Decoder-only language models in the Hugging Face folder layout: BLOOM, LLaMA and GPT-NeoX.
 //!
 //! So far what a folder says of its model ([`config`]), what its weights are ([`checkpoint`]: every tensor
-//! by name, shape and type, checked before anything is computed with it), and the forward pass
-//! ([`CausalLm`]).
+//! by name, shape and type, checked before anything is computed with it), how texts become ids
+//! ([`Tokenizer`]), and the forward pass ([`CausalLm`]).
 //!
 //! This crate knows no stage, no engine and no network.
 
@@ -27,6 +27,10 @@ pub mod random;
 pub mod sizes;
 mod stored_zip;
 pub mod tensor_file;
+mod tokenizer;
+mod tokenizer_class;
+mod tokenizer_folder;
+mod tokenizer_training;
 
 pub use adapter::LoraOptions;
 pub use attention::Sequences;
@@ -36,3 +40,5 @@ pub use config::{BloomConfig, ConfigError, GptNeoxConfig, LlamaConfig, ModelConf
 pub use head::{Place, TokenScore};
 pub use low_rank::Dropout;
 pub use parameters::{Gradients, Parameter, ParameterId, Parameters};
+pub use tokenizer::{Tokenizer, TokenizerError};
+pub use tokenizer_training::TokenizerTrainOptions;
