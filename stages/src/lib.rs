@@ -2,15 +2,22 @@
 //! library calls. [`registry`] is the list.
 
 mod asking;
+mod corpus;
 mod describe;
 mod download;
 mod identify_language;
 mod import;
+mod init_model;
 mod judge;
 mod mix;
+mod model_card;
+mod model_folder;
 mod rank;
 mod self_instruct;
+mod sft;
 mod teachers;
+mod texts;
+mod training;
 mod translate;
 
 use std::sync::Arc;
@@ -35,10 +42,12 @@ pub fn registry_with_budget(budget_usd: Option<f64>) -> StageRegistry {
     registry.add(Box::new(describe::Describe));
     registry.add(Box::new(identify_language::IdentifyLanguage));
     registry.add(Box::new(import::Import));
+    registry.add(Box::new(init_model::InitModel));
     registry.add(Box::new(judge::Judge(Arc::clone(&asked))));
     registry.add(Box::new(mix::Mix));
     registry.add(Box::new(rank::Rank(Arc::clone(&asked))));
     registry.add(Box::new(self_instruct::SelfInstruct(Arc::clone(&asked))));
+    registry.add(Box::new(sft::Sft));
     registry.add(Box::new(translate::Translate(asked)));
     registry.add_teacher(&teachers::OFFLINE);
     registry.add_teacher(&teachers::OPENAI);

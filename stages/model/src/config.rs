@@ -230,6 +230,15 @@ impl ModelConfig {
         }
     }
 
+    /// Rows of the embedding.
+    pub fn vocabulary(&self) -> usize {
+        match self {
+            ModelConfig::Bloom(config) => config.vocabulary,
+            ModelConfig::Llama(config) => config.vocabulary,
+            ModelConfig::GptNeox(config) => config.vocabulary,
+        }
+    }
+
     /// Positions that it was made for; none for BLOOM, whose positions have no end.
     pub fn positions(&self) -> Option<usize> {
         match self {

@@ -17,6 +17,8 @@ pub enum Purpose {
     Sampling = 4,
     /// Which pairs of a ranking are compared, by epoch and row.
     Pairs = 5,
+    /// Which examples are held out.
+    Split = 6,
 }
 
 /// A stream of random numbers.

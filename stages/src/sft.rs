@@ -1,0 +1,486 @@
+//! `sft`: a model learns to follow instructions.
+
+use okapi_data::Instruction;
+use okapi_engine::port::{Accepts, PortKind};
+use okapi_engine::stage::{
+    Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
+    ParamDefault, ParamType, PromptMistake, PromptSlot, Stage, StageDescriptor,
+};
+use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
+use okapi_model::random::{Purpose, Random};
+use okapi_model::{Keep, LoraOptions};
+use okapi_train::{AdamWOptions, Average, Example, Schedule, Select, Sft as Objective, train};
+use serde_json::Value;
+
+use crate::model_card::ModelCard;
+use crate::model_folder::{self, OpenModel};
+use crate::texts::{self, Tokens};
+use crate::training::{self, Looker, Recipe, Warmup};
+
+/// The stage.
+pub(crate) struct Sft;
+
+const DOCUMENTATION: &str = "\
+Trains a model on instructions with their responses. A row's prompt is made by the file `prompt`; its
+response and the token that ends a text follow. The loss is the cross-entropy of each token given those
+before it.
+
+`preset` says what the other params are when they are left out:
+
+| | `paper` | `released` | `mono_or_multi`, `full` | `lora`, any preset |
+|---|---|---|---|---|
+| learning_rate | 2e-5 | 1e-5 | 2e-5 | 3e-4 |
+| batch | 128 | 16 | 256 | 128 |
+| epochs | 3 | 3 | 3 | 5 |
+| warmup | 200 steps | 300 steps | 3 % of the steps | 100 steps |
+| schedule | cosine | cosine | cosine | linear |
+| weight_decay | 0.05 | 0.05 | 0 | 0 |
+| beta1, beta2 | 0.9, 0.95 | 0.9, 0.95 | 0.9, 0.999 | 0.9, 0.999 |
+| loss_on | all | all | response | all |
+| select | last | last | last | best |
+
+`paper` is the Okapi paper, and its released code where the paper says nothing; `released` is what that
+code does, whatever the paper says; `mono_or_multi` is the paper on monolingual and multilingual
+instruction tuning, whose LoRA settings every preset has.
+
+`loss_on: all` learns the prompt too, as the released code does; `response` learns the response alone.
+The mean of a batch is taken over all of its tokens that count, or with `average: examples` over its
+examples, each the mean of its tokens. A batch is computed in parts of `tokens_at_once` tokens and is one
+batch all the same. Rows stand side by side without padding, so there is nothing to pack or to sort by
+length.
+
+With `method: lora` the weights are frozen, and adapters beside the modules `lora_targets` learn (queries,
+keys and values if left out). `model` is then the model with its adapters merged, and holds them in the
+folder `adapter` too, as PEFT reads them.
+
+A row that is longer than `max_length` tokens is cut at its end, left out, or an error, by `too_long`. So
+many of the rows as `validation_share` says, chosen by chance, are not learnt, and the model is measured by them.
+
+A training that is killed goes on from its last checkpoint, and ends with the bytes of one that was not. Its
+curves can be watched while they grow: `tensorboard --logdir .okapi/tensorboard`.";
+
+static PARAMS: [Param; 30] = [
+    Param {
+        name: "preset",
+        ty: ParamType::Choice(&["paper", "released", "mono_or_multi"]),
+        default: ParamDefault::Value("\"paper\""),
+        identity: true,
+        help: "what params are when they are left out; see the table",
+    },
+    Param {
+        name: "method",
+        ty: ParamType::Choice(&["full", "lora"]),
+        default: ParamDefault::Value("\"full\""),
+        identity: true,
+        help: "whether all weights learn, or adapters",
+    },
+    training::EPOCHS,
+    training::BATCH,
+    training::LEARNING_RATE,
+    training::WARMUP,
+    training::WARMUP_SHARE,
+    training::SCHEDULE,
+    training::WEIGHT_DECAY,
+    training::BETA1,
+    training::BETA2,
+    training::EPSILON,
+    training::MAX_NORM,
+    Param {
+        name: "loss_on",
+        ty: ParamType::Choice(&["all", "response"]),
+        default: ParamDefault::Absent,
+        identity: true,
+        help: "the tokens that are learnt",
+    },
+    Param {
+        name: "average",
+        ty: ParamType::Choice(&["tokens", "examples"]),
+        default: ParamDefault::Value("\"tokens\""),
+        identity: true,
+        help: "what the mean of a batch is taken over",
+    },
+    Param {
+        name: "max_length",
+        ty: ParamType::Int { min: 2, max: 1 << 24 },
+        default: ParamDefault::Value("512"),
+        identity: true,
+        help: "the most tokens of a row",
+    },
+    Param {
+        name: "too_long",
+        ty: ParamType::Choice(&["cut", "leave_out", "fail"]),
+        default: ParamDefault::Value("\"cut\""),
+        identity: true,
+        help: "what is done with a row that has more",
+    },
+    Param {
+        name: "append_end",
+        ty: ParamType::Bool,
+        default: ParamDefault::Value("true"),
+        identity: true,
+        help: "whether the token that ends a text follows a response that is not cut",
+    },
+    Param {
+        name: "validation_share",
+        ty: ParamType::Float { min: 0.0, max: 0.9 },
+        default: ParamDefault::Value("0.1"),
+        identity: true,
+        help: "the share of rows that the model is measured by and does not learn",
+    },
+    training::VALIDATE_EVERY,
+    training::SELECT,
+    Param {
+        name: "lora_rank",
+        ty: ParamType::Int { min: 1, max: 1 << 16 },
+        default: ParamDefault::Value("8"),
+        identity: true,
+        help: "rows of an adapter's narrow side",
+    },
+    Param {
+        name: "lora_alpha",
+        ty: ParamType::Float { min: 0.0, max: f64::MAX },
+        default: ParamDefault::Value("16.0"),
+        identity: true,
+        help: "what an adapter adds is multiplied with this over the rank",
+    },
+    Param {
+        name: "lora_dropout",
+        ty: ParamType::Float { min: 0.0, max: 0.99 },
+        default: ParamDefault::Value("0.05"),
+        identity: true,
+        help: "the share of an adapter's input that each step leaves out",
+    },
+    Param {
+        name: "lora_targets",
+        ty: ParamType::List(&ParamType::String),
+        default: ParamDefault::Absent,
+        identity: true,
+        help: "the modules with adapters, by the last parts of their names",
+    },
+    model_folder::DTYPE,
+    training::TOKENS_AT_ONCE,
+    training::RECOMPUTE,
+    training::CHECKPOINT_MINUTES,
+    training::CHECKPOINT_STEPS,
+];
+
+static DESCRIPTOR: StageDescriptor = StageDescriptor {
+    name: "sft",
+    version: 1,
+    summary: "trains a model to follow instructions, all of it or adapters",
+    documentation: DOCUMENTATION,
+    inputs: Inputs::Fixed(&[
+        InputPort {
+            name: "model",
+            accepts: Accepts::Kinds(&[PortKind::Model]),
+            required: true,
+            gathers: false,
+            help: "the model that learns",
+        },
+        InputPort {
+            name: "examples",
+            accepts: Accepts::Kinds(&[PortKind::Instructions]),
+            required: true,
+            gathers: true,
+            help: "instructions with their responses, of one or of many languages",
+        },
+    ]),
+    outputs: Outputs::Fixed(&[
+        OutputPort {
+            name: "model",
+            kind: OutputKind::Fixed(PortKind::Model),
+            help: "the model that has learnt",
+        },
+        OutputPort {
+            name: "curve",
+            kind: OutputKind::Fixed(PortKind::Curve),
+            help: "what each step measured",
+        },
+    ]),
+    params: &PARAMS,
+    prompts: &[texts::PROMPT],
+    fields: &[NodeField::Seed, NodeField::Prompts],
+    determinism: Determinism::NumericClass,
+};
+
+impl Stage for Sft {
+    fn descriptor(&self) -> &'static StageDescriptor {
+        &DESCRIPTOR
+    }
+
+    fn check(&self, declared: &Value) -> Result<(), String> {
+        let recipe = recipe(&declared["params"])?;
+        let has_validation = declared["params"]["validation_share"].as_f64() != Some(0.0);
+        match recipe.select {
+            Select::Best if !has_validation => {
+                Err("`select: best` needs a `validation_share` above 0".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_prompt(&self, slot: &PromptSlot, text: &str) -> Result<(), PromptMistake> {
+        texts::check_prompt(slot, text)
+    }
+
+    fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
+        let context = &*context;
+        training::on_threads(context.threads, || run(context))?
+    }
+}
+
+/// The preset with the node's params.
+fn recipe(params: &Value) -> Result<Recipe, String> {
+    let recipe = match (params["preset"].as_str(), params["method"].as_str()) {
+        (_, Some("lora")) => Recipe {
+            epochs: 5,
+            batch: 128,
+            drops_last: false,
+            learning_rate: 3e-4,
+            warmup: Warmup::Steps(100),
+            schedule: Schedule::Linear,
+            adamw: AdamWOptions::default(),
+            validate_every: 0,
+            select: Select::Best,
+        },
+        (Some("mono_or_multi"), _) => Recipe {
+            epochs: 3,
+            batch: 256,
+            drops_last: false,
+            learning_rate: 2e-5,
+            warmup: Warmup::Share(0.03),
+            schedule: Schedule::Cosine,
+            adamw: AdamWOptions::default(),
+            validate_every: 0,
+            select: Select::Last,
+        },
+        (preset, _) => {
+            let (batch, learning_rate, warmup) = match preset {
+                Some("released") => (16, 1e-5, 300),
+                _ => (128, 2e-5, 200),
+            };
+            Recipe {
+                epochs: 3,
+                batch,
+                // As the released code has it.
+                drops_last: true,
+                learning_rate,
+                warmup: Warmup::Steps(warmup),
+                schedule: Schedule::Cosine,
+                adamw: AdamWOptions { beta2: 0.95, weight_decay: 0.05, ..AdamWOptions::default() },
+                validate_every: 0,
+                select: Select::Last,
+            }
+        }
+    };
+    recipe.with(params)
+}
+
+/// Whether the prompt is learnt too.
+fn learns_prompts(params: &Value) -> bool {
+    match params.get("loss_on").and_then(Value::as_str) {
+        Some(tokens) => tokens == "all",
+        None => params["preset"] != "mono_or_multi" || params["method"] == "lora",
+    }
+}
+
+fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
+    let params = &context.declared["params"];
+    let recipe = recipe(params).map_err(StageError::failed)?;
+    let mut model = model_folder::open(context, "model")?;
+    let mut success = StageSuccess::default();
+    let objective = objective(context, &model, &mut success)?;
+    let lora = (params["method"] == "lora").then(|| lora(params, &model));
+    if let Some(options) = &lora {
+        let added = model.lm.add_adapters(options, training::seed(context.declared));
+        added.map_err(|error| StageError::failed(format!("`lora_targets`: {error}")))?;
+    }
+    let mut facts = recipe.facts();
+    facts.extend(lora.as_ref().map(|it| {
+        let LoraOptions { rank, alpha, dropout, targets } = it;
+        let targets = targets.join(", ");
+        ("adapters", format!("rank {rank}, alpha {alpha}, dropout {dropout}, beside {targets}"))
+    }));
+    let said: Vec<String> = facts.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    context.reporter.log(said.join("; "));
+
+    let options = recipe.options(objective.examples.len(), context);
+    let mut looker = Looker::new(context);
+    let outcome = train(&mut model.lm, &objective, &options, context.scratch, &mut looker)
+        .map_err(|error| training::failure(&error))?;
+    training::write_curve(context, &outcome, &mut success)?;
+
+    facts.insert(0, ("examples", objective.examples.len().to_string()));
+    let card = ModelCard {
+        title: "Supervised fine-tuning",
+        about: "A language model that was trained to follow instructions.".to_owned(),
+        facts,
+        task: Some("text-generation"),
+    };
+    if let Some(options) = &lora {
+        let folder = context.outputs["model"].join("adapter");
+        let saved = model.lm.save_adapters(&folder, options, "");
+        saved.map_err(|error| StageError::failed(error.to_string()))?;
+        model.lm.merge_adapters();
+    }
+    model_folder::save(context, "model", &model, &card)?;
+    Ok(success)
+}
+
+fn lora(params: &Value, model: &OpenModel) -> LoraOptions {
+    let number = |name: &str, default: f64| params[name].as_f64().unwrap_or(default);
+    let targets = match params.get("lora_targets").and_then(Value::as_array) {
+        Some(names) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        None => model_folder::attention_modules(model.lm.config()),
+    };
+    LoraOptions {
+        rank: number("lora_rank", 8.0) as usize,
+        alpha: number("lora_alpha", 16.0),
+        dropout: number("lora_dropout", 0.05),
+        targets,
+    }
+}
+
+/// The rows as examples, those that are learnt and those that the model is measured by.
+fn objective(
+    context: &StageContext<'_>,
+    model: &OpenModel,
+    success: &mut StageSuccess,
+) -> Result<Objective, StageError> {
+    let params = &context.declared["params"];
+    let flag = |name: &str, default: bool| params[name].as_bool().unwrap_or(default);
+    let rows: Vec<Instruction> = texts::rows(context, "examples")?;
+    let template = texts::prompt(context)?;
+    let pairs: Vec<(String, String)> = rows
+        .iter()
+        .map(|row| {
+            let prompt = texts::render(&template, &row.instruction, &row.input)?;
+            Ok((prompt, row.output.clone()))
+        })
+        .collect::<Result<_, StageError>>()?;
+    let limits = Limits::of(params, model)?;
+    let end = match (flag("append_end", true), model.tokenizer.eos()) {
+        (false, _) => None,
+        (true, Some(end)) => Some(end),
+        (true, None) => return Err(no_end()),
+    };
+    let mut examples = Vec::new();
+    let tokens = texts::tokenise(&model.tokenizer, &pairs)
+        .map_err(|error| StageError::failed(error.to_string()))?;
+    for (tokens, row) in tokens.into_iter().zip(&rows) {
+        if let Some(tokens) = limits.apply(tokens, end, &row.id)? {
+            let read_only = if learns_prompts(params) { 0 } else { tokens.prompt };
+            examples.push(Example { tokens: tokens.whole, read_only });
+        }
+    }
+    let before = examples.len();
+    success.metrics.insert("too_long".to_owned(), (rows.len() - before) as f64);
+    // All of a response may have been cut away.
+    examples.retain(|example| example.counted() > 0);
+    success.metrics.insert("nothing_to_learn".to_owned(), (before - examples.len()) as f64);
+
+    let share = params["validation_share"].as_f64().unwrap_or(0.1);
+    let (examples, validation) = split(examples, share, training::seed(context.declared));
+    if examples.is_empty() {
+        return Err(StageError::Failed {
+            message: format!("there is nothing to learn from in {} rows", rows.len()),
+            hint: Some("look at `max_length`, `too_long` and the input `examples`".to_owned()),
+            transient: false,
+        });
+    }
+    success.metrics.insert("examples".to_owned(), examples.len() as f64);
+    success.metrics.insert("validation_examples".to_owned(), validation.len() as f64);
+    let tokens: usize = examples.iter().map(|example| example.tokens.len()).sum();
+    success.metrics.insert("tokens".to_owned(), tokens as f64);
+    let recompute = context.settings["recompute"].as_bool().unwrap_or(false);
+    Ok(Objective {
+        examples,
+        validation,
+        average: if params["average"] == "examples" { Average::Examples } else { Average::Tokens },
+        tokens_at_once: params["tokens_at_once"].as_u64().unwrap_or(4096) as usize,
+        keep: if recompute { Keep::Inputs } else { Keep::All },
+    })
+}
+
+fn no_end() -> StageError {
+    StageError::Failed {
+        message: "the tokenizer of `model` names no token that ends a text".to_owned(),
+        hint: Some(
+            "name one as `eos_token` in tokenizer_config.json, or write `append_end: false`".into(),
+        ),
+        transient: false,
+    }
+}
+
+/// How long a row may be, and what is done with one that is longer.
+struct Limits {
+    length: usize,
+    leaves_out: bool,
+    fails: bool,
+}
+
+impl Limits {
+    fn of(params: &Value, model: &OpenModel) -> Result<Limits, StageError> {
+        let length = params["max_length"].as_u64().unwrap_or(512) as usize;
+        match model.lm.config().positions() {
+            Some(positions) if positions < length => Err(StageError::Failed {
+                message: format!(
+                    "`max_length` is {length}, and the model has {positions} positions"
+                ),
+                hint: Some(format!("write `max_length: {positions}`, or less")),
+                transient: false,
+            }),
+            _ => Ok(Limits {
+                length,
+                leaves_out: params["too_long"] == "leave_out",
+                fails: params["too_long"] == "fail",
+            }),
+        }
+    }
+
+    /// The row with its end; `None` if it is left out.
+    fn apply(
+        &self,
+        mut tokens: Tokens,
+        end: Option<u32>,
+        id: &str,
+    ) -> Result<Option<Tokens>, StageError> {
+        let count = tokens.whole.len();
+        if count > self.length {
+            if self.fails {
+                return Err(StageError::Failed {
+                    message: format!(
+                        "row `{id}` has {count} tokens; `max_length` is {}",
+                        self.length
+                    ),
+                    hint: Some(
+                        "raise `max_length`, or write `too_long: cut` or `leave_out`".into(),
+                    ),
+                    transient: false,
+                });
+            }
+            if self.leaves_out {
+                return Ok(None);
+            }
+            tokens.whole.truncate(self.length);
+        } else if count < self.length && tokens.whole.last().copied() != end {
+            tokens.whole.extend(end);
+        }
+        Ok(Some(tokens))
+    }
+}
+
+/// Takes a share of the examples out, by chance. Both keep their order.
+fn split(examples: Vec<Example>, share: f64, seed: u64) -> (Vec<Example>, Vec<Example>) {
+    let count = (examples.len() as f64 * share).round() as usize;
+    let order = Random::new(seed, Purpose::Split, 0, 0).permutation(examples.len() as u32);
+    let mut is_out = vec![false; examples.len()];
+    for number in order.into_iter().take(count) {
+        is_out[number as usize] = true;
+    }
+    let (mut learnt, mut out) = (Vec::new(), Vec::new());
+    for (example, is_out) in examples.into_iter().zip(is_out) {
+        if is_out { out.push(example) } else { learnt.push(example) }
+    }
+    (learnt, out)
+}
