@@ -1,7 +1,7 @@
 //! A language model with its weights: tokens in, states and scores out, and gradients back. One forward
 //! for all uses.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -15,10 +15,11 @@ use crate::low_rank::Dropout;
 use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::positions::{Rotation, alibi_slopes};
 use crate::random::{Purpose, Random};
+use crate::reward_model;
 use crate::tensor_file::NumberKind;
 
 /// The deviation of weights that have learnt nothing.
-const INITIAL_DEVIATION: f64 = 0.02;
+pub(crate) const INITIAL_DEVIATION: f64 = 0.02;
 
 /// A model that cannot be made of a folder.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,21 @@ pub enum ModelError {
     /// Adapters that do not belong to it.
     #[error("{0}")]
     Adapter(String),
+    /// A reward model where a language model is expected.
+    #[error(
+        "{} is a reward model, which has no probabilities of tokens; give the folder of a language model, such as \
+         the one that it was made of", .0.display()
+    )]
+    NoLanguageModel(PathBuf),
+    /// A language model where a reward model is expected.
+    #[error(
+        "{} is a language model and no reward model: it has no tensor `score.weight`; train a reward model from it \
+         on rankings, and give that one's folder", .0.display()
+    )]
+    NoRewardModel(PathBuf),
+    /// A text whose reward is asked for, of no tokens.
+    #[error("text {0} of the batch has no tokens, and so none to read its reward at")]
+    NoTokens(usize),
 }
 
 /// A language model of any family.
@@ -100,11 +116,24 @@ impl CausalLm {
     /// Reads a model's folder.
     ///
     /// # Errors
-    /// When its sizes or its weights are not those of a model.
+    /// When its sizes or its weights are not those of a language model.
     pub fn open(folder: &Path) -> Result<CausalLm, ModelError> {
         let (config, json) = ModelConfig::read_with_json(folder)?;
-        let checkpoint = Checkpoint::open(folder, &config)?;
+        if reward_model::is_of_reward_model(&json) {
+            return Err(ModelError::NoLanguageModel(folder.to_owned()));
+        }
         let tensors = config.tensors();
+        CausalLm::read(folder, (config, json), tensors)
+    }
+
+    /// Reads the tensors of a folder, which must be exactly these: those that the sizes give, and perhaps
+    /// more behind them.
+    pub(crate) fn read(
+        folder: &Path,
+        (config, json): (ModelConfig, Value),
+        tensors: Vec<(String, Vec<usize>)>,
+    ) -> Result<CausalLm, ModelError> {
+        let checkpoint = Checkpoint::open_tensors(folder, &config, &tensors)?;
         let first = tensors.first().map(|(name, _)| checkpoint.kind(name)).transpose()?;
         let kind = first.unwrap_or(NumberKind::F32);
         let parameters = Parameters::read(&checkpoint, tensors)?;
@@ -143,6 +172,10 @@ impl CausalLm {
     /// `config.json` as it came.
     pub fn config_json(&self) -> &Value {
         &self.json
+    }
+
+    pub(crate) fn config_json_mut(&mut self) -> &mut Value {
+        &mut self.json
     }
 
     /// How its numbers were stored.
@@ -304,6 +337,33 @@ impl CausalLm {
         }
     }
 
+    /// The model without a head of its own, under another `config.json`: its states stay what they were, and
+    /// the embedding stands where the head was.
+    pub(crate) fn into_trunk(mut self, json: Value) -> CausalLm {
+        let Layers { embedding, head, .. } = &mut self.layers;
+        if head.weight != embedding.table {
+            let name = self.parameters.get(head.weight).name.clone();
+            self.parameters.pop_while(|parameter| parameter.name == name);
+            head.weight = embedding.table;
+        }
+        CausalLm { config: self.config.with_tied_head(), json, ..self }
+    }
+
+    /// Trains only the last `blocks` blocks, or all if there are fewer, and what comes after them: the last
+    /// norm, and a head of its own. With `embeddings` also what comes before the blocks; a backward pass
+    /// then goes through those that are frozen.
+    pub fn train_top(&mut self, blocks: usize, embeddings: bool) {
+        let first = self.blocks().saturating_sub(blocks);
+        for parameter in self.parameters.iter_mut() {
+            parameter.is_trained = true;
+        }
+        let lower = self.layers.blocks[..first].iter().flat_map(Block::parameters);
+        let below = if embeddings { Vec::new() } else { self.below() };
+        for id in lower.chain(below) {
+            self.parameters.get_mut(id).is_trained = false;
+        }
+    }
+
     /// Its numbers and its linear layers, to be given adapters.
     pub(crate) fn parts_mut(&mut self) -> (&mut Parameters, Vec<&mut Linear>) {
         let linears = self.layers.blocks.iter_mut().flat_map(Block::linears_mut);
@@ -329,11 +389,16 @@ impl CausalLm {
         self.parameters.get(id).is_trained
     }
 
-    /// Whether something before the blocks is trained.
-    fn is_trained_below(&self) -> bool {
+    /// What comes before the blocks.
+    fn below(&self) -> Vec<ParameterId> {
         let norm = self.layers.embedding_norm.iter();
         let norm = norm.flat_map(|norm| [Some(norm.weight), norm.bias]).flatten();
-        norm.chain([self.layers.embedding.table]).any(|id| self.is_trained(id))
+        norm.chain([self.layers.embedding.table]).collect()
+    }
+
+    /// Whether something before the blocks is trained.
+    fn is_trained_below(&self) -> bool {
+        self.below().into_iter().any(|id| self.is_trained(id))
     }
 
     /// The first block that a backward pass goes through; as many as there are if it goes through none.

@@ -128,13 +128,21 @@ impl Checkpoint {
     /// When a file is missing, cut or none of its kind, or a tensor is missing, too many, of another
     /// shape or of a type that is not read, or a tied head is not the embedding.
     pub fn open(folder: &Path, config: &ModelConfig) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::open_tensors(folder, config, &config.tensors())
+    }
+
+    /// Opens the weights of a folder, which must be exactly `expected`.
+    pub(crate) fn open_tensors(
+        folder: &Path,
+        config: &ModelConfig,
+        expected: &[(String, Vec<usize>)],
+    ) -> Result<Checkpoint, CheckpointError> {
         let mut checkpoint = Checkpoint { files: Vec::new(), tensors: BTreeMap::new() };
         let (format, paths) = shards(folder)?;
         for path in paths {
             checkpoint.add_file(format.open(&path)?, config)?;
         }
         let head = config.tied().and_then(|(_, head)| checkpoint.tensors.remove(head));
-        let expected = config.tensors();
         let missing: Vec<String> = expected
             .iter()
             .filter(|(name, _)| !checkpoint.tensors.contains_key(name))
@@ -149,10 +157,11 @@ impl Checkpoint {
         if !extra.is_empty() {
             return Err(CheckpointError::Extra(extra));
         }
-        for (name, expected) in expected {
-            checkpoint.kind(&name)?;
-            let found = checkpoint.shape(&name)?.to_vec();
-            if found != expected {
+        for (name, shape) in expected {
+            checkpoint.kind(name)?;
+            let found = checkpoint.shape(name)?.to_vec();
+            if found != *shape {
+                let (name, expected) = (name.clone(), shape.clone());
                 return Err(CheckpointError::Shape { name, found, expected });
             }
         }
@@ -218,7 +227,7 @@ impl Checkpoint {
 /// A tensor's name with the family's prefix.
 fn whole_name(name: &str, config: &ModelConfig) -> String {
     let prefix = config.base_prefix();
-    let of_head = ["lm_head.", "embed_out."].iter().any(|head| name.starts_with(head));
+    let of_head = ["lm_head.", "embed_out.", "score."].iter().any(|head| name.starts_with(head));
     match name.starts_with(prefix) || of_head {
         true => name.to_owned(),
         false => format!("{prefix}{name}"),

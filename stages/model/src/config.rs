@@ -239,6 +239,25 @@ impl ModelConfig {
         }
     }
 
+    /// The same sizes with the embedding as head, so that there is no tensor of one.
+    pub(crate) fn with_tied_head(mut self) -> ModelConfig {
+        match &mut self {
+            ModelConfig::Bloom(config) => config.tied = true,
+            ModelConfig::Llama(config) => config.tied = true,
+            ModelConfig::GptNeox(config) => config.tied = true,
+        }
+        self
+    }
+
+    /// What the names of the family's classes begin with in `transformers`.
+    pub(crate) fn class_prefix(&self) -> &'static str {
+        match self {
+            ModelConfig::Bloom(_) => "Bloom",
+            ModelConfig::Llama(_) => "Llama",
+            ModelConfig::GptNeox(_) => "GPTNeoX",
+        }
+    }
+
     /// Positions that it was made for; none for BLOOM, whose positions have no end.
     pub fn positions(&self) -> Option<usize> {
         match self {

@@ -33,28 +33,46 @@ impl CausalLm {
         source: Option<&Path>,
     ) -> Result<(), CheckpointError> {
         let of_model = self.config().tensors().len();
-        let tensors = self.parameters().iter().take(of_model).map(|parameter| TensorSource {
+        self.write_first(of_model, folder, kind)?;
+        write_config(folder, self.config_json().clone(), kind)?;
+        write_generation_config(folder, self.config_json(), source)
+    }
+
+    /// Writes the first parameters.
+    pub(crate) fn write_first(
+        &self,
+        count: usize,
+        folder: &Path,
+        kind: NumberKind,
+    ) -> Result<(), CheckpointError> {
+        let tensors = self.parameters().iter().take(count).map(|parameter| TensorSource {
             name: &parameter.name,
             shape: &parameter.shape,
             values: &parameter.values,
             kind,
         });
-        write_weights(folder, &tensors.collect::<Vec<_>>(), SHARD)?;
-        write_configs(folder, self.config_json().clone(), kind, source)
+        write_weights(folder, &tensors.collect::<Vec<_>>(), SHARD)
     }
 }
 
-/// Writes `config.json` and `generation_config.json`.
-pub(crate) fn write_configs(
+/// Writes `config.json`.
+pub(crate) fn write_config(
     folder: &Path,
     mut config: Value,
     kind: NumberKind,
-    source: Option<&Path>,
 ) -> Result<(), CheckpointError> {
     // The new name of the field, where the model came with it.
     let name = if config.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
     config[name] = json!(kind.name());
-    write_json(&folder.join(CONFIG), &config)?;
+    write_json(&folder.join(CONFIG), &config)
+}
+
+/// Writes `generation_config.json`.
+fn write_generation_config(
+    folder: &Path,
+    config: &Value,
+    source: Option<&Path>,
+) -> Result<(), CheckpointError> {
     let there = source.map(|source| source.join(GENERATION)).filter(|path| path.exists());
     if let Some(there) = there {
         let wrong = |error: std::io::Error| file_error(&there, &error);
@@ -71,7 +89,7 @@ pub(crate) fn write_configs(
 }
 
 /// Writes tensors into one file, or into several with an index.
-pub(crate) fn write_weights(
+fn write_weights(
     folder: &Path,
     tensors: &[TensorSource<'_>],
     shard: usize,

@@ -2,7 +2,8 @@
 //!
 //! So far what a folder says of its model ([`config`]), what its weights are ([`checkpoint`]: every tensor
 //! by name, shape and type, checked before anything is computed with it), how texts become ids
-//! ([`Tokenizer`]), and the forward pass ([`CausalLm`]).
+//! ([`Tokenizer`]), and the forward pass ([`CausalLm`]). A [`RewardModel`] has such a model's states, and
+//! gives a text one number.
 //!
 //! This crate knows no stage, no engine and no network.
 
@@ -24,6 +25,8 @@ pub mod pickle_file;
 mod pickled_tensor;
 mod positions;
 pub mod random;
+mod reward_model;
+mod scalar_head;
 pub mod sizes;
 mod stored_zip;
 pub mod tensor_file;
@@ -40,5 +43,7 @@ pub use config::{BloomConfig, ConfigError, GptNeoxConfig, LlamaConfig, ModelConf
 pub use head::{Place, TokenScore};
 pub use low_rank::Dropout;
 pub use parameters::{Gradients, Parameter, ParameterId, Parameters};
+pub use reward_model::RewardModel;
+pub use scalar_head::ScalarHead;
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use tokenizer_training::TokenizerTrainOptions;

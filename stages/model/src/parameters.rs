@@ -81,6 +81,11 @@ impl Parameters {
         &self.0[id.0]
     }
 
+    /// One of them, to be changed.
+    pub(crate) fn get_mut(&mut self, id: ParameterId) -> &mut Parameter {
+        &mut self.0[id.0]
+    }
+
     /// Its numbers.
     pub(crate) fn values(&self, id: ParameterId) -> &[f32] {
         &self.0[id.0].values
