@@ -54,7 +54,7 @@ fn main() {
     let mut gradients = Gradients::zeros(model.parameters());
     let forward = Sft { validation: sft.examples.clone(), ..sft.clone() };
     for step in 0..number(steps) as u64 {
-        let batch = Batch { examples: &all, step, seed: 0 };
+        let batch = Batch { examples: &all, step, epoch: 0, seed: 0 };
         let began = Instant::now();
         let loss = if mode == "forward" {
             forward.validate(&model).expect("known tokens").expect("examples").loss

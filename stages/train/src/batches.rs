@@ -47,6 +47,28 @@ impl Batches {
     }
 }
 
+/// What is learnt together, in parts that are computed at once: each of at most `most` tokens, or one item
+/// that is larger. `size` gives an item's tokens.
+pub(crate) fn parts<T>(
+    items: impl IntoIterator<Item = T>,
+    most: usize,
+    size: impl Fn(&T) -> usize,
+) -> Vec<Vec<T>> {
+    let mut parts: Vec<Vec<T>> = Vec::new();
+    let mut tokens = 0;
+    for item in items {
+        tokens += size(&item);
+        match parts.last_mut() {
+            Some(part) if tokens <= most => part.push(item),
+            _ => {
+                tokens = size(&item);
+                parts.push(vec![item]);
+            }
+        }
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

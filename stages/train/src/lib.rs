@@ -10,6 +10,7 @@
 mod adamw;
 mod batches;
 mod learning_rate;
+mod reward_model;
 mod sft;
 pub mod tensorboard;
 mod train_state;
@@ -18,6 +19,7 @@ mod trainer;
 pub use adamw::{AdamW, AdamWOptions};
 pub use batches::Batches;
 pub use learning_rate::{LearningRate, Schedule};
+pub use reward_model::{RankedResponse, Ranking, RewardModeling, RewardOptions, Unit};
 pub use sft::{Average, Example, Sft};
 pub use train_state::CheckpointEvery;
 pub use trainer::{

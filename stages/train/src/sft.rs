@@ -2,6 +2,7 @@
 
 use okapi_model::{CausalLm, Gradients, Keep, Place, Sequences};
 
+use crate::batches::parts;
 use crate::trainer::{Batch, Measures, Objective, TrainError};
 
 /// A text to learn.
@@ -54,19 +55,7 @@ pub struct Sft {
 impl Sft {
     /// A batch in parts of at most `tokens_at_once` tokens.
     fn parts<'a>(&self, batch: impl Iterator<Item = &'a Example>) -> Vec<Vec<&'a Example>> {
-        let mut parts: Vec<Vec<&Example>> = Vec::new();
-        let mut tokens = 0;
-        for example in batch {
-            tokens += example.tokens.len();
-            match parts.last_mut() {
-                Some(part) if tokens <= self.tokens_at_once => part.push(example),
-                _ => {
-                    tokens = example.tokens.len();
-                    parts.push(vec![example]);
-                }
-            }
-        }
-        parts
+        parts(batch, self.tokens_at_once, |example| example.tokens.len())
     }
 
     /// The places of a part that count, each with its weight in the mean.

@@ -41,6 +41,8 @@ pub struct Batch<'a> {
     pub examples: &'a [u32],
     /// The step, from 0.
     pub step: u64,
+    /// The epoch that the step is in, from 0.
+    pub epoch: u64,
     /// Where all chance comes from.
     pub seed: u64,
 }
@@ -202,7 +204,8 @@ pub fn train(
         let began = Instant::now();
         let step = state.step();
         gradients.clear();
-        let batch = Batch { examples: &batches.at(step), step, seed: options.seed };
+        let epoch = batches.epoch(step);
+        let batch = Batch { examples: &batches.at(step), step, epoch, seed: options.seed };
         let measures = objective.learn(model, &batch, &mut gradients)?;
         let finite = |what, value: f64| match value.is_finite() {
             true => Ok(()),

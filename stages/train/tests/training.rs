@@ -69,7 +69,7 @@ fn ten_steps_are_those_of_pytorch() {
                 })
                 .collect();
             let all: Vec<u32> = (0..examples.len() as u32).collect();
-            let batch = Batch { examples: &all, step: step as u64, seed: 0 };
+            let batch = Batch { examples: &all, step: step as u64, epoch: 0, seed: 0 };
             let mut gradients = Gradients::zeros(model.parameters());
             // Few tokens at once: the batch is computed in parts.
             let measures = sft(examples, 12).learn(&model, &batch, &mut gradients).unwrap();
@@ -235,7 +235,7 @@ fn steps_leave_out_what_is_theirs() {
     }
     let objective = counting_sft();
     let loss = |step, seed| {
-        let batch = Batch { examples: &[0, 1, 2], step, seed };
+        let batch = Batch { examples: &[0, 1, 2], step, epoch: 0, seed };
         let mut gradients = Gradients::zeros(model.parameters());
         objective.learn(&model, &batch, &mut gradients).unwrap().loss
     };
@@ -299,7 +299,7 @@ fn what_cannot_be_trained_is_said() {
 fn a_batch_in_parts_is_the_same_batch() {
     let model = model("llama");
     let all: Vec<u32> = (0..18).collect();
-    let batch = Batch { examples: &all, step: 0, seed: 0 };
+    let batch = Batch { examples: &all, step: 0, epoch: 0, seed: 0 };
     let learn = |tokens_at_once: usize, average: Average| {
         let mut gradients = Gradients::zeros(model.parameters());
         let objective = Sft { average, ..sft(counting(18), tokens_at_once) };
