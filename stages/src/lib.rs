@@ -13,6 +13,7 @@ mod mix;
 mod model_card;
 mod model_folder;
 mod rank;
+mod reward_model;
 mod self_instruct;
 mod sft;
 mod teachers;
@@ -46,6 +47,7 @@ pub fn registry_with_budget(budget_usd: Option<f64>) -> StageRegistry {
     registry.add(Box::new(judge::Judge(Arc::clone(&asked))));
     registry.add(Box::new(mix::Mix));
     registry.add(Box::new(rank::Rank(Arc::clone(&asked))));
+    registry.add(Box::new(reward_model::RewardModel));
     registry.add(Box::new(self_instruct::SelfInstruct(Arc::clone(&asked))));
     registry.add(Box::new(sft::Sft));
     registry.add(Box::new(translate::Translate(asked)));

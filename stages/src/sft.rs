@@ -7,14 +7,13 @@ use okapi_engine::stage::{
     ParamDefault, ParamType, PromptMistake, PromptSlot, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
-use okapi_model::random::{Purpose, Random};
-use okapi_model::{Keep, LoraOptions};
+use okapi_model::LoraOptions;
 use okapi_train::{AdamWOptions, Average, Example, Schedule, Select, Sft as Objective, train};
 use serde_json::Value;
 
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
-use crate::texts::{self, Tokens};
+use crate::texts::{self, Limits};
 use crate::training::{self, Looker, Recipe, Warmup};
 
 /// The stage.
@@ -99,34 +98,10 @@ static PARAMS: [Param; 30] = [
         identity: true,
         help: "what the mean of a batch is taken over",
     },
-    Param {
-        name: "max_length",
-        ty: ParamType::Int { min: 2, max: 1 << 24 },
-        default: ParamDefault::Value("512"),
-        identity: true,
-        help: "the most tokens of a row",
-    },
-    Param {
-        name: "too_long",
-        ty: ParamType::Choice(&["cut", "leave_out", "fail"]),
-        default: ParamDefault::Value("\"cut\""),
-        identity: true,
-        help: "what is done with a row that has more",
-    },
-    Param {
-        name: "append_end",
-        ty: ParamType::Bool,
-        default: ParamDefault::Value("true"),
-        identity: true,
-        help: "whether the token that ends a text follows a response that is not cut",
-    },
-    Param {
-        name: "validation_share",
-        ty: ParamType::Float { min: 0.0, max: 0.9 },
-        default: ParamDefault::Value("0.1"),
-        identity: true,
-        help: "the share of rows that the model is measured by and does not learn",
-    },
+    texts::max_length("512"),
+    texts::TOO_LONG,
+    texts::APPEND_END,
+    training::VALIDATION_SHARE,
     training::VALIDATE_EVERY,
     training::SELECT,
     Param {
@@ -209,14 +184,7 @@ impl Stage for Sft {
     }
 
     fn check(&self, declared: &Value) -> Result<(), String> {
-        let recipe = recipe(&declared["params"])?;
-        let has_validation = declared["params"]["validation_share"].as_f64() != Some(0.0);
-        match recipe.select {
-            Select::Best if !has_validation => {
-                Err("`select: best` needs a `validation_share` above 0".to_owned())
-            }
-            _ => Ok(()),
-        }
+        recipe(&declared["params"]).and_then(|recipe| training::check_select(&recipe, declared))
     }
 
     fn check_prompt(&self, slot: &PromptSlot, text: &str) -> Result<(), PromptMistake> {
@@ -301,8 +269,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
         let targets = targets.join(", ");
         ("adapters", format!("rank {rank}, alpha {alpha}, dropout {dropout}, beside {targets}"))
     }));
-    let said: Vec<String> = facts.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    context.reporter.log(said.join("; "));
+    training::log_facts(context, &facts);
 
     let options = recipe.options(objective.examples.len(), context);
     let mut looker = Looker::new(context);
@@ -348,7 +315,6 @@ fn objective(
     success: &mut StageSuccess,
 ) -> Result<Objective, StageError> {
     let params = &context.declared["params"];
-    let flag = |name: &str, default: bool| params[name].as_bool().unwrap_or(default);
     let rows: Vec<Instruction> = texts::rows(context, "examples")?;
     let template = texts::prompt(context)?;
     let pairs: Vec<(String, String)> = rows
@@ -358,17 +324,12 @@ fn objective(
             Ok((prompt, row.output.clone()))
         })
         .collect::<Result<_, StageError>>()?;
-    let limits = Limits::of(params, model)?;
-    let end = match (flag("append_end", true), model.tokenizer.eos()) {
-        (false, _) => None,
-        (true, Some(end)) => Some(end),
-        (true, None) => return Err(no_end()),
-    };
-    let mut examples = Vec::new();
+    let limits = Limits::of(context, model)?;
     let tokens = texts::tokenise(&model.tokenizer, &pairs)
         .map_err(|error| StageError::failed(error.to_string()))?;
+    let mut examples = Vec::new();
     for (tokens, row) in tokens.into_iter().zip(&rows) {
-        if let Some(tokens) = limits.apply(tokens, end, &row.id)? {
+        if let Some(tokens) = limits.apply(tokens, &row.id)? {
             let read_only = if learns_prompts(params) { 0 } else { tokens.prompt };
             examples.push(Example { tokens: tokens.whole, read_only });
         }
@@ -379,8 +340,7 @@ fn objective(
     examples.retain(|example| example.counted() > 0);
     success.metrics.insert("nothing_to_learn".to_owned(), (before - examples.len()) as f64);
 
-    let share = params["validation_share"].as_f64().unwrap_or(0.1);
-    let (examples, validation) = split(examples, share, training::seed(context.declared));
+    let (examples, validation) = training::split(context.declared, examples);
     if examples.is_empty() {
         return Err(StageError::Failed {
             message: format!("there is nothing to learn from in {} rows", rows.len()),
@@ -392,95 +352,11 @@ fn objective(
     success.metrics.insert("validation_examples".to_owned(), validation.len() as f64);
     let tokens: usize = examples.iter().map(|example| example.tokens.len()).sum();
     success.metrics.insert("tokens".to_owned(), tokens as f64);
-    let recompute = context.settings["recompute"].as_bool().unwrap_or(false);
     Ok(Objective {
         examples,
         validation,
         average: if params["average"] == "examples" { Average::Examples } else { Average::Tokens },
-        tokens_at_once: params["tokens_at_once"].as_u64().unwrap_or(4096) as usize,
-        keep: if recompute { Keep::Inputs } else { Keep::All },
+        tokens_at_once: training::tokens_at_once(context.declared),
+        keep: training::keep(context.settings),
     })
-}
-
-fn no_end() -> StageError {
-    StageError::Failed {
-        message: "the tokenizer of `model` names no token that ends a text".to_owned(),
-        hint: Some(
-            "name one as `eos_token` in tokenizer_config.json, or write `append_end: false`".into(),
-        ),
-        transient: false,
-    }
-}
-
-/// How long a row may be, and what is done with one that is longer.
-struct Limits {
-    length: usize,
-    leaves_out: bool,
-    fails: bool,
-}
-
-impl Limits {
-    fn of(params: &Value, model: &OpenModel) -> Result<Limits, StageError> {
-        let length = params["max_length"].as_u64().unwrap_or(512) as usize;
-        match model.lm.config().positions() {
-            Some(positions) if positions < length => Err(StageError::Failed {
-                message: format!(
-                    "`max_length` is {length}, and the model has {positions} positions"
-                ),
-                hint: Some(format!("write `max_length: {positions}`, or less")),
-                transient: false,
-            }),
-            _ => Ok(Limits {
-                length,
-                leaves_out: params["too_long"] == "leave_out",
-                fails: params["too_long"] == "fail",
-            }),
-        }
-    }
-
-    /// The row with its end; `None` if it is left out.
-    fn apply(
-        &self,
-        mut tokens: Tokens,
-        end: Option<u32>,
-        id: &str,
-    ) -> Result<Option<Tokens>, StageError> {
-        let count = tokens.whole.len();
-        if count > self.length {
-            if self.fails {
-                return Err(StageError::Failed {
-                    message: format!(
-                        "row `{id}` has {count} tokens; `max_length` is {}",
-                        self.length
-                    ),
-                    hint: Some(
-                        "raise `max_length`, or write `too_long: cut` or `leave_out`".into(),
-                    ),
-                    transient: false,
-                });
-            }
-            if self.leaves_out {
-                return Ok(None);
-            }
-            tokens.whole.truncate(self.length);
-        } else if count < self.length && tokens.whole.last().copied() != end {
-            tokens.whole.extend(end);
-        }
-        Ok(Some(tokens))
-    }
-}
-
-/// Takes a share of the examples out, by chance. Both keep their order.
-fn split(examples: Vec<Example>, share: f64, seed: u64) -> (Vec<Example>, Vec<Example>) {
-    let count = (examples.len() as f64 * share).round() as usize;
-    let order = Random::new(seed, Purpose::Split, 0, 0).permutation(examples.len() as u32);
-    let mut is_out = vec![false; examples.len()];
-    for number in order.into_iter().take(count) {
-        is_out[number as usize] = true;
-    }
-    let (mut learnt, mut out) = (Vec::new(), Vec::new());
-    for (example, is_out) in examples.into_iter().zip(is_out) {
-        if is_out { out.push(example) } else { learnt.push(example) }
-    }
-    (learnt, out)
 }

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use okapi_data::prompt_template::PromptTemplate;
-use okapi_engine::stage::{PromptMistake, PromptSlot};
+use okapi_engine::stage::{Param, ParamDefault, ParamType, PromptMistake, PromptSlot};
 use okapi_engine::stage_context::{InputPath, StageContext, StageError};
 use okapi_model::{Tokenizer, TokenizerError};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::asking::{check_template, read_rows, template};
+use crate::model_folder::OpenModel;
 
 /// The prompt file that says what a model reads before its response.
 pub(crate) const PROMPT: PromptSlot = PromptSlot {
@@ -19,6 +20,33 @@ pub(crate) const PROMPT: PromptSlot = PromptSlot {
         ("input", "what it is asked about; empty if the instruction says all"),
     ],
     help: "what the model reads before its response; the same file in all nodes that train and use it",
+};
+
+/// The most tokens of a row, with a default.
+pub(crate) const fn max_length(default: &'static str) -> Param {
+    Param {
+        name: "max_length",
+        ty: ParamType::Int { min: 2, max: 1 << 24 },
+        default: ParamDefault::Value(default),
+        identity: true,
+        help: "the most tokens of a row",
+    }
+}
+
+pub(crate) const TOO_LONG: Param = Param {
+    name: "too_long",
+    ty: ParamType::Choice(&["cut", "leave_out", "fail"]),
+    default: ParamDefault::Value("\"cut\""),
+    identity: true,
+    help: "what is done with a row that has more",
+};
+
+pub(crate) const APPEND_END: Param = Param {
+    name: "append_end",
+    ty: ParamType::Bool,
+    default: ParamDefault::Value("true"),
+    identity: true,
+    help: "whether the token that ends a text follows a response that is not cut",
 };
 
 fn sample() -> Value {
@@ -100,4 +128,73 @@ pub(crate) fn tokenise(
             Tokens { whole, prompt: same }
         })
         .collect())
+}
+
+/// How long a row may be, what is done with one that is longer, and what ends one that is not.
+pub(crate) struct Limits {
+    length: usize,
+    leaves_out: bool,
+    fails: bool,
+    end: Option<u32>,
+}
+
+impl Limits {
+    /// As the params of a node say, for a model.
+    pub(crate) fn of(context: &StageContext<'_>, model: &OpenModel) -> Result<Limits, StageError> {
+        let params = &context.declared["params"];
+        let length = params["max_length"].as_u64().unwrap_or(512) as usize;
+        if let Some(positions) = model.lm.config().positions().filter(|most| *most < length) {
+            return Err(StageError::Failed {
+                message: format!(
+                    "`max_length` is {length}, and the model has {positions} positions"
+                ),
+                hint: Some(format!("write `max_length: {positions}`, or less")),
+                transient: false,
+            });
+        }
+        let appends = params["append_end"].as_bool().unwrap_or(true);
+        let end = model.tokenizer.eos().filter(|_| appends);
+        if appends && end.is_none() {
+            let hint =
+                "name one as `eos_token` in tokenizer_config.json, or write `append_end: false`";
+            return Err(StageError::Failed {
+                message: "the tokenizer of `model` names no token that ends a text".to_owned(),
+                hint: Some(hint.to_owned()),
+                transient: false,
+            });
+        }
+        Ok(Limits {
+            length,
+            leaves_out: params["too_long"] == "leave_out",
+            fails: params["too_long"] == "fail",
+            end,
+        })
+    }
+
+    /// A row with its end; `None` if it is left out.
+    pub(crate) fn apply(&self, mut tokens: Tokens, id: &str) -> Result<Option<Tokens>, StageError> {
+        let count = tokens.whole.len();
+        if count > self.length {
+            if self.fails {
+                return Err(StageError::Failed {
+                    message: format!(
+                        "row `{id}` has {count} tokens; `max_length` is {}",
+                        self.length
+                    ),
+                    hint: Some(
+                        "raise `max_length`, or write `too_long: cut` or `leave_out`".into(),
+                    ),
+                    transient: false,
+                });
+            }
+            if self.leaves_out {
+                return Ok(None);
+            }
+            tokens.whole.truncate(self.length);
+            tokens.prompt = tokens.prompt.min(self.length);
+        } else if count < self.length && tokens.whole.last().copied() != self.end {
+            tokens.whole.extend(self.end);
+        }
+        Ok(Some(tokens))
+    }
 }

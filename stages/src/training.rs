@@ -9,6 +9,8 @@ use std::time::Duration;
 use okapi_engine::clock;
 use okapi_engine::stage::{Param, ParamDefault, ParamType};
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
+use okapi_model::Keep;
+use okapi_model::random::{Purpose, Random};
 use okapi_train::tensorboard::{EventWriter, FILE_NAME};
 use okapi_train::{
     AdamWOptions, Batches, CheckpointEvery, CurveRow, Outcome, Progress, Schedule, Select,
@@ -55,6 +57,13 @@ pub(crate) const MAX_NORM: Param = Param {
     default: ParamDefault::Value("1.0"),
     identity: true,
     help: "gradients with a larger norm are made so large; 0 for none",
+};
+pub(crate) const VALIDATION_SHARE: Param = Param {
+    name: "validation_share",
+    ty: ParamType::Float { min: 0.0, max: 0.9 },
+    default: ParamDefault::Value("0.1"),
+    identity: true,
+    help: "the share of rows that the model is measured by and does not learn",
 };
 pub(crate) const VALIDATE_EVERY: Param = optional(
     "validate_every",
@@ -205,6 +214,52 @@ impl Recipe {
             ),
         ]
     }
+}
+
+/// Whether there is something to choose the best weights by.
+pub(crate) fn check_select(recipe: &Recipe, declared: &Value) -> Result<(), String> {
+    let share = declared["params"]["validation_share"].as_f64();
+    match recipe.select {
+        Select::Best if share == Some(0.0) => {
+            Err("`select: best` needs a `validation_share` above 0".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says in the node's log what a training does.
+pub(crate) fn log_facts(context: &StageContext<'_>, facts: &[(&str, String)]) {
+    let said: Vec<String> = facts.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    context.reporter.log(said.join("; "));
+}
+
+/// The param `tokens_at_once`.
+pub(crate) fn tokens_at_once(declared: &Value) -> usize {
+    declared["params"]["tokens_at_once"].as_u64().unwrap_or(4096) as usize
+}
+
+/// What the setting `recompute` means for a forward pass.
+pub(crate) fn keep(settings: &Value) -> Keep {
+    match settings["recompute"].as_bool() {
+        Some(true) => Keep::Inputs,
+        _ => Keep::All,
+    }
+}
+
+/// Takes `validation_share` of the items out, by chance. Both parts keep their order.
+pub(crate) fn split<T>(declared: &Value, items: Vec<T>) -> (Vec<T>, Vec<T>) {
+    let share = declared["params"]["validation_share"].as_f64().unwrap_or(0.1);
+    let count = (items.len() as f64 * share).round() as usize;
+    let mut random = Random::new(seed(declared), Purpose::Split, 0, 0);
+    let mut is_out = vec![false; items.len()];
+    for number in random.permutation(items.len() as u32).into_iter().take(count) {
+        is_out[number as usize] = true;
+    }
+    let (mut learnt, mut out) = (Vec::new(), Vec::new());
+    for (item, is_out) in items.into_iter().zip(is_out) {
+        if is_out { out.push(item) } else { learnt.push(item) }
+    }
+    (learnt, out)
 }
 
 /// The node's `seed`; 0 if it has none.
