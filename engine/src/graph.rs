@@ -114,7 +114,8 @@ pub struct Feed {
 /// What an instance needs of the machine while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
-    /// Processor slots, in thousandths of a slot; 1000 unless the node says otherwise.
+    /// Processor slots, in thousandths of a slot; 1000, or all of the machine's where the stage takes
+    /// them, unless the node says otherwise. More than there are means all.
     pub cpu_milli: u32,
     /// Memory, bytes.
     pub memory: u64,

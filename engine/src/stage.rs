@@ -39,6 +39,11 @@ pub trait Stage: Send + Sync {
         None
     }
 
+    /// Whether an instance keeps all processor slots busy, unless its node says how many it may take.
+    fn takes_all_slots(&self) -> bool {
+        false
+    }
+
     /// Does the work of one instance, in the calling thread. Outputs are written where the context
     /// says; nothing is visible to other nodes before this returns.
     ///
@@ -445,7 +450,10 @@ impl StageRegistry {
 
     /// Whatever of stages and teachers the check of a pipeline depends on, a line each.
     pub fn fingerprint(&self) -> String {
-        let stages = self.iter().map(|stage| stage.descriptor().fingerprint());
+        let stages = self.iter().map(|stage| {
+            let slots = if stage.takes_all_slots() { " all slots" } else { "" };
+            stage.descriptor().fingerprint() + slots
+        });
         let lines: Vec<_> = stages.chain(self.teachers().map(TeacherKind::fingerprint)).collect();
         lines.join("\n")
     }

@@ -126,6 +126,10 @@ impl Stage for InitModel {
         config.map(|_| ()).map_err(|error| error.to_string())
     }
 
+    fn takes_all_slots(&self) -> bool {
+        true
+    }
+
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
         let context = &*context;
         training::on_threads(context.threads, || run(context))?

@@ -12,6 +12,7 @@ mod judge;
 mod mix;
 mod model_card;
 mod model_folder;
+mod pretrain;
 mod rank;
 mod reward_model;
 mod self_instruct;
@@ -46,6 +47,7 @@ pub fn registry_with_budget(budget_usd: Option<f64>) -> StageRegistry {
     registry.add(Box::new(init_model::InitModel));
     registry.add(Box::new(judge::Judge(Arc::clone(&asked))));
     registry.add(Box::new(mix::Mix));
+    registry.add(Box::new(pretrain::Pretrain));
     registry.add(Box::new(rank::Rank(Arc::clone(&asked))));
     registry.add(Box::new(reward_model::RewardModel));
     registry.add(Box::new(self_instruct::SelfInstruct(Arc::clone(&asked))));

@@ -62,6 +62,22 @@ pub(crate) fn input_folder(context: &StageContext<'_>, port: &str) -> Result<Pat
     }
 }
 
+/// Whether a model has positions for so many tokens of a text; `what` is the text.
+pub(crate) fn check_positions(
+    model: &CausalLm,
+    tokens: usize,
+    what: impl FnOnce() -> String,
+) -> Result<(), StageError> {
+    match model.config().positions() {
+        Some(positions) if positions < tokens => Err(StageError::Failed {
+            message: format!("{} has {tokens} tokens, and the model {positions} positions", what()),
+            hint: Some(format!("write `max_length: {positions}`, or less")),
+            transient: false,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// How numbers are to be stored, by the param `dtype`.
 pub(crate) fn number_kind(declared: &Value, same: NumberKind) -> NumberKind {
     match declared["params"]["dtype"].as_str() {

@@ -166,6 +166,10 @@ impl Stage for RewardModel {
         texts::check_prompt(slot, text)
     }
 
+    fn takes_all_slots(&self) -> bool {
+        true
+    }
+
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
         let context = &*context;
         training::on_threads(context.threads, || run(context))?

@@ -5,12 +5,12 @@ use std::path::Path;
 use okapi_data::prompt_template::PromptTemplate;
 use okapi_engine::stage::{Param, ParamDefault, ParamType, PromptMistake, PromptSlot};
 use okapi_engine::stage_context::{InputPath, StageContext, StageError};
-use okapi_model::{Tokenizer, TokenizerError};
+use okapi_model::{CausalLm, Tokenizer, TokenizerError};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::asking::{check_template, read_rows, template};
-use crate::model_folder::OpenModel;
+use crate::model_folder::{self, OpenModel};
 
 /// The prompt file that says what a model reads before its response.
 pub(crate) const PROMPT: PromptSlot = PromptSlot {
@@ -131,27 +131,22 @@ pub(crate) fn tokenise(
 }
 
 /// How long a row may be, what is done with one that is longer, and what ends one that is not.
-pub(crate) struct Limits {
+pub(crate) struct Limits<'a> {
+    lm: &'a CausalLm,
     length: usize,
     leaves_out: bool,
     fails: bool,
     end: Option<u32>,
 }
 
-impl Limits {
+impl<'a> Limits<'a> {
     /// As the params of a node say, for a model.
-    pub(crate) fn of(context: &StageContext<'_>, model: &OpenModel) -> Result<Limits, StageError> {
+    pub(crate) fn of(
+        context: &StageContext<'_>,
+        model: &'a OpenModel,
+    ) -> Result<Limits<'a>, StageError> {
         let params = &context.declared["params"];
         let length = params["max_length"].as_u64().unwrap_or(512) as usize;
-        if let Some(positions) = model.lm.config().positions().filter(|most| *most < length) {
-            return Err(StageError::Failed {
-                message: format!(
-                    "`max_length` is {length}, and the model has {positions} positions"
-                ),
-                hint: Some(format!("write `max_length: {positions}`, or less")),
-                transient: false,
-            });
-        }
         let appends = params["append_end"].as_bool().unwrap_or(true);
         let end = model.tokenizer.eos().filter(|_| appends);
         if appends && end.is_none() {
@@ -164,6 +159,7 @@ impl Limits {
             });
         }
         Ok(Limits {
+            lm: &model.lm,
             length,
             leaves_out: params["too_long"] == "leave_out",
             fails: params["too_long"] == "fail",
@@ -195,6 +191,8 @@ impl Limits {
         } else if count < self.length && tokens.whole.last().copied() != self.end {
             tokens.whole.extend(self.end);
         }
+        let row = || format!("row `{id}`");
+        model_folder::check_positions(self.lm, tokens.whole.len(), row)?;
         Ok(Some(tokens))
     }
 }

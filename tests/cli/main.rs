@@ -23,3 +23,4 @@ mod races;
 mod sandbox;
 mod semantics;
 mod teachers;
+mod training;

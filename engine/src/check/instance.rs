@@ -17,7 +17,7 @@ use crate::resolve::vars::{AxisValue, TextKind, Variables};
 use crate::spec::expect;
 use crate::spec::findings::Findings;
 use crate::spec::yaml::{Entry, Node as Tree, Value};
-use crate::stage::{NodeField, Outputs};
+use crate::stage::{NodeField, Outputs, Stage};
 use crate::suggest;
 
 /// The longest key of an instance, bytes: it becomes the name of a file.
@@ -310,9 +310,13 @@ impl<'n, 's> Reader<'n, '_, 's> {
     }
 
     fn resources(&mut self) -> Resources {
+        let mut resources = Resources::default();
+        if self.node.stage.is_some_and(Stage::takes_all_slots) {
+            resources.cpu_milli = quantity::MOST_SLOTS * 1000;
+        }
         match self.field("resources", TextKind::Value) {
-            Some(field) => quantity::resources(&field, self.around.findings),
-            None => Resources::default(),
+            Some(field) => quantity::resources(&field, resources, self.around.findings),
+            None => resources,
         }
     }
 

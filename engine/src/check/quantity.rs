@@ -8,6 +8,9 @@ use crate::spec::yaml::{Node, Value};
 /// The keys of `resources:`.
 pub(crate) const RESOURCE_KEYS: [&str; 3] = ["cpu", "mem", "gpu"];
 
+/// More processor slots than any machine has.
+pub(crate) const MOST_SLOTS: u32 = 65_536;
+
 /// Ten years: longer is a slip, and would overflow when added to a clock.
 const LONGEST_MS: f64 = 10.0 * 365.0 * 86_400_000.0;
 /// 2^53 bytes: exact in a float, and more than any machine has.
@@ -63,9 +66,12 @@ fn scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {
     Some(number.parse::<f64>().ok()? * factor)
 }
 
-/// `resources:` of a node.
-pub(crate) fn resources(node: &Node, findings: &mut Findings) -> Resources {
-    let mut resources = Resources::default();
+/// `resources:` of a node, over those that its stage takes.
+pub(crate) fn resources(
+    node: &Node,
+    mut resources: Resources,
+    findings: &mut Findings,
+) -> Resources {
     let entries = expect::map(node, "`resources`", findings);
     expect::known_keys(entries, "`resources`", &RESOURCE_KEYS, findings);
     for entry in entries {
@@ -92,7 +98,7 @@ fn cpu(node: &Node, findings: &mut Findings) -> Option<u32> {
             return None;
         }
     };
-    if (0.001..=65_536.0).contains(&slots) {
+    if (0.001..=f64::from(MOST_SLOTS)).contains(&slots) {
         return Some((slots * 1000.0).round() as u32);
     }
     findings

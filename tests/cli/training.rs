@@ -1,0 +1,204 @@
+//! Stages that train: from data to models, killed, stopped and told nonsense.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::sandbox::Sandbox;
+
+const PIPELINE: &str = r#"
+okapi: 1
+name: training
+nodes:
+  rows: {stage: import, params: {path: rows.jsonl, kind: instructions}}
+  base:
+    stage: init_model
+    inputs: {corpus: rows}
+    seed: 3
+    params: {family: llama, layers: 2, hidden: 32, vocabulary: 300, positions: 40}
+  sft:
+    stage: sft
+    inputs: {model: base, examples: rows}
+    prompts: {prompt: prompt.j2}
+    seed: 5
+    params: {epochs: 4, batch: 4, warmup: 4, learning_rate: 5.0e-3, checkpoint_steps: 2}
+publish:
+  results/curve.jsonl: sft:curve
+"#;
+
+fn rows() -> String {
+    let row = |n: u32| {
+        let (one, other) = (n % 7, n % 5);
+        format!(
+            "{{\"id\": \"{n}\", \"instruction\": \"Add {one} and {other}.\", \"output\": \"{one} and {other} are {}.\"}}\n",
+            one + other
+        )
+    };
+    (0..60).map(row).collect()
+}
+
+fn sandbox(pipeline: &str) -> Sandbox {
+    let sandbox = Sandbox::new(pipeline);
+    sandbox.write("rows.jsonl", &rows());
+    sandbox.write("prompt.j2", "{{ instruction }}{{ input }}\nAnswer:\n\n");
+    sandbox
+}
+
+fn weights(sandbox: &Sandbox, port: &str) -> Vec<u8> {
+    let said = sandbox.okapi(&["get", "p.yaml", port, "out", "--overwrite"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    std::fs::read(sandbox.path("out/model.safetensors")).unwrap()
+}
+
+fn losses(sandbox: &Sandbox) -> Vec<f64> {
+    let curve = sandbox.read("results/curve.jsonl");
+    let row = |line| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64().unwrap();
+    curve.lines().map(row).collect()
+}
+
+#[test]
+fn a_training_learns_and_ends_alike_however_often_it_is_killed_and_on_any_threads() {
+    let whole = sandbox(PIPELINE);
+    whole.run();
+    let (expected, curve) = (weights(&whole, "sft:model"), whole.read("results/curve.jsonl"));
+    let losses = losses(&whole);
+    assert_eq!(losses.len(), 52);
+    assert!(losses[51] < 0.6 * losses[0], "{losses:?}");
+    let scratch = std::fs::read_dir(whole.path(".okapi/scratch")).unwrap().count();
+    assert_eq!(scratch, 0, "checkpoints of what is done are removed");
+
+    // With one thread, and killed some time after each checkpoint.
+    let killed = sandbox(&PIPELINE.replace("seed: 5", "seed: 5\n    resources: {cpu: 1}"));
+    let mut kills = 0;
+    for wait in [20, 35, 50, 15, 25, 40] {
+        let mut run = killed.start(&["run", "p.yaml", "-q"]);
+        let folder = killed.path(".okapi/scratch");
+        let state = || {
+            let folders = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            let files = folders.map(|it| it.path().join("state.safetensors"));
+            files.filter_map(|file| std::fs::metadata(file).ok()?.modified().ok()).max()
+        };
+        let (before, begun) = (state(), Instant::now());
+        while state() == before && run.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(120), "there is no checkpoint");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        std::thread::sleep(Duration::from_millis(wait));
+        run.kill().unwrap();
+        kills += u32::from(!run.wait().unwrap().success());
+    }
+    assert!(kills > 1, "only {kills} kills hit the training");
+    killed.run();
+    assert!(weights(&killed, "sft:model") == expected, "other weights");
+    assert_eq!(killed.read("results/curve.jsonl"), curve);
+
+    // How often it is saved is nobody's business but the run's.
+    whole.edit("p.yaml", "checkpoint_steps: 2", "checkpoint_minutes: 1, recompute: true");
+    assert!(whole.run().is_empty());
+    // TensorBoard has a file to watch, with all steps.
+    let folder = whole.path(".okapi/tensorboard/sft");
+    let runs: Vec<_> = std::fs::read_dir(folder).unwrap().collect();
+    assert_eq!(runs.len(), 1);
+}
+
+#[test]
+fn adapters_learn_beside_a_model_that_stays() {
+    let sandbox =
+        sandbox(&PIPELINE.replace("params: {epochs: 4", "params: {method: lora, epochs: 4"));
+    sandbox.run();
+    let losses = losses(&sandbox);
+    assert!(losses[losses.len() - 1] < losses[0], "{losses:?}");
+    let merged = weights(&sandbox, "sft:model");
+    let adapter = std::fs::read_to_string(sandbox.path("out/adapter/adapter_config.json")).unwrap();
+    let adapter: Value = serde_json::from_str(&adapter).unwrap();
+    assert_eq!(adapter["target_modules"], serde_json::json!(["k_proj", "q_proj", "v_proj"]));
+    assert_eq!((&adapter["r"], &adapter["lora_alpha"]), (&8.into(), &16.0.into()));
+    assert!(std::fs::metadata(sandbox.path("out/adapter/adapter_model.safetensors")).is_ok());
+    assert!(merged != weights(&sandbox, "base"));
+}
+
+#[test]
+fn what_cannot_be_trained_is_said_with_its_remedy() {
+    for (from, to, expected) in [
+        ("positions: 40", "positions: 12", "row `0` has 20 tokens, and the model 12 positions"),
+        ("batch: 4", "batch: 4, max_length: 20, too_long: fail", "row `0` has"),
+        (
+            "batch: 4",
+            "batch: 4, max_length: 8, loss_on: response",
+            "nothing to learn from in 60 rows",
+        ),
+        ("batch: 4", "batch: 4, lora_targets: [c_attn], method: lora", "no layer called c_attn"),
+        ("learning_rate: 5.0e-3, ", "learning_rate: 1.0e+30, ", "diverged at step"),
+    ] {
+        let sandbox = sandbox(PIPELINE);
+        sandbox.edit("p.yaml", from, to);
+        let said = sandbox.okapi(&["run", "p.yaml"]);
+        assert_eq!(said.code, Some(1), "{to}: {}", said.stderr);
+        assert!(said.stderr.contains(expected), "{to}: {}", said.stderr);
+    }
+    for (from, to, expected) in [
+        ("warmup: 4", "warmup: 4, warmup_share: 0.1", "give `warmup` or `warmup_share`, not both"),
+        ("batch: 4", "batch: 4, select: best, validation_share: 0", "needs a `validation_share`"),
+        ("hidden: 32", "hidden: 33, heads: 2", "33 cannot be split over 2 heads"),
+        ("hidden: 32", "like: gpt-2", "there is no model `gpt-2`"),
+    ] {
+        let sandbox = sandbox(PIPELINE);
+        sandbox.edit("p.yaml", from, to);
+        let said = sandbox.okapi(&["check", "p.yaml"]);
+        assert_eq!(said.code, Some(2), "{to}: {}", said.stderr);
+        assert!(said.stderr.contains(expected), "{to}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn a_reward_model_learns_what_people_would_rather_have() {
+    let rankings = "
+  rankings:
+    stage: command
+    inputs: {rows: rows}
+    run: |
+      sed 's/\"output\":\"\\([^\"]*\\)\"/\"responses\":[\"\\1\",\"No idea, sorry.\"],\"ranks\":[1,2]/' \
+        \"$OKAPI_INPUT_ROWS\" > \"$OKAPI_OUTPUT_RANKINGS\"
+    outputs: {rankings: rankings}
+  reward:
+    stage: reward_model
+    inputs: {model: sft:model, rankings: rankings}
+    prompts: {prompt: prompt.j2}
+    params: {batch: 8, epochs: 3, warmup: 2, learning_rate: 3.0e-3, train_blocks: 1, train_embeddings: false}
+publish:
+  results/reward.jsonl: reward:curve
+";
+    let sandbox = sandbox(&PIPELINE.replace("\npublish:\n", rankings));
+    sandbox.run();
+    let curve = sandbox.read("results/reward.jsonl");
+    let last: Value = serde_json::from_str(curve.lines().last().unwrap()).unwrap();
+    assert_eq!(last["validation_accuracy"], 1.0, "{last}");
+    let _ = weights(&sandbox, "reward:reward_model");
+    let config = std::fs::read_to_string(sandbox.path("out/config.json")).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["architectures"][0], "LlamaForSequenceClassification");
+}
+
+#[test]
+fn text_is_learnt_document_by_document() {
+    let sandbox = sandbox(
+        "
+okapi: 1
+name: text
+nodes:
+  text: {stage: import, params: {path: text.txt, kind: text}}
+  base: {stage: init_model, inputs: {corpus: text}, params: {family: gpt_neox, layers: 1, hidden: 32, vocabulary: 280}}
+  learnt:
+    stage: pretrain
+    inputs: {model: base, corpus: text}
+    params: {epochs: 3, batch: 4, max_length: 32, learning_rate: 1.0e-2, validation_share: 0.2}
+publish:
+  results/curve.jsonl: learnt:curve
+",
+    );
+    let text: String = (0..50).map(|n| format!("The number {n} follows {}.\n\n", n - 1)).collect();
+    sandbox.write("text.txt", &text);
+    sandbox.run();
+    let losses = losses(&sandbox);
+    assert!(losses[losses.len() - 1] < 0.8 * losses[0], "{losses:?}");
+}
