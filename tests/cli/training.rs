@@ -121,10 +121,10 @@ fn adapters_learn_beside_a_model_that_stays() {
 fn what_cannot_be_trained_is_said_with_its_remedy() {
     for (from, to, expected) in [
         ("positions: 40", "positions: 12", "row `0` has 20 tokens, and the model 12 positions"),
-        ("batch: 4", "batch: 4, max_length: 20, too_long: fail", "row `0` has"),
+        ("batch: 4", "batch: 4, max_length: 10, too_long: fail", "row `0` has"),
         (
             "batch: 4",
-            "batch: 4, max_length: 8, loss_on: response",
+            "batch: 4, max_length: 4, loss_on: response",
             "nothing to learn from in 60 rows",
         ),
         ("batch: 4", "batch: 4, lora_targets: [c_attn], method: lora", "no layer called c_attn"),
