@@ -2,11 +2,13 @@
 //!
 //! Scores are never kept: a tile of queries at a time is computed, used and forgotten, and computed again in
 //! the backward pass. One task of the pool computes one head of keys and values, with all heads of
-//! queries that share it, of one sequence.
+//! queries that share it, of one sequence. Keys and values are those of the same tokens, or those that
+//! a cache holds of these and of all before them.
 
 use rayon::prelude::*;
 
-use crate::functions::{exp, largest, sum_of, wide};
+use crate::functions::{add_weighted, dot, exp, largest, sum_of, wide};
+use crate::kv_cache::KvLayer;
 use crate::layers::add;
 use crate::matrix::{Matrix, Target, Threads, multiply};
 
@@ -41,7 +43,13 @@ impl Sequences {
 
     /// The place of each token in its sequence, from 0.
     pub(crate) fn positions(&self) -> Vec<usize> {
-        self.ranges().flat_map(|range| 0..range.len()).collect()
+        self.positions_after(std::iter::repeat(0))
+    }
+
+    /// The place of each token in its sequence, of which so many tokens came before those here.
+    pub(crate) fn positions_after(&self, past: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let ranges = self.ranges().zip(past);
+        ranges.flat_map(|(range, past)| past..past + range.len()).collect()
     }
 }
 
@@ -111,7 +119,10 @@ impl Head<'_> {
                     *score -= slope * (query - key) as f32;
                 }
             }
-            wide(|| softmax(seen));
+            wide(
+                #[inline(always)]
+                || softmax(seen),
+            );
         }
         shares
     }
@@ -126,6 +137,9 @@ impl Head<'_> {
 
     /// Adds what the queries get.
     fn forward(&self, to: &mut [f32], step: usize) {
+        if self.queries.count() == 1 {
+            return self.forward_one(&mut to[..self.values.columns()]);
+        }
         for tile in self.tiles() {
             let shares = self.shares(tile);
             let shares = Matrix::new(&shares, tile.count, tile.seen, tile.seen);
@@ -133,6 +147,27 @@ impl Head<'_> {
             let values = self.values.rows(0, tile.seen);
             multiply(Target { data, step, adds: true }, shares, values, 1.0, Threads::One);
         }
+    }
+
+    /// Adds what a single query gets. For it a product of matrices has too much to prepare.
+    fn forward_one(&self, to: &mut [f32]) {
+        let (query, scale) = (self.queries.row(0), self.scale());
+        let mut shares = vec![0.0; self.past + 1];
+        wide(
+            #[inline(always)]
+            || {
+                for (key, share) in shares.iter_mut().enumerate() {
+                    *share = dot(query, self.keys.row(key)) * scale;
+                }
+                if let Some(slope) = self.slope {
+                    for (key, share) in shares.iter_mut().enumerate() {
+                        *share -= slope * (self.past - key) as f32;
+                    }
+                }
+                softmax(&mut shares);
+                add_weighted(to, &shares, |key| self.values.row(key));
+            },
+        );
     }
 
     /// Adds the gradients of queries, keys and values, given that of what came out.
@@ -151,13 +186,16 @@ impl Head<'_> {
             // From shares to scores: share * (its gradient - the mean of all, by share).
             let rows = shares.chunks_exact_mut(tile.seen).zip(d_shares.chunks_exact(tile.seen));
             for (shares, d_shares) in rows {
-                wide(|| {
-                    let product = |share, d| f64::from(share) * f64::from(d);
-                    let mean = sum_of(shares, d_shares, product) as f32;
-                    for (share, d) in shares.iter_mut().zip(d_shares) {
-                        *share *= d - mean;
-                    }
-                });
+                wide(
+                    #[inline(always)]
+                    || {
+                        let product = |share, d| f64::from(share) * f64::from(d);
+                        let mean = sum_of(shares, d_shares, product) as f32;
+                        for (share, d) in shares.iter_mut().zip(d_shares) {
+                            *share *= d - mean;
+                        }
+                    },
+                );
             }
             let d_scores = Matrix::new(&shares, tile.count, tile.seen, tile.seen);
             let to = Target { data: &mut d_queries[tile.first * step..], step, adds: true };
@@ -200,11 +238,12 @@ impl Attention<'_> {
         self.heads.queries * self.heads.width
     }
 
-    /// The tasks: each sequence with each head of keys.
-    fn tasks(&self, sequences: &Sequences) -> Vec<(std::ops::Range<usize>, usize)> {
+    /// The tasks: each sequence, by its number and its range, with each head of keys.
+    fn tasks(&self, sequences: &Sequences) -> Vec<(usize, std::ops::Range<usize>, usize)> {
         let pairs = self.heads.pairs;
-        let all = sequences.ranges().filter(|range| !range.is_empty());
-        all.flat_map(|range| (0..pairs).map(move |pair| (range.clone(), pair))).collect()
+        let all = sequences.ranges().enumerate().filter(|(_, range)| !range.is_empty());
+        all.flat_map(|(number, range)| (0..pairs).map(move |pair| (number, range.clone(), pair)))
+            .collect()
     }
 
     /// The heads of queries that share a head of keys.
@@ -213,34 +252,51 @@ impl Attention<'_> {
         pair * each..(pair + 1) * each
     }
 
-    fn head<'a>(&self, rows: &'a [f32], count: usize, head: usize) -> Head<'a> {
+    /// A head of one sequence, of which `rows` hold `count` tokens, and a cache perhaps these and those
+    /// before them.
+    fn head<'a>(
+        &self,
+        rows: &'a [f32],
+        count: usize,
+        head: usize,
+        cache: Option<&'a KvLayer>,
+    ) -> Head<'a> {
         let Heads { width, row, .. } = self.heads;
         let places = self.heads.places(head);
         let [queries, keys, values] = places.map(|at| Matrix::new(&rows[at..], count, width, row));
         let slope = self.slopes.map(|slopes| slopes[head]);
-        Head { queries, keys, values, past: 0, slope }
+        let Some(cache) = cache else { return Head { queries, keys, values, past: 0, slope } };
+        let [keys, values] = cache.head(head / (self.heads.queries / self.heads.pairs));
+        Head { queries, keys, values, past: cache.len() - count, slope }
     }
 
-    /// `rows` hold queries, keys and values; what comes out has `queries * width` numbers a token.
-    pub(crate) fn forward(&self, rows: &[f32], sequences: &Sequences) -> Vec<f32> {
+    /// `rows` hold queries, keys and values; what comes out has `queries * width` numbers a token. With
+    /// caches, one a sequence, keys and values are theirs, which end with those of `rows`.
+    pub(crate) fn forward(
+        &self,
+        rows: &[f32],
+        sequences: &Sequences,
+        caches: Option<&[&mut KvLayer]>,
+    ) -> Vec<f32> {
         let Heads { width, row, .. } = self.heads;
         let tasks = self.tasks(sequences);
         let parts: Vec<Vec<f32>> = tasks
             .par_iter()
-            .map(|(range, pair)| {
+            .map(|(number, range, pair)| {
                 let rows = &rows[range.start * row..range.end * row];
+                let cache = caches.map(|caches| &*caches[*number]);
                 let sharing = self.sharing(*pair);
                 let step = sharing.len() * width;
                 let mut part = vec![0.0; range.len() * step];
                 for (place, head) in sharing.enumerate() {
-                    let head = self.head(rows, range.len(), head);
+                    let head = self.head(rows, range.len(), head, cache);
                     head.forward(&mut part[place * width..], step);
                 }
                 part
             })
             .collect();
         let mut to = vec![0.0; sequences.tokens.len() * self.wide()];
-        for ((range, pair), part) in tasks.into_iter().zip(parts) {
+        for ((_, range, pair), part) in tasks.into_iter().zip(parts) {
             let sharing = self.sharing(pair);
             let step = sharing.len() * width;
             let rows = to.chunks_exact_mut(self.wide()).skip(range.start);
@@ -258,7 +314,7 @@ impl Attention<'_> {
         // Of a task: the gradients of its queries head by head, and of its keys and values.
         let parts: Vec<Vec<f32>> = tasks
             .par_iter()
-            .map(|(range, pair)| {
+            .map(|(_, range, pair)| {
                 let rows = &rows[range.start * row..range.end * row];
                 let block = range.len() * width;
                 let sharing = self.sharing(*pair);
@@ -269,13 +325,13 @@ impl Attention<'_> {
                     let at = range.start * self.wide() + head * width;
                     let d_out = Matrix::new(&d_out[at..], range.len(), width, self.wide());
                     let parts = [queries, &mut *keys, &mut *values];
-                    self.head(rows, range.len(), head).backward(d_out, parts, width);
+                    self.head(rows, range.len(), head, None).backward(d_out, parts, width);
                 }
                 part
             })
             .collect();
         let mut to = vec![0.0; rows.len()];
-        for ((range, pair), part) in tasks.into_iter().zip(parts) {
+        for ((_, range, pair), part) in tasks.into_iter().zip(parts) {
             let mut blocks = part.chunks_exact(range.len() * width);
             let sharing = self.sharing(pair);
             let [_, keys, values] = self.heads.places(sharing.start);
@@ -300,6 +356,7 @@ mod tests {
     fn sequences_know_their_places() {
         let batch = Sequences::new(&[&[5, 6, 7][..], &[], &[8]]);
         assert_eq!(batch.positions(), [0, 1, 2, 0]);
+        assert_eq!(batch.positions_after([3, 9, 1]), [3, 4, 5, 1]);
         assert_eq!(batch.ranges().collect::<Vec<_>>(), [0..3, 3..3, 3..4]);
     }
 
@@ -310,7 +367,7 @@ mod tests {
         let rows = [0.0, 1.0, 4.0, 0.0, 1.0, 8.0, 0.0, 1.0, 1.0];
         let two = Sequences::new(&[&[0, 0][..], &[0]]);
         let attention = Attention { heads, slopes: None };
-        assert_eq!(attention.forward(&rows, &two), [4.0, 6.0, 1.0]);
+        assert_eq!(attention.forward(&rows, &two, None), [4.0, 6.0, 1.0]);
     }
 
     /// The gradient by central differences, over several tiles and heads that share keys.
@@ -327,7 +384,7 @@ mod tests {
         let rows = wave(sequences.tokens().len() * 24, 0.37);
         let weights = wave(sequences.tokens().len() * 12, 0.71);
         let loss = |rows: &[f32]| -> f64 {
-            let out = attention.forward(rows, &sequences);
+            let out = attention.forward(rows, &sequences, None);
             out.iter().zip(&weights).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum()
         };
         let gradient = attention.backward(&rows, &sequences, &weights);

@@ -2,6 +2,7 @@
 //! same; how they are put together is not.
 
 use crate::attention::{Attention, Heads, Sequences};
+use crate::kv_cache::KvLayer;
 use crate::layers::{Activation, Linear, Norm, Pass, add, scale_by};
 use crate::parameters::{Gradients, ParameterId};
 use crate::positions::{Direction, Rotation};
@@ -55,7 +56,7 @@ pub(crate) struct Context<'a> {
     pub(crate) heads: Heads,
     pub(crate) positions: &'a Positions,
     pub(crate) sequences: &'a Sequences,
-    /// The place of each token in its sequence.
+    /// The place of each token in its sequence, those that a cache holds counted.
     pub(crate) places: &'a [usize],
 }
 
@@ -113,8 +114,14 @@ impl Block {
         three.chain(others).chain(&mut self.mlp.gate).collect()
     }
 
-    /// The stream after the block, and what its backward pass needs.
-    pub(crate) fn forward(&self, context: &Context<'_>, x: &[f32]) -> (Vec<f32>, Trace) {
+    /// The stream after the block, and what its backward pass needs. With caches, one a sequence, keys
+    /// and values are added to them, and the tokens also attend to what was there before.
+    pub(crate) fn forward(
+        &self,
+        context: &Context<'_>,
+        x: &[f32],
+        caches: Option<&mut [&mut KvLayer]>,
+    ) -> (Vec<f32>, Trace) {
         let pass = &context.pass;
         let normed = self.attention_norm.forward(pass, x);
         let row = context.heads.row;
@@ -125,7 +132,13 @@ impl Block {
             }
         }
         context.turn(&mut rows, Direction::Forward);
-        let attended = context.attention().forward(&rows, context.sequences);
+        let caches = caches.map(|caches| {
+            for (range, cache) in context.sequences.ranges().zip(caches.iter_mut()) {
+                cache.append(&rows[range.start * row..range.end * row], context.heads);
+            }
+            &*caches
+        });
+        let attended = context.attention().forward(&rows, context.sequences, caches);
         let mut middle = match self.wiring {
             Wiring::Sequential | Wiring::Parallel => x.to_vec(),
             Wiring::AfterNorm => normed,

@@ -10,12 +10,14 @@ use crate::block::{self, Block, Context, Mlp, Positions, Wiring};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{BloomConfig, ConfigError, GptNeoxConfig, LlamaConfig, ModelConfig};
 use crate::head::{Head, Place, TokenScore};
+use crate::kv_cache::{KvCache, KvLayer};
 use crate::layers::{Activation, Embedding, Linear, Norm, Pass};
 use crate::low_rank::Dropout;
 use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::positions::{Rotation, alibi_slopes};
 use crate::random::{Purpose, Random};
 use crate::reward_model;
+use crate::row_product::Product;
 use crate::tensor_file::NumberKind;
 
 /// The deviation of weights that have learnt nothing.
@@ -56,6 +58,9 @@ pub enum ModelError {
     /// A text whose reward is asked for, of no tokens.
     #[error("text {0} of the batch has no tokens, and so none to read its reward at")]
     NoTokens(usize),
+    /// A cache that holds keys and values of other sizes than its own.
+    #[error("the cache belongs to a model of other sizes")]
+    Cache,
 }
 
 /// A language model of any family.
@@ -65,19 +70,19 @@ pub struct CausalLm {
     json: Value,
     kind: NumberKind,
     parameters: Parameters,
-    layers: Layers,
+    pub(crate) layers: Layers,
 }
 
 /// What a model computes with its parameters.
 #[derive(Debug, Clone)]
-struct Layers {
+pub(crate) struct Layers {
     embedding: Embedding,
     /// BLOOM has a norm after the embedding.
     embedding_norm: Option<Norm>,
     blocks: Vec<Block>,
     norm: Norm,
-    head: Head,
-    heads: Heads,
+    pub(crate) head: Head,
+    pub(crate) heads: Heads,
     positions: Positions,
 }
 
@@ -109,6 +114,10 @@ impl Forward {
     /// The normed states after the last block, `hidden` numbers a token.
     pub fn states(&self) -> &[f32] {
         &self.states
+    }
+
+    pub(crate) fn into_states(self) -> Vec<f32> {
+        self.states
     }
 }
 
@@ -214,7 +223,7 @@ impl CausalLm {
     /// At the first token that the model has no row for.
     pub fn logits(&self, sequences: &Sequences) -> Result<Vec<f32>, ModelError> {
         let forward = self.forward(sequences.clone(), Keep::Nothing)?;
-        Ok(self.layers.head.logits(&self.parameters, &forward.states))
+        Ok(self.layers.head.logits(&self.parameters, &forward.states, Product::InBlocks))
     }
 
     /// Computes the states after every token.
@@ -222,7 +231,7 @@ impl CausalLm {
     /// # Errors
     /// At the first token that the model has no row for.
     pub fn forward(&self, sequences: Sequences, keep: Keep) -> Result<Forward, ModelError> {
-        self.pass(sequences, keep, None)
+        self.pass(sequences, keep, None, None)
     }
 
     /// Computes the states after every token in training, where adapters may leave something out.
@@ -235,29 +244,41 @@ impl CausalLm {
         keep: Keep,
         dropout: Dropout,
     ) -> Result<Forward, ModelError> {
-        self.pass(sequences, keep, Some(dropout))
+        self.pass(sequences, keep, Some(dropout), None)
     }
 
-    fn pass(
+    /// The one forward pass: of whole sequences, or of what follows in those that caches belong to, one
+    /// for each.
+    pub(crate) fn pass(
         &self,
         sequences: Sequences,
         keep: Keep,
         dropout: Option<Dropout>,
+        mut caches: Option<&mut [&mut KvCache]>,
     ) -> Result<Forward, ModelError> {
         let vocabulary = self.layers.embedding_rows(&self.parameters);
         let unknown = |token: &&u32| **token as usize >= vocabulary;
         if let Some(&token) = sequences.tokens().iter().find(unknown) {
             return Err(ModelError::Token { token, vocabulary });
         }
-        let places = sequences.positions();
-        let context = self.context(&sequences, &places, dropout);
+        let places = match &caches {
+            None => sequences.positions(),
+            Some(caches) => sequences.positions_after(caches.iter().map(|cache| cache.len())),
+        };
+        let mut context = self.context(&sequences, &places, dropout);
+        if caches.is_some() {
+            context.pass.product = Product::RowByRow;
+        }
         let mut x = self.layers.embedding.forward(&context.pass, sequences.tokens());
         if let Some(norm) = &self.layers.embedding_norm {
             x = norm.forward(&context.pass, &x);
         }
         let mut kept = Vec::new();
         for (number, block) in self.layers.blocks.iter().enumerate() {
-            let (y, trace) = block.forward(&context, &x);
+            let mut layers: Option<Vec<&mut KvLayer>> = caches
+                .as_mut()
+                .map(|caches| caches.iter_mut().map(|cache| cache.layer_mut(number)).collect());
+            let (y, trace) = block.forward(&context, &x, layers.as_deref_mut());
             let x = std::mem::replace(&mut x, y);
             match keep {
                 _ if number < self.first_passed() => {}
@@ -286,7 +307,7 @@ impl CausalLm {
         let blocks = &self.layers.blocks[self.first_passed()..];
         for block in blocks.iter().rev() {
             let Some((x, trace)) = kept.pop() else { return };
-            let trace = trace.unwrap_or_else(|| block.forward(&context, &x).1);
+            let trace = trace.unwrap_or_else(|| block.forward(&context, &x, None).1);
             d = block.backward(&context, gradients, &x, &trace, d);
         }
         let Layers { embedding, embedding_norm, .. } = &self.layers;
@@ -377,7 +398,7 @@ impl CausalLm {
         dropout: Option<Dropout>,
     ) -> Context<'a> {
         Context {
-            pass: Pass { parameters: &self.parameters, dropout },
+            pass: Pass { parameters: &self.parameters, dropout, product: Product::InBlocks },
             heads: self.layers.heads,
             positions: &self.layers.positions,
             sequences,

@@ -274,6 +274,19 @@ impl ModelConfig {
         self.tensors().iter().map(size).sum()
     }
 
+    /// Positions that the model was made for, stretched ones counted; `None` where nothing limits them
+    /// (ALiBi).
+    pub fn context(&self) -> Option<usize> {
+        match self {
+            ModelConfig::Bloom(_) => None,
+            ModelConfig::Llama(config) => Some(match config.rope_scaling {
+                RopeScaling::Linear { factor } => (config.positions as f64 * factor) as usize,
+                RopeScaling::None | RopeScaling::Llama3 { .. } => config.positions,
+            }),
+            ModelConfig::GptNeox(config) => Some(config.positions),
+        }
+    }
+
     /// What tensors of this family may have in front of their names, or lack: base models were saved
     /// without it.
     pub(crate) fn base_prefix(&self) -> &'static str {

@@ -7,6 +7,7 @@ use crate::functions::{exp, largest, wide};
 use crate::layers::add;
 use crate::matrix::{Matrix, Target, Threads, multiply};
 use crate::parameters::{Gradients, ParameterId, Parameters};
+use crate::row_product::Product;
 
 /// What the head says of a token that follows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,17 +45,23 @@ impl Head {
         Matrix::new(parameters.values(self.weight), self.vocabulary, self.width, self.width)
     }
 
-    fn chunk(&self) -> usize {
+    /// Rows whose logits are computed at once.
+    pub(crate) fn chunk(&self) -> usize {
         (CHUNK / 4 / self.vocabulary.max(1)).clamp(16, 4096)
     }
 
     /// Logits of every row of states.
-    pub(crate) fn logits(&self, parameters: &Parameters, states: &[f32]) -> Vec<f32> {
+    pub(crate) fn logits(
+        &self,
+        parameters: &Parameters,
+        states: &[f32],
+        product: Product,
+    ) -> Vec<f32> {
         let rows = states.len() / self.width;
         let mut logits = vec![0.0; rows * self.vocabulary];
         let states = Matrix::new(states, rows, self.width, self.width);
         let to = Target { data: &mut logits, step: self.vocabulary, adds: false };
-        multiply(to, states, self.weight(parameters).transposed(), 1.0, Threads::All);
+        product.with_weight(to, states, self.weight(parameters), 1.0);
         logits
     }
 
@@ -72,9 +79,15 @@ impl Head {
     ) -> Vec<TokenScore> {
         let mut scores = Vec::with_capacity(places.len());
         for places in places.chunks(self.chunk()) {
-            let mut logits = self.logits(parameters, &self.gather(states, places));
+            let mut logits =
+                self.logits(parameters, &self.gather(states, places), Product::InBlocks);
             let rows = logits.par_chunks_exact_mut(self.vocabulary).zip(places);
-            scores.par_extend(rows.map(|(logits, place)| wide(|| shares(logits, place.next).0)));
+            scores.par_extend(rows.map(|(logits, place)| {
+                wide(
+                    #[inline(always)]
+                    || shares(logits, place.next).0,
+                )
+            }));
         }
         scores
     }
@@ -93,17 +106,20 @@ impl Head {
         for (chunk, places) in places.chunks(self.chunk()).enumerate() {
             let first = chunk * self.chunk();
             let read = self.gather(states, places);
-            let mut logits = self.logits(parameters, &read);
+            let mut logits = self.logits(parameters, &read, Product::InBlocks);
             let rows = logits.par_chunks_exact_mut(self.vocabulary).zip(places).enumerate();
             scores.par_extend(rows.map(|(number, (logits, place))| {
-                wide(|| {
-                    let (score, share) = shares(logits, place.next);
-                    let grade = grade(first + number, &score);
-                    let factor = (-grade * share) as f32;
-                    logits.iter_mut().for_each(|number| *number *= factor);
-                    logits[place.next as usize] += grade as f32;
-                    score
-                })
+                wide(
+                    #[inline(always)]
+                    || {
+                        let (score, share) = shares(logits, place.next);
+                        let grade = grade(first + number, &score);
+                        let factor = (-grade * share) as f32;
+                        logits.iter_mut().for_each(|number| *number *= factor);
+                        logits[place.next as usize] += grade as f32;
+                        score
+                    },
+                )
             }));
             let d_logits = Matrix::new(&logits, places.len(), self.vocabulary, self.vocabulary);
             let mut d_read = vec![0.0; read.len()];

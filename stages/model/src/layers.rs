@@ -13,6 +13,7 @@ use crate::functions::{erf, exp, sum_of, tanh, wide};
 use crate::low_rank::{Dropout, LowRank};
 use crate::matrix::{Matrix, Target, Threads, multiply};
 use crate::parameters::{Gradients, ParameterId, Parameters};
+use crate::row_product::Product;
 
 /// Rows that one task of the pool works on: enough to be worth it.
 const ROWS: usize = 32;
@@ -23,6 +24,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) parameters: &'a Parameters,
     /// Only in training.
     pub(crate) dropout: Option<Dropout>,
+    /// How linear layers compute.
+    pub(crate) product: Product,
 }
 
 /// A linear layer: `y = x W^T + b`, and with an adapter `+ scale dropout(x) A^T B^T`.
@@ -77,7 +80,7 @@ impl Linear {
         }
         let rows = Matrix::new(x, x.len() / self.from, self.from, self.from);
         let to = Target { data: &mut *y, step, adds: true };
-        multiply(to, rows, self.weight(pass.parameters).transposed(), 1.0, Threads::All);
+        pass.product.with_weight(to, rows, self.weight(pass.parameters), 1.0);
         if let Some(adapter) = &self.adapter {
             adapter.forward_to(pass, x, y, step);
         }
@@ -172,17 +175,20 @@ impl Norm {
         let bias = self.bias.map(|bias| pass.parameters.values(bias));
         let chunks = y.par_chunks_mut(self.width * ROWS).zip(x.par_chunks(self.width * ROWS));
         chunks.for_each(|(y, x)| {
-            wide(|| {
-                for (y, x) in y.chunks_exact_mut(self.width).zip(x.chunks_exact(self.width)) {
-                    let Statistics { mean, scale } = self.statistics(x);
-                    for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
-                        *y = (x - mean) * scale * weight;
+            wide(
+                #[inline(always)]
+                || {
+                    for (y, x) in y.chunks_exact_mut(self.width).zip(x.chunks_exact(self.width)) {
+                        let Statistics { mean, scale } = self.statistics(x);
+                        for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
+                            *y = (x - mean) * scale * weight;
+                        }
+                        if let Some(bias) = bias {
+                            add(y, bias);
+                        }
                     }
-                    if let Some(bias) = bias {
-                        add(y, bias);
-                    }
-                }
-            });
+                },
+            );
         });
         y
     }
@@ -204,7 +210,10 @@ impl Norm {
         let sums: Vec<Vec<f32>> = chunks
             .map(|((dx, x), dy)| {
                 let mut sum = vec![0.0; if needs_weight { self.width } else { 0 }];
-                wide(|| self.backward_of_rows(weight, x, dy, dx, &mut sum));
+                wide(
+                    #[inline(always)]
+                    || self.backward_of_rows(weight, x, dy, dx, &mut sum),
+                );
                 sum
             })
             .collect();
@@ -290,12 +299,18 @@ impl Activation {
 
 #[inline(always)]
 fn each(x: &mut [f32], function: impl Fn(f32) -> f32) {
-    wide(|| x.iter_mut().for_each(|x| *x = function(*x)));
+    wide(
+        #[inline(always)]
+        || x.iter_mut().for_each(|x| *x = function(*x)),
+    );
 }
 
 #[inline(always)]
 fn both(x: &mut [f32], y: &[f32], function: impl Fn(f32, f32) -> f32) {
-    wide(|| x.iter_mut().zip(y).for_each(|(x, y)| *x = function(*x, *y)));
+    wide(
+        #[inline(always)]
+        || x.iter_mut().zip(y).for_each(|(x, y)| *x = function(*x, *y)),
+    );
 }
 
 /// `sqrt(2 / pi)`.
@@ -395,7 +410,7 @@ mod tests {
         let mut parameters = Parameters::default();
         let layer = norm(&mut parameters, true);
         let rms = norm(&mut parameters, false);
-        let pass = Pass { parameters: &parameters, dropout: None };
+        let pass = Pass { parameters: &parameters, dropout: None, product: Product::InBlocks };
         assert_eq!(layer.forward(&pass, &[1.0, 3.0, 1.0, 3.0]), [-1.0, 3.0, -1.0, 3.0]);
         assert_eq!(rms.forward(&pass, &[3.0, -3.0, 3.0, 3.0]), [2.0, -2.0, 2.0, 2.0]);
     }
@@ -406,7 +421,7 @@ mod tests {
         let weight = push(&mut parameters, &[3, 2], vec![1.0, 2.0, 0.0, 1.0, 1.0, 1.0]);
         let bias = Some(push(&mut parameters, &[3], vec![0.5, 0.0, -1.0]));
         let linear = Linear::new(weight, bias, 2, 3);
-        let pass = Pass { parameters: &parameters, dropout: None };
+        let pass = Pass { parameters: &parameters, dropout: None, product: Product::InBlocks };
         let y = linear.forward(&pass, &[1.0, 0.0, 3.0, 4.0]);
         assert_eq!(y, [1.5, 0.0, 0.0, 11.5, 4.0, 6.0]);
     }

@@ -2,8 +2,8 @@
 //!
 //! So far what a folder says of its model ([`config`]), what its weights are ([`checkpoint`]: every tensor
 //! by name, shape and type, checked before anything is computed with it), how texts become ids
-//! ([`Tokenizer`]), and the forward pass ([`CausalLm`]). A [`RewardModel`] has such a model's states, and
-//! gives a text one number.
+//! ([`Tokenizer`]), the forward pass ([`CausalLm`]), and generation ([`CausalLm::generate`]). A
+//! [`RewardModel`] has such a model's states, and gives a text one number.
 //!
 //! This crate knows no stage, no engine and no network.
 
@@ -15,7 +15,9 @@ pub mod checkpoint;
 pub mod config;
 mod folder;
 mod functions;
+mod generate;
 mod head;
+mod kv_cache;
 mod layers;
 mod low_rank;
 mod matrix;
@@ -26,6 +28,8 @@ mod pickled_tensor;
 mod positions;
 pub mod random;
 mod reward_model;
+mod row_product;
+mod sampling;
 mod scalar_head;
 pub mod sizes;
 mod stored_zip;
@@ -40,10 +44,15 @@ pub use attention::Sequences;
 pub use causal_lm::{CausalLm, Forward, Keep, ModelError};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{BloomConfig, ConfigError, GptNeoxConfig, LlamaConfig, ModelConfig, RopeScaling};
+pub use generate::{
+    FinishReason, GenerateError, GenerateOptions, GenerateProgress, GenerateWatch, Generated,
+};
 pub use head::{Place, TokenScore};
+pub use kv_cache::KvCache;
 pub use low_rank::Dropout;
 pub use parameters::{Gradients, Parameter, ParameterId, Parameters};
 pub use reward_model::RewardModel;
+pub use sampling::SamplingOptions;
 pub use scalar_head::ScalarHead;
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use tokenizer_training::TokenizerTrainOptions;

@@ -72,21 +72,21 @@ impl LowRank {
     }
 
     /// `x A^T`.
-    fn narrow(&self, parameters: &Parameters, x: &[f32]) -> Vec<f32> {
+    fn narrow(&self, pass: &Pass<'_>, x: &[f32]) -> Vec<f32> {
         let rows = x.len() / self.from;
         let mut narrow = vec![0.0; rows * self.rank];
         let x = Matrix::new(x, rows, self.from, self.from);
         let to = Target { data: &mut narrow, step: self.rank, adds: false };
-        multiply(to, x, self.down(parameters).transposed(), 1.0, Threads::All);
+        pass.product.with_weight(to, x, self.down(pass.parameters), 1.0);
         narrow
     }
 
     /// Adds to rows that are `step` numbers apart.
     pub(crate) fn forward_to(&self, pass: &Pass<'_>, x: &[f32], y: &mut [f32], step: usize) {
-        let narrow = self.narrow(pass.parameters, &self.input(pass, x));
+        let narrow = self.narrow(pass, &self.input(pass, x));
         let rows = Matrix::new(&narrow, narrow.len() / self.rank, self.rank, self.rank);
         let to = Target { data: y, step, adds: true };
-        multiply(to, rows, self.up(pass.parameters).transposed(), self.scale, Threads::All);
+        pass.product.with_weight(to, rows, self.up(pass.parameters), self.scale);
     }
 
     /// Adds to the gradients of `A`, of `B` and of what went in, given that of what came out.
@@ -102,7 +102,7 @@ impl LowRank {
         let rows = x.len() / self.from;
         let dy = Matrix::new(dy, rows, self.to, step);
         if let Some(gradient) = gradients.get_mut(self.up) {
-            let narrow = self.narrow(pass.parameters, &x);
+            let narrow = self.narrow(pass, &x);
             let narrow = Matrix::new(&narrow, rows, self.rank, self.rank);
             let to = Target { data: gradient, step: self.rank, adds: true };
             multiply(to, dy.transposed(), narrow, self.scale, Threads::All);

@@ -37,6 +37,15 @@ impl<'a> Matrix<'a> {
         self.rows
     }
 
+    /// One of its rows.
+    ///
+    /// # Panics
+    /// When it has not so many.
+    pub(crate) fn row(self, row: usize) -> &'a [f32] {
+        assert!(row < self.rows && self.column_step == 1, "out of bounds");
+        &self.data[row * self.row_step..][..self.columns]
+    }
+
     /// How many columns.
     pub(crate) fn columns(self) -> usize {
         self.columns
@@ -77,6 +86,13 @@ pub(crate) struct Target<'a> {
     pub(crate) adds: bool,
 }
 
+impl Target<'_> {
+    /// Whether so many rows of so many numbers fit.
+    pub(crate) fn holds(&self, rows: usize, columns: usize) -> bool {
+        columns <= self.step && fits(self.data.len(), rows, columns, self.step)
+    }
+}
+
 /// `to = scale * left * right`, or `to += scale * left * right`.
 ///
 /// # Panics
@@ -88,10 +104,10 @@ pub(crate) fn multiply(
     scale: f32,
     threads: Threads,
 ) {
-    let Target { data: to, step: to_step, adds } = to;
     let (rows, inner, columns) = (left.rows, left.columns, right.columns);
     assert_eq!(inner, right.rows, "the sizes do not fit each other");
-    assert!(columns <= to_step && fits(to.len(), rows, columns, to_step), "out of bounds");
+    assert!(to.holds(rows, columns), "out of bounds");
+    let Target { data: to, step: to_step, adds } = to;
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(0),

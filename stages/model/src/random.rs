@@ -13,7 +13,7 @@ pub enum Purpose {
     Order = 2,
     /// Dropout, by step and layer.
     Dropout = 3,
-    /// Sampling, by row and step.
+    /// Sampling, by row and step, and by sample.
     Sampling = 4,
     /// Which pairs of a ranking are compared, by epoch and row.
     Pairs = 5,
@@ -35,6 +35,15 @@ impl Random {
     pub fn new(seed: u64, purpose: Purpose, one: u32, other: u32) -> Random {
         let key = [seed as u32, (seed >> 32) as u32];
         Random { key, counter: [0, one, other, purpose as u32], drawn: [0; 4], left: 0 }
+    }
+
+    /// The stream for the token that a sample of a row gets at a step. The first sample's is the one of
+    /// [`Purpose::Sampling`], row and step.
+    pub fn for_sample(seed: u64, row: u32, sample: u32, step: u32) -> Random {
+        let mut random = Random::new(seed, Purpose::Sampling, row, step);
+        // A stream is far shorter than the counter's first number: its upper half is free.
+        random.counter[0] = sample << 16;
+        random
     }
 
     /// 32 random bits.
