@@ -5,6 +5,7 @@ mod asking;
 mod corpus;
 mod describe;
 mod download;
+mod generate;
 mod identify_language;
 mod import;
 mod init_model;
@@ -42,6 +43,8 @@ pub fn registry_with_budget(budget_usd: Option<f64>) -> StageRegistry {
     let asked = Arc::new(Teachers::new(budget_usd));
     let mut registry = StageRegistry::with_builtin();
     registry.add(Box::new(describe::Describe));
+    registry.add(Box::new(generate::ANSWER));
+    registry.add(Box::new(generate::GENERATE));
     registry.add(Box::new(identify_language::IdentifyLanguage));
     registry.add(Box::new(import::Import));
     registry.add(Box::new(init_model::InitModel));

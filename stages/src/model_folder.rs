@@ -68,7 +68,7 @@ pub(crate) fn check_positions(
     tokens: usize,
     what: impl FnOnce() -> String,
 ) -> Result<(), StageError> {
-    match model.config().positions() {
+    match model.config().context() {
         Some(positions) if positions < tokens => Err(StageError::Failed {
             message: format!("{} has {tokens} tokens, and the model {positions} positions", what()),
             hint: Some(format!("write `max_length: {positions}`, or less")),

@@ -202,3 +202,59 @@ publish:
     let losses = losses(&sandbox);
     assert!(losses[losses.len() - 1] < 0.8 * losses[0], "{losses:?}");
 }
+
+#[test]
+fn responses_are_the_same_whoever_is_computed_beside_them_and_however_often_it_is_stopped() {
+    let nodes = "
+  responses:
+    stage: generate
+    inputs: {model: sft:model, prompts: rows}
+    prompts: {prompt: prompt.j2}
+    seed: 7
+    params: {samples: 2, max_new_tokens: 12, rows_at_once: 4}
+  answers:
+    stage: answer
+    inputs: {model: sft:model, prompts: rows}
+    prompts: {prompt: prompt.j2}
+    params: {max_new_tokens: 12, stop: [\"are\"]}
+publish:
+  results/responses.jsonl: responses
+  results/answers.jsonl: answers
+";
+    let sandbox = sandbox(&PIPELINE.replace("\npublish:\n", nodes));
+    sandbox.run();
+    let rows = |name: &str| -> Vec<Value> {
+        let text = sandbox.read(name);
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let (responses, answers) = (rows("results/responses.jsonl"), rows("results/answers.jsonl"));
+    assert_eq!((responses.len(), answers.len()), (60, 60));
+    for (number, row) in responses.iter().enumerate() {
+        assert_eq!(row["id"], number.to_string());
+        assert_eq!(row["responses"].as_array().unwrap().len(), 2);
+    }
+    let differ = |row: &&Value| row["responses"][0] != row["responses"][1];
+    assert!(responses.iter().filter(differ).count() > 10, "samples are drawn apart");
+    for row in &answers {
+        let text = row["responses"][0].as_str().unwrap();
+        assert!(!text.contains("are") && text == text.trim(), "{text}");
+    }
+    // How many at once is no part of what comes out.
+    let expected = sandbox.read("results/responses.jsonl");
+    sandbox.edit("p.yaml", "rows_at_once: 4", "rows_at_once: 4096");
+    assert!(sandbox.run().is_empty());
+    sandbox.edit("p.yaml", "seed: 7", "seed: 7\n    epoch: 1");
+    sandbox.run();
+    assert_eq!(sandbox.read("results/responses.jsonl"), expected);
+    // Nor is a stop in the middle.
+    sandbox.edit("p.yaml", "rows_at_once: 4096", "rows_at_once: 1");
+    sandbox.edit("p.yaml", "epoch: 1", "epoch: 2");
+    for _ in 0..3 {
+        let mut run = sandbox.start(&["run", "p.yaml", "-q"]);
+        std::thread::sleep(Duration::from_millis(60));
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+    sandbox.run();
+    assert_eq!(sandbox.read("results/responses.jsonl"), expected);
+}

@@ -258,15 +258,6 @@ impl ModelConfig {
         }
     }
 
-    /// Positions that it was made for; none for BLOOM, whose positions have no end.
-    pub fn positions(&self) -> Option<usize> {
-        match self {
-            ModelConfig::Bloom(_) => None,
-            ModelConfig::Llama(config) => Some(config.positions),
-            ModelConfig::GptNeox(config) => Some(config.positions),
-        }
-    }
-
     /// How many numbers its tensors hold.
     pub fn parameters(&self) -> u64 {
         let size =

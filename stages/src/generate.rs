@@ -1,0 +1,535 @@
+//! `generate` and `answer`: a model responds to prompts.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use okapi_data::{Prompt, Response};
+use okapi_engine::port::{Accepts, PortKind};
+use okapi_engine::stage::{
+    Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
+    ParamDefault, ParamType, PromptMistake, PromptSlot, Stage, StageDescriptor,
+};
+use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
+use okapi_model::{
+    CausalLm, FinishReason, GenerateError, GenerateOptions, GenerateProgress, GenerateWatch,
+    Generated, SamplingOptions, Tokenizer,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model_folder::{self, OpenModel};
+use crate::texts;
+use crate::training;
+
+/// The stages: they differ in what they do when nothing is said.
+pub(crate) struct Generate(&'static StageDescriptor);
+
+/// Several sampled responses a prompt.
+pub(crate) const GENERATE: Generate = Generate(&GENERATE_DESCRIPTOR);
+/// One greedy answer a prompt.
+pub(crate) const ANSWER: Generate = Generate(&ANSWER_DESCRIPTOR);
+
+const GENERATE_DOCUMENTATION: &str = "\
+Samples several responses to each prompt from a model, for `rank`. A prompt is made by the file `prompt`,
+the same that the model was trained with; a response is what follows, up to the token that ends a text, up to
+a text of `stop`, or up to `max_new_tokens`, without white space around it.
+
+The defaults are those of the Okapi release's chat program (256 tokens, top k 40, top p 0.75) and the paper's
+four responses; how the paper sampled them is not known.
+
+All chance comes from `seed`, the place of the prompt and the number of the response; what a prompt gets
+hangs on no other prompt. Prompts are computed together, `rows_at_once` responses at a time; a place that gets
+free is taken by the next. A run that is stopped or killed goes on with the prompts that were not done.";
+
+const ANSWER_DOCUMENTATION: &str = "\
+Lets a model answer prompts, for `judge`: one answer each, of the most probable token at every place. As
+`generate`, but for the defaults.";
+
+const fn sampling(samples: &'static str, temperature: &'static str) -> [Param; 11] {
+    [
+        Param {
+            name: "samples",
+            ty: ParamType::Int { min: 1, max: 1 << 16 },
+            default: ParamDefault::Value(samples),
+            identity: true,
+            help: "responses to each prompt",
+        },
+        Param {
+            name: "max_new_tokens",
+            ty: ParamType::Int { min: 1, max: 1 << 24 },
+            default: ParamDefault::Value("256"),
+            identity: true,
+            help: "a response ends with so many tokens",
+        },
+        Param {
+            name: "temperature",
+            ty: ParamType::Float { min: 0.0, max: f64::MAX },
+            default: ParamDefault::Value(temperature),
+            identity: true,
+            help: "logits are divided by it; 0 always takes the most probable token",
+        },
+        Param {
+            name: "top_k",
+            ty: ParamType::Int { min: 0, max: 1 << 32 },
+            default: ParamDefault::Value("40"),
+            identity: true,
+            help: "a token is drawn from so many, the most probable; 0 for all",
+        },
+        Param {
+            name: "top_p",
+            ty: ParamType::Float { min: 0.0, max: 1.0 },
+            default: ParamDefault::Value("0.75"),
+            identity: true,
+            help: "and from no more than have this probability together",
+        },
+        Param {
+            name: "repetition_penalty",
+            ty: ParamType::Float { min: 1e-3, max: 1e3 },
+            default: ParamDefault::Value("1.0"),
+            identity: true,
+            help: "above 1, tokens that the text has already become less probable",
+        },
+        Param {
+            name: "stop",
+            ty: ParamType::List(&ParamType::String),
+            default: ParamDefault::Absent,
+            identity: true,
+            help: "a response ends before any of these texts, such as `\"\\n### \"`",
+        },
+        Param {
+            name: "max_prompt_tokens",
+            ty: ParamType::Int { min: 1, max: 1 << 24 },
+            default: ParamDefault::Absent,
+            identity: true,
+            help: "the most tokens of a prompt; left out, as many as leave room for a response",
+        },
+        Param {
+            name: "too_long",
+            ty: ParamType::Choice(&["fail", "leave_out", "cut"]),
+            default: ParamDefault::Value("\"fail\""),
+            identity: true,
+            help: "what is done with a prompt that has more; it is cut at its beginning",
+        },
+        Param {
+            name: "keep_space",
+            ty: ParamType::Bool,
+            default: ParamDefault::Value("false"),
+            identity: true,
+            help: "whether white space around a response is kept",
+        },
+        Param {
+            name: "rows_at_once",
+            ty: ParamType::Int { min: 1, max: 1 << 20 },
+            default: ParamDefault::Value("64"),
+            identity: false,
+            help: "responses that are computed together: more need more memory and are faster; the result is \
+                   the same",
+        },
+    ]
+}
+
+static GENERATE_PARAMS: [Param; 11] = sampling("4", "1.0");
+static ANSWER_PARAMS: [Param; 11] = sampling("1", "0.0");
+
+const INPUTS: Inputs = Inputs::Fixed(&[
+    InputPort {
+        name: "model",
+        accepts: Accepts::Kinds(&[PortKind::Model]),
+        required: true,
+        gathers: false,
+        help: "the model that responds",
+    },
+    InputPort {
+        name: "prompts",
+        accepts: Accepts::Kinds(&[PortKind::Prompts, PortKind::Instructions]),
+        required: true,
+        gathers: false,
+        help: "what it responds to",
+    },
+]);
+
+const OUTPUTS: Outputs = Outputs::Fixed(&[OutputPort {
+    name: "responses",
+    kind: OutputKind::Fixed(PortKind::Responses),
+    help: "the prompts, each with its responses",
+}]);
+
+static GENERATE_DESCRIPTOR: StageDescriptor = StageDescriptor {
+    name: "generate",
+    version: 1,
+    summary: "samples several responses to each prompt from a model",
+    documentation: GENERATE_DOCUMENTATION,
+    inputs: INPUTS,
+    outputs: OUTPUTS,
+    params: &GENERATE_PARAMS,
+    prompts: &[texts::PROMPT],
+    fields: &[NodeField::Seed, NodeField::Prompts],
+    determinism: Determinism::NumericClass,
+};
+
+static ANSWER_DESCRIPTOR: StageDescriptor = StageDescriptor {
+    name: "answer",
+    version: 1,
+    summary: "lets a model answer prompts",
+    documentation: ANSWER_DOCUMENTATION,
+    inputs: INPUTS,
+    outputs: OUTPUTS,
+    params: &ANSWER_PARAMS,
+    prompts: &[texts::PROMPT],
+    fields: &[NodeField::Seed, NodeField::Prompts],
+    determinism: Determinism::NumericClass,
+};
+
+impl Stage for Generate {
+    fn descriptor(&self) -> &'static StageDescriptor {
+        self.0
+    }
+
+    fn check(&self, declared: &Value) -> Result<(), String> {
+        match declared["params"]["top_p"].as_f64() {
+            Some(0.0) => Err("`top_p: 0` keeps no token".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_prompt(&self, slot: &PromptSlot, text: &str) -> Result<(), PromptMistake> {
+        texts::check_prompt(slot, text)
+    }
+
+    fn takes_all_slots(&self) -> bool {
+        true
+    }
+
+    fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
+        let context = &*context;
+        training::on_threads(context.threads, || run(context))?
+    }
+}
+
+/// How tokens are chosen, by the params of a node.
+pub(crate) fn sampling_options(params: &Value) -> SamplingOptions {
+    let number = |name: &str, default: f64| params[name].as_f64().unwrap_or(default);
+    SamplingOptions {
+        temperature: number("temperature", 1.0),
+        top_k: params["top_k"].as_u64().filter(|k| *k > 0).map(|k| k as usize),
+        top_p: number("top_p", 1.0),
+        repetition_penalty: number("repetition_penalty", 1.0),
+    }
+}
+
+/// Prompts that are generated together before what they got is put aside; the last of them leave places
+/// empty, so they are many times as many as there are places.
+const ROUNDS: usize = 16;
+
+fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
+    let params = &context.declared["params"];
+    let model = model_folder::open(context, "model")?;
+    let prompts = prompts(context, &model)?;
+    let rows_at_once = context.settings["rows_at_once"].as_u64().unwrap_or(64) as usize;
+    let samples = params["samples"].as_u64().unwrap_or(1) as u32;
+    let mut options = GenerateOptions {
+        sampling: sampling_options(params),
+        samples,
+        max_new_tokens: params["max_new_tokens"].as_u64().unwrap_or(256) as usize,
+        stop_tokens: model.tokenizer.end_tokens().to_vec(),
+        context: None,
+        rows_at_once,
+        seed: training::seed(context.declared),
+        first_row: 0,
+    };
+    let responder = Responder {
+        context,
+        tokenizer: &model.tokenizer,
+        stops: StopTexts::of(params),
+        keeps_space: params["keep_space"].as_bool().unwrap_or(false),
+        total: (prompts.len() * samples as usize) as u64,
+    };
+    let mut done = Done::open(context.scratch)?;
+    let chunk = (ROUNDS * rows_at_once / samples as usize).max(1);
+    while done.rows.len() < prompts.len() {
+        let first = done.rows.len();
+        let chunk = &prompts[first..prompts.len().min(first + chunk)];
+        options.first_row = first as u32;
+        done.keep(&responder.respond(&model.lm, chunk, &options, first)?)?;
+    }
+    write(context, &prompts, &done.rows)
+}
+
+/// A row with its tokens.
+struct Row {
+    prompt: Prompt,
+    tokens: Vec<u32>,
+}
+
+/// The rows as prompts that leave room for a response.
+fn prompts(context: &StageContext<'_>, model: &OpenModel) -> Result<Vec<Row>, StageError> {
+    let params = &context.declared["params"];
+    let rows: Vec<Prompt> = texts::rows(context, "prompts")?;
+    let template = texts::prompt(context)?;
+    let texts: Vec<String> = rows
+        .iter()
+        .map(|row| texts::render(&template, &row.instruction, &row.input))
+        .collect::<Result<_, _>>()?;
+    let tokens = model
+        .tokenizer
+        .encode_batch(&texts, true)
+        .map_err(|error| StageError::failed(error.to_string()))?;
+    let room = model.lm.config().context().map(|context| context.saturating_sub(1));
+    let wanted = params.get("max_prompt_tokens").and_then(Value::as_u64).map(|most| most as usize);
+    let most = room.into_iter().chain(wanted).min().unwrap_or(usize::MAX);
+    let mut kept = Vec::new();
+    let mut left_out = 0;
+    for (prompt, mut tokens) in rows.into_iter().zip(tokens) {
+        let count = tokens.len();
+        if count > most {
+            match params["too_long"].as_str() {
+                Some("cut") => drop(tokens.drain(..count - most)),
+                Some("leave_out") => {
+                    left_out += 1;
+                    continue;
+                }
+                _ => {
+                    let id = &prompt.id;
+                    return Err(StageError::Failed {
+                        message: format!(
+                            "the prompt of row `{id}` has {count} tokens; {most} may be"
+                        ),
+                        hint: Some("write `too_long: leave_out` or `cut`".to_owned()),
+                        transient: false,
+                    });
+                }
+            }
+        }
+        if tokens.is_empty() {
+            return Err(StageError::failed(format!("the prompt of row `{}` is empty", prompt.id)));
+        }
+        kept.push(Row { prompt, tokens });
+    }
+    if left_out > 0 {
+        context.reporter.log(format!("{left_out} prompts are too long and left out"));
+    }
+    Ok(kept)
+}
+
+/// What a prompt got.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Responded {
+    responses: Vec<String>,
+    tokens: u64,
+    /// Responses that ended by themselves.
+    ended: u64,
+}
+
+/// What was responded so far, kept so that it is not done again.
+struct Done {
+    path: PathBuf,
+    rows: Vec<Responded>,
+}
+
+impl Done {
+    /// Reads what a run that was stopped has kept; a last line that is not whole was not.
+    fn open(scratch: &Path) -> Result<Done, StageError> {
+        let path = scratch.join("responses.jsonl");
+        let io = |source| StageError::Io { path: path.clone(), source };
+        std::fs::create_dir_all(scratch).map_err(io)?;
+        let mut done = Done { path: path.clone(), rows: Vec::new() };
+        if let Ok(file) = File::open(&path) {
+            let lines = BufReader::new(file).lines().map_while(Result::ok);
+            done.rows = lines.map_while(|line| serde_json::from_str(&line).ok()).collect();
+            // As a whole again, so that what is appended begins on a line of its own.
+            let whole: String = done.rows.iter().map(line).collect();
+            std::fs::write(&path, whole).map_err(io)?;
+        }
+        Ok(done)
+    }
+
+    fn keep(&mut self, rows: &[Responded]) -> Result<(), StageError> {
+        let io = |source| StageError::Io { path: self.path.clone(), source };
+        let mut file = File::options().append(true).create(true).open(&self.path).map_err(io)?;
+        let lines: String = rows.iter().map(line).collect();
+        file.write_all(lines.as_bytes()).and_then(|()| file.sync_data()).map_err(io)?;
+        self.rows.extend_from_slice(rows);
+        Ok(())
+    }
+}
+
+fn line(row: &Responded) -> String {
+    let mut line = serde_json::to_string(row).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
+/// Makes texts of what is generated.
+struct Responder<'a> {
+    context: &'a StageContext<'a>,
+    tokenizer: &'a Tokenizer,
+    stops: StopTexts,
+    keeps_space: bool,
+    /// Responses in all.
+    total: u64,
+}
+
+impl Responder<'_> {
+    /// Responds to some prompts, before which `done` were responded to.
+    fn respond(
+        &self,
+        lm: &CausalLm,
+        rows: &[Row],
+        options: &GenerateOptions,
+        done: usize,
+    ) -> Result<Vec<Responded>, StageError> {
+        let prompts: Vec<&[u32]> = rows.iter().map(|row| &row.tokens[..]).collect();
+        let before = done as u64 * u64::from(options.samples);
+        let mut watch = Watch { responder: self, before };
+        let generated =
+            lm.generate(&prompts, options, &mut watch).map_err(|error| match error {
+                GenerateError::Stopped { .. } => StageError::Cancelled,
+                GenerateError::Prompt { prompt, message } => {
+                    let id = &rows[prompt].prompt.id;
+                    StageError::failed(format!("the prompt of row `{id}` {message}"))
+                }
+                GenerateError::NotFinite { prompt, .. } => {
+                    let id = &rows[prompt].prompt.id;
+                    StageError::failed(format!("row `{id}`: {error}; is the model sound?"))
+                }
+                error => StageError::failed(error.to_string()),
+            })?;
+        generated.iter().map(|samples| self.responded(samples)).collect()
+    }
+
+    fn responded(&self, samples: &[Generated]) -> Result<Responded, StageError> {
+        let mut responded = Responded { responses: Vec::new(), tokens: 0, ended: 0 };
+        for sample in samples {
+            let text = self.tokenizer.decode(&sample.tokens, true);
+            let text = text.map_err(|error| StageError::failed(error.to_string()))?;
+            let text = self.stops.cut(&text);
+            let text = if self.keeps_space { text } else { text.trim() };
+            responded.responses.push(text.to_owned());
+            responded.tokens += sample.tokens.len() as u64;
+            responded.ended += u64::from(sample.finish == FinishReason::Stop);
+        }
+        Ok(responded)
+    }
+}
+
+/// Texts before which a response ends.
+struct StopTexts(Vec<String>);
+
+impl StopTexts {
+    fn of(params: &Value) -> StopTexts {
+        let texts = params.get("stop").and_then(Value::as_array).into_iter().flatten();
+        let texts = texts.filter_map(Value::as_str).filter(|text| !text.is_empty());
+        StopTexts(texts.map(str::to_owned).collect())
+    }
+
+    /// So many tokens at the end can hold all of a stop text, the newest token being part of it: each
+    /// has a byte at least, and the first may begin within a character.
+    fn window(&self) -> usize {
+        self.0.iter().map(String::len).max().map_or(0, |longest| longest + 4)
+    }
+
+    fn cut<'a>(&self, text: &'a str) -> &'a str {
+        let ends = self.0.iter().filter_map(|stop| text.find(stop.as_str()));
+        ends.min().map_or(text, |end| &text[..end])
+    }
+}
+
+struct Watch<'a> {
+    responder: &'a Responder<'a>,
+    /// Responses that were there before.
+    before: u64,
+}
+
+impl GenerateWatch for Watch<'_> {
+    fn stops(&mut self, _prompt: usize, _sample: u32, tokens: &[u32]) -> bool {
+        let stops = &self.responder.stops;
+        let window = stops.window();
+        if window == 0 {
+            return false;
+        }
+        let last = &tokens[tokens.len().saturating_sub(window)..];
+        let text = self.responder.tokenizer.decode(last, true);
+        text.is_ok_and(|text| stops.cut(&text).len() < text.len())
+    }
+
+    fn step(&mut self, progress: GenerateProgress) {
+        let done = self.before + progress.done as u64;
+        self.responder.context.reporter.progress(done, Some(self.responder.total), "responses");
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.responder.context.cancel.is_requested()
+    }
+}
+
+fn write(
+    context: &StageContext<'_>,
+    rows: &[Row],
+    done: &[Responded],
+) -> Result<StageSuccess, StageError> {
+    let mut output = context.create_output("responses")?;
+    let io = |source| StageError::Io { path: context.outputs["responses"].clone(), source };
+    let (mut responses, mut tokens, mut ended) = (0, 0, 0);
+    for (row, responded) in rows.iter().zip(done) {
+        let Prompt { id, instruction, input } = &row.prompt;
+        let response = Response {
+            id: id.clone(),
+            instruction: instruction.clone(),
+            input: input.clone(),
+            responses: responded.responses.clone(),
+        };
+        serde_json::to_writer(&mut output, &response).map_err(|error| io(error.into()))?;
+        output.write_all(b"\n").map_err(io)?;
+        responses += responded.responses.len();
+        tokens += responded.tokens;
+        ended += responded.ended;
+    }
+    let mut success = StageSuccess::default();
+    success.written.insert("responses".to_owned(), output.finish().map_err(io)?);
+    for (name, value) in [
+        ("rows", rows.len() as f64),
+        ("responses", responses as f64),
+        ("tokens", tokens as f64),
+        ("ended_share", ended as f64 / (responses as f64).max(1.0)),
+    ] {
+        success.metrics.insert(name.to_owned(), value);
+    }
+    Ok(success)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_response_ends_before_the_first_stop_text() {
+        let stops = StopTexts::of(&json!({ "stop": ["\n### ", "END", ""] }));
+        assert_eq!(stops.cut("one END two\n### three"), "one ");
+        assert_eq!(stops.cut("### one"), "### one");
+        assert_eq!(stops.window(), 9);
+        assert_eq!(StopTexts::of(&json!({})).window(), 0);
+    }
+
+    #[test]
+    fn what_was_kept_is_read_but_for_a_broken_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let row = |text: &str| Responded { responses: vec![text.to_owned()], tokens: 1, ended: 0 };
+        let mut done = Done::open(folder.path()).unwrap();
+        done.keep(&[row("a"), row("b")]).unwrap();
+        let mut file = File::options().append(true).open(&done.path).unwrap();
+        file.write_all(b"{\"responses\":[\"c").unwrap();
+        let mut again = Done::open(folder.path()).unwrap();
+        assert_eq!(again.rows.len(), 2);
+        again.keep(&[row("d")]).unwrap();
+        let texts: Vec<_> = Done::open(folder.path())
+            .unwrap()
+            .rows
+            .into_iter()
+            .flat_map(|it| it.responses)
+            .collect();
+        assert_eq!(texts, ["a", "b", "d"]);
+    }
+}
