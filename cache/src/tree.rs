@@ -148,6 +148,14 @@ impl Tree {
         Ok(tree)
     }
 
+    /// The files, with their digests.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &Digest)> {
+        self.entries.iter().filter_map(|entry| match entry {
+            TreeEntry::File { path, digest, .. } => Some((&path[..], digest)),
+            _ => None,
+        })
+    }
+
     /// The bytes of all files.
     pub fn size(&self) -> u64 {
         self.entries

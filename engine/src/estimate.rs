@@ -1,9 +1,9 @@
-//! What a node would ask of services and what that would cost, before it runs.
+//! What a node would ask of services, what that would cost, and what memory it would take, before it runs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use okapi_cache::RecordCache;
+use okapi_cache::{ArtifactKind, RecordCache};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -19,11 +19,71 @@ pub struct RowsEstimate {
     pub bytes_per_row: f64,
 }
 
+/// The memory that an instance would take while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MemoryEstimate {
+    /// What it is for.
+    pub parts: Vec<MemoryPart>,
+    /// What would take less.
+    pub remedies: Vec<MemoryRemedy>,
+}
+
+/// Memory for one thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MemoryPart {
+    /// `weights`, `activations`.
+    pub what: &'static str,
+    /// How much.
+    pub bytes: u64,
+}
+
+/// What to write so that an instance takes less.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MemoryRemedy {
+    /// As it is written: "`recompute: true`".
+    pub change: String,
+    /// All that it would take then.
+    pub bytes: u64,
+}
+
+impl MemoryEstimate {
+    /// All of it, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// Why an instance cannot run with so many bytes, and what to do about it; `None` if it can.
+    pub fn too_much(&self, memory: u64) -> Option<String> {
+        if self.bytes() <= memory {
+            return None;
+        }
+        let (needs, has) = (gibibytes(self.bytes()), gibibytes(memory));
+        let remedy = match self.remedy(memory) {
+            Some(remedy) => format!("; {} takes {}", remedy.change, gibibytes(remedy.bytes)),
+            None => String::new(),
+        };
+        Some(format!("takes {needs} of memory, and there are {has}{remedy}"))
+    }
+
+    /// The first remedy with which it fits into so many bytes.
+    pub fn remedy(&self, memory: u64) -> Option<&MemoryRemedy> {
+        self.remedies.iter().find(|remedy| remedy.bytes <= memory)
+    }
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
 /// What is known of an artifact before the run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expected {
-    /// It is there.
+    /// It is there: a file.
     Present(PathBuf),
+    /// It is there: a folder, with where each of its files lies.
+    PresentTree(BTreeMap<String, PathBuf>),
+    /// What the stage that will make it says of it: [`Estimate::facts`].
+    Facts(Value),
     /// It will have rows such as these.
     Rows(RowsEstimate),
     /// Nothing.
@@ -63,6 +123,12 @@ pub struct Estimate {
     /// The rows that it would make, by output port.
     #[serde(skip)]
     pub outputs: BTreeMap<String, RowsEstimate>,
+    /// What else is known of what it would make, by output port: for other stages to read, and nobody else.
+    #[serde(skip)]
+    pub facts: BTreeMap<String, Value>,
+    /// The memory that it would take, if that is worth saying.
+    #[serde(skip)]
+    pub memory: Option<MemoryEstimate>,
 }
 
 impl Estimate {
@@ -129,11 +195,23 @@ fn expected(
     feed: &Feed,
 ) -> Expected {
     if let Some(artifact) = evaluation.artifact(feed) {
-        return Expected::Present(question.store.object_path(&artifact.digest));
+        let place = |digest| question.store.object_path(digest);
+        return match artifact.kind {
+            ArtifactKind::File => Expected::Present(place(&artifact.digest)),
+            ArtifactKind::Tree => match question.store.read_tree(&artifact.digest) {
+                Ok(tree) => Expected::PresentTree(
+                    tree.files().map(|(path, digest)| (path.to_owned(), place(digest))).collect(),
+                ),
+                // What is damaged is found when it is used.
+                Err(_) => Expected::Unknown,
+            },
+        };
     }
     let port = &question.graph.node(feed.instance).outputs[feed.port as usize].port;
-    match found.get(&feed.instance).and_then(|estimate| estimate.outputs.get(port)) {
-        Some(rows) => Expected::Rows(*rows),
-        None => Expected::Unknown,
+    let Some(estimate) = found.get(&feed.instance) else { return Expected::Unknown };
+    match (estimate.outputs.get(port), estimate.facts.get(port)) {
+        (Some(rows), _) => Expected::Rows(*rows),
+        (None, Some(facts)) => Expected::Facts(facts.clone()),
+        (None, None) => Expected::Unknown,
     }
 }

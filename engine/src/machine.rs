@@ -61,9 +61,14 @@ fn nvidia_devices() -> Vec<String> {
     devices.iter().map(u32::to_string).collect()
 }
 
-fn total_memory() -> u64 {
+/// The memory that this process may take, bytes: the machine's, or less where a control group says so.
+pub fn total_memory() -> u64 {
     let info = rustix::system::sysinfo();
-    info.totalram.saturating_mul(u64::from(info.mem_unit))
+    let total = info.totalram.saturating_mul(u64::from(info.mem_unit));
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limit =
+        limits.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok());
+    total.min(limit.unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

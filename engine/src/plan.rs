@@ -7,7 +7,7 @@ use okapi_cache::{ActionDigest, Store};
 use serde::Serialize;
 
 use crate::action::{Action, ActionWriter};
-use crate::estimate::{Estimate, estimates};
+use crate::estimate::{Estimate, MemoryEstimate, estimates};
 use crate::evaluate::{Evaluation, Question, State};
 use crate::explain::reason_in_a_line;
 use crate::graph::InstanceId;
@@ -51,6 +51,9 @@ pub struct PlannedNode {
     /// What it would ask of services outside, if it runs and asks any, as far as that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
+    /// The memory that it would take, as far as that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryEstimate>,
     /// Whether it asks a service outside, and how much is not known before its inputs are there.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unforeseen: bool,
@@ -114,7 +117,8 @@ impl Plan {
         self.summary.runs + self.summary.may_run + self.summary.blocked == 0
     }
 
-    /// Adds what the instances that run or may run would ask of services outside.
+    /// Adds what the instances that run or may run would ask of services outside, and the memory that they
+    /// would take. Those that cannot have it are blocked, with what needs them.
     pub fn add_estimates(
         &mut self,
         question: &Question<'_>,
@@ -134,8 +138,15 @@ impl Plan {
         };
         let selected = evaluation.states.iter().enumerate();
         let selected = selected.filter(|(_, state)| !matches!(state, State::NotSelected));
+        let mut blocked: BTreeMap<InstanceId, String> = BTreeMap::new();
         for (node, (id, state)) in self.nodes.iter_mut().zip(selected) {
-            let estimate = by_name.remove(node.node.as_str());
+            let mut estimate = by_name.remove(node.node.as_str());
+            node.memory = estimate.as_mut().and_then(|estimate| estimate.memory.take());
+            if let Some(reason) = self.summary.block(node, question, id as InstanceId, &blocked) {
+                node.reason = Some(reason);
+                blocked.insert(id as InstanceId, node.node.clone());
+                continue;
+            }
             let is_cached = matches!(state, State::Cached { .. });
             node.unforeseen = estimate.is_none() && !is_cached && asks(id);
             self.summary.unforeseen += u64::from(node.unforeseen);
@@ -164,6 +175,7 @@ pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifes
             last_duration_ms: None,
             gpus: instance.resources.gpu,
             estimate: None,
+            memory: None,
             unforeseen: false,
         };
         match *state {
@@ -220,6 +232,38 @@ impl PlanSummary {
         self.completion_tokens += estimate.completion_tokens;
         self.nano_usd += estimate.nano_usd.unwrap_or(0);
         self.unpriced += u64::from(estimate.nano_usd.is_none() && estimate.requests > 0);
+    }
+
+    /// Blocks a node that is to run if it, or one that it needs, cannot have the memory that it would take.
+    /// Gives the reason.
+    fn block(
+        &mut self,
+        node: &mut PlannedNode,
+        question: &Question<'_>,
+        id: InstanceId,
+        blocked: &BTreeMap<InstanceId, String>,
+    ) -> Option<String> {
+        if matches!(node.verdict, Verdict::Cached | Verdict::Blocked) {
+            return None;
+        }
+        let inputs = &question.graph.instances[id as usize].inputs;
+        let needed = inputs.iter().flat_map(|input| &input.feeds).map(|feed| feed.instance);
+        let memory = question.machine.memory;
+        let reason = match needed.filter_map(|it| blocked.get(&it)).next() {
+            Some(name) => format!("needs {name}, which is blocked"),
+            None => node.memory.as_ref()?.too_much(memory)?,
+        };
+        let mut without = PlanSummary::default();
+        without.add(node);
+        self.runs -= without.runs;
+        self.may_run -= without.may_run;
+        self.estimated_ms -= without.estimated_ms;
+        self.estimated_ms_at_most -= without.estimated_ms_at_most;
+        self.estimated_gpu_ms_at_most -= without.estimated_gpu_ms_at_most;
+        self.unknown_cost -= without.unknown_cost;
+        node.verdict = Verdict::Blocked;
+        self.blocked += 1;
+        Some(reason)
     }
 
     fn add(&mut self, node: &PlannedNode) {

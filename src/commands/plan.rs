@@ -74,7 +74,7 @@ fn listing(plan: &Plan, all: bool) -> String {
                 format!("{}[{}]", node_of(first), format::count(group.len() as u64, "instance")),
                 first.reason.clone().unwrap_or_default(),
                 cost(group),
-                asked(group),
+                needed(group),
             ]);
             continue;
         }
@@ -84,7 +84,7 @@ fn listing(plan: &Plan, all: bool) -> String {
                 node.node.clone(),
                 node.reason.clone().unwrap_or_default(),
                 cost(std::slice::from_ref(node)),
-                asked(std::slice::from_ref(node)),
+                needed(std::slice::from_ref(node)),
             ]);
         }
     }
@@ -100,6 +100,23 @@ fn cost(group: &[PlannedNode]) -> String {
         _ if known.is_empty() => "unknown".to_owned(),
         unknown => format!("{}, {unknown} unknown", total()),
     }
+}
+
+/// What some instances would ask of teachers, and the memory that each would take; empty if nothing.
+fn needed(group: &[PlannedNode]) -> String {
+    let memory = group.iter().filter_map(|node| node.memory.as_ref());
+    let most = memory.max_by_key(|memory| memory.bytes());
+    let memory = most.map_or(String::new(), |memory| {
+        let parts = memory.parts.iter();
+        let parts: Vec<_> =
+            parts.map(|part| format!("{} {}", part.what, format::size(part.bytes))).collect();
+        format!("memory {}: {}", format::size(memory.bytes()), parts.join(", "))
+    });
+    [asked(group), memory]
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// What some instances would ask of teachers; empty if nothing.

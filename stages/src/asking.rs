@@ -372,7 +372,7 @@ pub(crate) fn estimate_rows<R: DeserializeOwned>(
     let (_, expected) = question.inputs.get(port)?.first()?;
     let mut estimate = Estimate::default();
     let rows = match expected {
-        Expected::Unknown => return None,
+        Expected::Unknown | Expected::PresentTree(_) | Expected::Facts(_) => return None,
         Expected::Rows(expected) => {
             for (prompt, completion) in usual(expected.bytes_per_row) {
                 estimate.requests += expected.rows;

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use okapi_data::{Prompt, Response};
+use okapi_engine::estimate::{Estimate, EstimateQuestion, MemoryEstimate, MemoryRemedy};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
@@ -13,12 +14,13 @@ use okapi_engine::stage::{
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
 use okapi_model::{
     CausalLm, FinishReason, GenerateError, GenerateOptions, GenerateProgress, GenerateWatch,
-    Generated, SamplingOptions, Tokenizer,
+    Generated, ModelConfig, SamplingOptions, Tokenizer,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model_folder::{self, OpenModel};
+use crate::model_memory;
 use crate::texts;
 use crate::training;
 
@@ -197,6 +199,13 @@ impl Stage for Generate {
         texts::check_prompt(slot, text)
     }
 
+    fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
+        let json = model_memory::config(question, "model")?;
+        let config = ModelConfig::parse(&json).ok()?;
+        let memory = memory(question.declared, question.settings, &config);
+        Some(model_memory::estimate(memory, None))
+    }
+
     fn takes_all_slots(&self) -> bool {
         true
     }
@@ -218,12 +227,36 @@ pub(crate) fn sampling_options(params: &Value) -> SamplingOptions {
     }
 }
 
+/// Tokens of a prompt, where nothing says how many they may be.
+const USUAL_PROMPT: usize = 512;
+/// Tokens of prompts that are read together.
+const READ_AT_ONCE: usize = 4096;
+
+/// The memory that generation takes.
+fn memory(declared: &Value, settings: &Value, config: &ModelConfig) -> MemoryEstimate {
+    let params = &declared["params"];
+    let whole = |name: &str, default: usize| params[name].as_u64().map_or(default, |n| n as usize);
+    let tokens = whole("max_prompt_tokens", USUAL_PROMPT) + whole("max_new_tokens", 256);
+    let tokens = config.context().map_or(tokens, |context| tokens.min(context));
+    let rows = settings["rows_at_once"].as_u64().unwrap_or(64) as usize;
+    let of = |rows: usize| config.generation_memory(rows, tokens, READ_AT_ONCE);
+    let fewer = (rows / 8).max(1);
+    let remedy = |rows: usize| MemoryRemedy {
+        change: format!("`rows_at_once: {rows}`"),
+        bytes: of(rows).total(),
+    };
+    let remedies = vec![remedy(fewer), remedy(1)];
+    MemoryEstimate { parts: model_memory::parts(&of(rows)), remedies }
+}
+
 /// Prompts that are generated together before what they got is put aside; the last of them leave places
 /// empty, so they are many times as many as there are places.
 const ROUNDS: usize = 16;
 
 fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let params = &context.declared["params"];
+    let config = model_folder::config(context, "model")?;
+    model_memory::check(context, &memory(context.declared, context.settings, &config))?;
     let model = model_folder::open(context, "model")?;
     let prompts = prompts(context, &model)?;
     let rows_at_once = context.settings["rows_at_once"].as_u64().unwrap_or(64) as usize;

@@ -1,5 +1,6 @@
 //! `init_model`: a model that has learnt nothing, with a tokenizer of its own.
 
+use okapi_engine::estimate::{Estimate, EstimateQuestion, MemoryEstimate, MemoryPart};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
@@ -7,12 +8,13 @@ use okapi_engine::stage::{
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
 use okapi_model::sizes::{self, FAMILIES, Sizes, SpecialTokens, new_config};
-use okapi_model::{CausalLm, Tokenizer, TokenizerTrainOptions};
+use okapi_model::{CausalLm, ModelConfig, Tokenizer, TokenizerTrainOptions};
 use serde_json::Value;
 
 use crate::corpus;
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
+use crate::model_memory;
 use crate::training;
 
 /// The stage.
@@ -124,6 +126,20 @@ impl Stage for InitModel {
         let special = SpecialTokens { bos: 1, eos: 2, pad: 3 };
         let config = new_config(&family, &sizes, 260, special);
         config.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
+        let params = &question.declared["params"];
+        let (family, sizes) = sizes(params).ok()?;
+        // As many tokens as there may be.
+        let multiple = params["rows_multiple"].as_u64()? as usize;
+        let rows = (params["vocabulary"].as_u64()? as usize).next_multiple_of(multiple);
+        let special = SpecialTokens { bos: 1, eos: 2, pad: 3 };
+        let json = new_config(&family, &sizes, rows, special).ok()?;
+        let bytes = 4 * ModelConfig::parse(&json).ok()?.parameters();
+        let parts = vec![MemoryPart { what: "weights", bytes }];
+        let memory = MemoryEstimate { parts, remedies: Vec::new() };
+        Some(model_memory::estimate(memory, Some(("model", json))))
     }
 
     fn takes_all_slots(&self) -> bool {

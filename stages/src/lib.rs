@@ -13,6 +13,7 @@ mod judge;
 mod mix;
 mod model_card;
 mod model_folder;
+mod model_memory;
 mod pretrain;
 mod rank;
 mod reward_model;

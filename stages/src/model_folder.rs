@@ -45,6 +45,12 @@ pub(crate) fn open(context: &StageContext<'_>, port: &str) -> Result<OpenModel, 
     Ok(OpenModel { lm, tokenizer, folder: Some(folder) })
 }
 
+/// The sizes of the model of an input port.
+pub(crate) fn config(context: &StageContext<'_>, port: &str) -> Result<ModelConfig, StageError> {
+    ModelConfig::read(&input_folder(context, port)?)
+        .map_err(|error| StageError::failed(format!("`{port}`: {error}")))
+}
+
 /// The tokenizer of a model's folder.
 pub(crate) fn open_tokenizer(
     folder: &Path,

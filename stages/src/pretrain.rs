@@ -1,17 +1,20 @@
 //! `pretrain`: a model learns a language from text.
 
+use okapi_engine::estimate::{Estimate, EstimateQuestion, MemoryEstimate};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
     ParamDefault, ParamType, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
+use okapi_model::ModelConfig;
 use okapi_train::{AdamWOptions, Average, Example, Schedule, Select, Sft as Objective, train};
 use serde_json::Value;
 
 use crate::corpus;
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
+use crate::model_memory;
 use crate::training::{self, Looker, Recipe, Warmup};
 
 /// The stage.
@@ -106,6 +109,13 @@ impl Stage for Pretrain {
         recipe(&declared["params"]).and_then(|recipe| training::check_select(&recipe, declared))
     }
 
+    fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
+        let json = model_memory::config(question, "model")?;
+        let config = ModelConfig::parse(&json).ok()?;
+        let memory = memory(question.declared, question.settings, &config);
+        Some(model_memory::estimate(memory, Some(("model", json))))
+    }
+
     fn takes_all_slots(&self) -> bool {
         true
     }
@@ -131,8 +141,15 @@ fn recipe(params: &Value) -> Result<Recipe, String> {
     recipe.with(params)
 }
 
+/// The memory that the training takes.
+fn memory(declared: &Value, settings: &Value, config: &ModelConfig) -> MemoryEstimate {
+    model_memory::of_training(declared, settings, config, config.learning(|_| true))
+}
+
 fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let recipe = recipe(&context.declared["params"]).map_err(StageError::failed)?;
+    let config = model_folder::config(context, "model")?;
+    model_memory::check(context, &memory(context.declared, context.settings, &config))?;
     let mut model = model_folder::open(context, "model")?;
     let mut success = StageSuccess::default();
     let pieces = pieces(context, &model)?;

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use okapi_data::Ranking as Row;
+use okapi_engine::estimate::{Estimate, EstimateQuestion, MemoryEstimate};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
     ParamDefault, ParamType, PromptMistake, PromptSlot, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
-use okapi_model::RewardModel as Model;
+use okapi_model::{ModelConfig, RewardModel as Model};
 use okapi_train::{
     AdamWOptions, RankedResponse, Ranking, RewardModeling, RewardOptions, Schedule, Select, Unit,
     train,
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
+use crate::model_memory;
 use crate::texts::{self, Limits};
 use crate::training::{self, Looker, Recipe, Warmup};
 
@@ -166,6 +168,13 @@ impl Stage for RewardModel {
         texts::check_prompt(slot, text)
     }
 
+    fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
+        let json = model_memory::config(question, "model")?;
+        let config = ModelConfig::parse(&json).ok()?;
+        let memory = memory(question.declared, question.settings, config);
+        Some(model_memory::estimate(memory, Some(("reward_model", json))))
+    }
+
     fn takes_all_slots(&self) -> bool {
         true
     }
@@ -197,7 +206,19 @@ fn recipe(params: &Value) -> Result<Recipe, String> {
     recipe.with(params)
 }
 
+/// The memory that the training takes.
+fn memory(declared: &Value, settings: &Value, config: ModelConfig) -> MemoryEstimate {
+    let params = &declared["params"];
+    let blocks = params["train_blocks"].as_u64().unwrap_or(12) as usize;
+    let embeddings = params["train_embeddings"].as_bool().unwrap_or(true);
+    let config = config.with_tied_head();
+    let learning = config.top(blocks, embeddings);
+    model_memory::of_training(declared, settings, &config, learning)
+}
+
 fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
+    let config = model_folder::config(context, "model")?;
+    model_memory::check(context, &memory(context.declared, context.settings, config))?;
     let params = &context.declared["params"];
     let recipe = recipe(params).map_err(StageError::failed)?;
     let seed = training::seed(context.declared);

@@ -1,18 +1,20 @@
 //! `sft`: a model learns to follow instructions.
 
 use okapi_data::Instruction;
+use okapi_engine::estimate::{Estimate, EstimateQuestion, MemoryEstimate};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
     ParamDefault, ParamType, PromptMistake, PromptSlot, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
-use okapi_model::LoraOptions;
+use okapi_model::{LoraOptions, ModelConfig};
 use okapi_train::{AdamWOptions, Average, Example, Schedule, Select, Sft as Objective, train};
 use serde_json::Value;
 
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
+use crate::model_memory;
 use crate::texts::{self, Limits};
 use crate::training::{self, Looker, Recipe, Warmup};
 
@@ -191,6 +193,13 @@ impl Stage for Sft {
         texts::check_prompt(slot, text)
     }
 
+    fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
+        let json = model_memory::config(question, "model")?;
+        let config = ModelConfig::parse(&json).ok()?;
+        let memory = memory(question.declared, question.settings, &config);
+        Some(model_memory::estimate(memory, Some(("model", json))))
+    }
+
     fn takes_all_slots(&self) -> bool {
         true
     }
@@ -256,13 +265,25 @@ fn learns_prompts(params: &Value) -> bool {
     }
 }
 
+/// The memory that the training takes.
+fn memory(declared: &Value, settings: &Value, config: &ModelConfig) -> MemoryEstimate {
+    let params = &declared["params"];
+    let learning = match params["method"] == "lora" {
+        true => config.adapters(&lora(params, config)),
+        false => config.learning(|_| true),
+    };
+    model_memory::of_training(declared, settings, config, learning)
+}
+
 fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let params = &context.declared["params"];
     let recipe = recipe(params).map_err(StageError::failed)?;
+    let config = model_folder::config(context, "model")?;
+    model_memory::check(context, &memory(context.declared, context.settings, &config))?;
     let mut model = model_folder::open(context, "model")?;
     let mut success = StageSuccess::default();
     let objective = objective(context, &model, &mut success)?;
-    let lora = (params["method"] == "lora").then(|| lora(params, &model));
+    let lora = (params["method"] == "lora").then(|| lora(params, &config));
     if let Some(options) = &lora {
         let added = model.lm.add_adapters(options, training::seed(context.declared));
         added.map_err(|error| StageError::failed(format!("`lora_targets`: {error}")))?;
@@ -298,11 +319,12 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     Ok(success)
 }
 
-fn lora(params: &Value, model: &OpenModel) -> LoraOptions {
+/// The adapters that a node asks for.
+fn lora(params: &Value, config: &ModelConfig) -> LoraOptions {
     let number = |name: &str, default: f64| params[name].as_f64().unwrap_or(default);
     let targets = match params.get("lora_targets").and_then(Value::as_array) {
         Some(names) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        None => model_folder::attention_modules(model.lm.config()),
+        None => model_folder::attention_modules(config),
     };
     LoraOptions {
         rank: number("lora_rank", 8.0) as usize,

@@ -258,3 +258,42 @@ publish:
     sandbox.run();
     assert_eq!(sandbox.read("results/responses.jsonl"), expected);
 }
+
+#[test]
+fn memory_is_said_before_it_is_taken_and_what_cannot_fit_is_refused() {
+    let nodes = "
+  large: {stage: init_model, inputs: {corpus: rows}, params: {like: pythia-70m, vocabulary: 50304}}
+  huge:
+    stage: sft
+    inputs: {model: large, examples: rows}
+    prompts: {prompt: prompt.j2}
+    params: {tokens_at_once: 1073741824}
+  after: {stage: answer, inputs: {model: huge:model, prompts: rows}, prompts: {prompt: prompt.j2}}
+publish:
+";
+    let sandbox = sandbox(&PIPELINE.replace("\npublish:\n", nodes));
+    let plan = sandbox.okapi(&["plan", "p.yaml", "--json"]).json();
+    let node = |name: &str| {
+        let nodes = plan["nodes"].as_array().unwrap();
+        nodes.iter().find(|node| node["node"] == name).unwrap().clone()
+    };
+    // 4 bytes for each of the weights, before there is a model.
+    let large = &node("large")["memory"]["parts"][0];
+    assert_eq!((&large["what"], &large["bytes"]), (&"weights".into(), &281_706_496.into()));
+    let huge = node("huge");
+    assert_eq!(huge["verdict"], "blocked");
+    let reason = huge["reason"].as_str().unwrap();
+    assert!(reason.contains("`tokens_at_once: 512` takes"), "{reason}");
+    let parts = huge["memory"]["parts"].as_array().unwrap();
+    let names: Vec<_> = parts.iter().map(|part| part["what"].as_str().unwrap()).collect();
+    assert_eq!(names, ["weights", "gradients", "moments", "activations"]);
+    assert_eq!(node("after")["reason"], "needs huge, which is blocked");
+    assert_eq!(plan["summary"]["blocked"], 2);
+    assert_eq!(node("sft")["verdict"], "runs");
+    // A run that does not ask first is told so at once.
+    sandbox.edit("p.yaml", "checkpoint_steps: 2", "tokens_at_once: 1073741824");
+    let said = sandbox.okapi(&["run", "p.yaml", "sft"]);
+    assert_eq!(said.code, Some(1), "{}", said.stderr);
+    assert!(said.stderr.contains("hint: write `tokens_at_once: 512`"), "{}", said.stderr);
+    assert!(said.stderr.contains("of memory, and there are"), "{}", said.stderr);
+}

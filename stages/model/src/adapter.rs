@@ -82,7 +82,7 @@ impl LoraOptions {
         })
     }
 
-    fn takes(&self, module: &str) -> bool {
+    pub(crate) fn takes(&self, module: &str) -> bool {
         let is = |target: &String| {
             module == target || module.strip_suffix(target).is_some_and(|it| it.ends_with('.'))
         };

@@ -240,7 +240,7 @@ impl ModelConfig {
     }
 
     /// The same sizes with the embedding as head, so that there is no tensor of one.
-    pub(crate) fn with_tied_head(mut self) -> ModelConfig {
+    pub fn with_tied_head(mut self) -> ModelConfig {
         match &mut self {
             ModelConfig::Bloom(config) => config.tied = true,
             ModelConfig::Llama(config) => config.tied = true,

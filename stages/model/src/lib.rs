@@ -21,6 +21,7 @@ mod kv_cache;
 mod layers;
 mod low_rank;
 mod matrix;
+mod memory;
 mod parameters;
 mod pickle;
 pub mod pickle_file;
@@ -50,6 +51,7 @@ pub use generate::{
 pub use head::{Place, TokenScore};
 pub use kv_cache::KvCache;
 pub use low_rank::Dropout;
+pub use memory::{Learning, Memory};
 pub use parameters::{Gradients, Parameter, ParameterId, Parameters};
 pub use reward_model::RewardModel;
 pub use sampling::SamplingOptions;
