@@ -7,10 +7,11 @@
 
 use rayon::prelude::*;
 
-use crate::functions::{add_weighted, dot, exp, largest, sum_of, wide};
+use crate::functions::{exp, largest, sum_of, wide};
 use crate::kv_cache::KvLayer;
 use crate::layers::add;
 use crate::matrix::{Matrix, Target, Threads, multiply};
+use crate::single_query::SingleQuery;
 
 /// The sequences of a batch: their tokens one after the other, and where each ends.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -119,10 +120,7 @@ impl Head<'_> {
                     *score -= slope * (query - key) as f32;
                 }
             }
-            wide(
-                #[inline(always)]
-                || softmax(seen),
-            );
+            wide!(softmax(seen));
         }
         shares
     }
@@ -138,7 +136,14 @@ impl Head<'_> {
     /// Adds what the queries get.
     fn forward(&self, to: &mut [f32], step: usize) {
         if self.queries.count() == 1 {
-            return self.forward_one(&mut to[..self.values.columns()]);
+            return pulp::Arch::new().dispatch(SingleQuery {
+                query: self.queries.row(0),
+                keys: self.keys,
+                values: self.values,
+                scale: self.scale(),
+                slope: self.slope,
+                to: &mut to[..self.values.columns()],
+            });
         }
         for tile in self.tiles() {
             let shares = self.shares(tile);
@@ -147,27 +152,6 @@ impl Head<'_> {
             let values = self.values.rows(0, tile.seen);
             multiply(Target { data, step, adds: true }, shares, values, 1.0, Threads::One);
         }
-    }
-
-    /// Adds what a single query gets. For it a product of matrices has too much to prepare.
-    fn forward_one(&self, to: &mut [f32]) {
-        let (query, scale) = (self.queries.row(0), self.scale());
-        let mut shares = vec![0.0; self.past + 1];
-        wide(
-            #[inline(always)]
-            || {
-                for (key, share) in shares.iter_mut().enumerate() {
-                    *share = dot(query, self.keys.row(key)) * scale;
-                }
-                if let Some(slope) = self.slope {
-                    for (key, share) in shares.iter_mut().enumerate() {
-                        *share -= slope * (self.past - key) as f32;
-                    }
-                }
-                softmax(&mut shares);
-                add_weighted(to, &shares, |key| self.values.row(key));
-            },
-        );
     }
 
     /// Adds the gradients of queries, keys and values, given that of what came out.
@@ -186,16 +170,13 @@ impl Head<'_> {
             // From shares to scores: share * (its gradient - the mean of all, by share).
             let rows = shares.chunks_exact_mut(tile.seen).zip(d_shares.chunks_exact(tile.seen));
             for (shares, d_shares) in rows {
-                wide(
-                    #[inline(always)]
-                    || {
-                        let product = |share, d| f64::from(share) * f64::from(d);
-                        let mean = sum_of(shares, d_shares, product) as f32;
-                        for (share, d) in shares.iter_mut().zip(d_shares) {
-                            *share *= d - mean;
-                        }
-                    },
-                );
+                wide!({
+                    let product = |share, d| f64::from(share) * f64::from(d);
+                    let mean = sum_of(shares, d_shares, product) as f32;
+                    for (share, d) in shares.iter_mut().zip(d_shares) {
+                        *share *= d - mean;
+                    }
+                });
             }
             let d_scores = Matrix::new(&shares, tile.count, tile.seen, tile.seen);
             let to = Target { data: &mut d_queries[tile.first * step..], step, adds: true };
@@ -217,7 +198,7 @@ struct Tile {
 
 /// Shares that add up to 1, by the exponential of each number.
 #[inline(always)]
-fn softmax(numbers: &mut [f32]) {
+pub(crate) fn softmax(numbers: &mut [f32]) {
     let most = largest(numbers);
     numbers.iter_mut().for_each(|number| *number = exp(*number - most));
     let share = (1.0 / sum_of(numbers, numbers, |x, _| f64::from(x))) as f32;

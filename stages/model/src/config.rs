@@ -589,6 +589,23 @@ mod tests {
     }
 
     #[test]
+    fn the_context_is_what_a_model_was_made_or_stretched_for() {
+        let mut llama = llama([32_000, 4096, 11_008, 32], [32, 32]);
+        llama["max_position_embeddings"] = 4096.into();
+        let mut stretched = llama.clone();
+        stretched["rope_scaling"] = json!({ "type": "linear", "factor": 2.5 });
+        let pythia = pythia(50_304, 512, 6, 8);
+        for (json, expected) in [
+            (llama, Some(4096)),
+            (stretched, Some(10_240)),
+            (pythia, Some(2048)),
+            (bloom(1024, 2, 16), None),
+        ] {
+            assert_eq!(ModelConfig::parse(&json).unwrap().context(), expected, "{json}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_computed_is_refused() {
         let with = |base: Value, name: &str, value: Value| {
             let mut json = base;

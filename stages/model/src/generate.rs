@@ -241,6 +241,12 @@ impl CausalLm {
     }
 }
 
+/// Computes on a thread of the pool. A step is some hundred small pieces of work for all threads, and from
+/// outside the pool each would have to wake it and be waited for.
+fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
+
 /// A prompt whose samples have not all begun.
 struct Prompt {
     number: usize,
@@ -348,7 +354,8 @@ impl<'a> Generation<'a> {
             outputs.push(state);
         }
         let counts: Vec<usize> = inputs.iter().map(|(tokens, _)| tokens.len()).collect();
-        let states = self.model.read_on(&mut inputs)?;
+        let model = self.model;
+        let states = in_pool(|| model.read_on(&mut inputs))?;
         let width = self.model.hidden();
         let mut end = 0;
         for (count, output) in counts.into_iter().zip(outputs) {
@@ -366,16 +373,16 @@ impl<'a> Generation<'a> {
         let (head, vocabulary) = (&model.layers.head, model.vocabulary());
         for rows in self.rows.chunks_mut(head.chunk()) {
             let states: Vec<f32> = rows.iter().flat_map(|row| &row.state).copied().collect();
-            let mut logits = head.logits(model.parameters(), &states, Product::RowByRow);
-            let pairs = logits.par_chunks_exact_mut(vocabulary).zip(&*rows);
-            let drawn: Vec<Option<Drawn>> = pairs
-                .map(|(logits, row)| {
-                    let number = options.first_row + row.prompt as u32;
-                    let step = row.log_probabilities.len() as u32;
-                    let mut random = Random::for_sample(options.seed, number, row.sample, step);
-                    options.sampling.draw(logits, &row.tokens, &mut random)
-                })
-                .collect();
+            let draw = |(logits, row): (&mut [f32], &Row)| {
+                let number = options.first_row + row.prompt as u32;
+                let step = row.log_probabilities.len() as u32;
+                let mut random = Random::for_sample(options.seed, number, row.sample, step);
+                options.sampling.draw(logits, &row.tokens, &mut random)
+            };
+            let drawn: Vec<Option<Drawn>> = in_pool(|| {
+                let mut logits = head.logits(model.parameters(), &states, Product::RowByRow);
+                logits.par_chunks_exact_mut(vocabulary).zip(&*rows).map(draw).collect()
+            });
             for (row, drawn) in rows.iter_mut().zip(drawn) {
                 let (prompt, sample, tokens) = (row.prompt, row.sample, row.tokens.len());
                 let wrong = GenerateError::NotFinite { prompt, sample, tokens };

@@ -82,12 +82,7 @@ impl Head {
             let mut logits =
                 self.logits(parameters, &self.gather(states, places), Product::InBlocks);
             let rows = logits.par_chunks_exact_mut(self.vocabulary).zip(places);
-            scores.par_extend(rows.map(|(logits, place)| {
-                wide(
-                    #[inline(always)]
-                    || shares(logits, place.next).0,
-                )
-            }));
+            scores.par_extend(rows.map(|(logits, place)| wide!(shares(logits, place.next).0)));
         }
         scores
     }
@@ -109,17 +104,14 @@ impl Head {
             let mut logits = self.logits(parameters, &read, Product::InBlocks);
             let rows = logits.par_chunks_exact_mut(self.vocabulary).zip(places).enumerate();
             scores.par_extend(rows.map(|(number, (logits, place))| {
-                wide(
-                    #[inline(always)]
-                    || {
-                        let (score, share) = shares(logits, place.next);
-                        let grade = grade(first + number, &score);
-                        let factor = (-grade * share) as f32;
-                        logits.iter_mut().for_each(|number| *number *= factor);
-                        logits[place.next as usize] += grade as f32;
-                        score
-                    },
-                )
+                wide!({
+                    let (score, share) = shares(logits, place.next);
+                    let grade = grade(first + number, &score);
+                    let factor = (-grade * share) as f32;
+                    logits.iter_mut().for_each(|number| *number *= factor);
+                    logits[place.next as usize] += grade as f32;
+                    score
+                })
             }));
             let d_logits = Matrix::new(&logits, places.len(), self.vocabulary, self.vocabulary);
             let mut d_read = vec![0.0; read.len()];

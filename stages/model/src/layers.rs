@@ -175,20 +175,17 @@ impl Norm {
         let bias = self.bias.map(|bias| pass.parameters.values(bias));
         let chunks = y.par_chunks_mut(self.width * ROWS).zip(x.par_chunks(self.width * ROWS));
         chunks.for_each(|(y, x)| {
-            wide(
-                #[inline(always)]
-                || {
-                    for (y, x) in y.chunks_exact_mut(self.width).zip(x.chunks_exact(self.width)) {
-                        let Statistics { mean, scale } = self.statistics(x);
-                        for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
-                            *y = (x - mean) * scale * weight;
-                        }
-                        if let Some(bias) = bias {
-                            add(y, bias);
-                        }
+            wide!({
+                for (y, x) in y.chunks_exact_mut(self.width).zip(x.chunks_exact(self.width)) {
+                    let Statistics { mean, scale } = self.statistics(x);
+                    for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
+                        *y = (x - mean) * scale * weight;
                     }
-                },
-            );
+                    if let Some(bias) = bias {
+                        add(y, bias);
+                    }
+                }
+            });
         });
         y
     }
@@ -210,10 +207,7 @@ impl Norm {
         let sums: Vec<Vec<f32>> = chunks
             .map(|((dx, x), dy)| {
                 let mut sum = vec![0.0; if needs_weight { self.width } else { 0 }];
-                wide(
-                    #[inline(always)]
-                    || self.backward_of_rows(weight, x, dy, dx, &mut sum),
-                );
+                wide!(self.backward_of_rows(weight, x, dy, dx, &mut sum));
                 sum
             })
             .collect();
@@ -299,18 +293,12 @@ impl Activation {
 
 #[inline(always)]
 fn each(x: &mut [f32], function: impl Fn(f32) -> f32) {
-    wide(
-        #[inline(always)]
-        || x.iter_mut().for_each(|x| *x = function(*x)),
-    );
+    wide!(x.iter_mut().for_each(|x| *x = function(*x)));
 }
 
 #[inline(always)]
 fn both(x: &mut [f32], y: &[f32], function: impl Fn(f32, f32) -> f32) {
-    wide(
-        #[inline(always)]
-        || x.iter_mut().zip(y).for_each(|(x, y)| *x = function(*x, *y)),
-    );
+    wide!(x.iter_mut().zip(y).for_each(|(x, y)| *x = function(*x, *y)));
 }
 
 /// `sqrt(2 / pi)`.

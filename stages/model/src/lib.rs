@@ -32,6 +32,7 @@ mod reward_model;
 mod row_product;
 mod sampling;
 mod scalar_head;
+mod single_query;
 pub mod sizes;
 mod stored_zip;
 pub mod tensor_file;

@@ -143,16 +143,13 @@ impl SamplingOptions {
             }
         };
         let by = self.temperature.recip() as f32;
-        wide(
-            #[inline(always)]
-            || {
-                let most = largest(logits);
-                for logit in logits.iter_mut() {
-                    let weight = exp((*logit - most) * by);
-                    *logit = if *logit < least { 0.0 } else { weight };
-                }
-            },
-        );
+        wide!({
+            let most = largest(logits);
+            for logit in logits.iter_mut() {
+                let weight = exp((*logit - most) * by);
+                *logit = if *logit < least { 0.0 } else { weight };
+            }
+        });
         if self.top_p < 1.0 {
             keep_top_share(logits, self.top_p);
         }
@@ -161,23 +158,17 @@ impl SamplingOptions {
 
 /// The largest logit, and the logarithm of the sum of all exponentials by that of the largest.
 fn log_sum_of(logits: &[f32]) -> Option<(f32, f64)> {
-    let (most, sum) = wide(
-        #[inline(always)]
-        || {
-            let most = largest(logits);
-            (most, sum_of(logits, logits, |logit, _| f64::from(exp(logit - most))))
-        },
-    );
+    let (most, sum) = wide!({
+        let most = largest(logits);
+        (most, sum_of(logits, logits, |logit, _| f64::from(exp(logit - most))))
+    });
     // A sum that is no number has read NaN, or an infinity less itself.
     Some((most, sum.ln())).filter(|(_, log)| log.is_finite())
 }
 
 /// The first of the largest logits.
 fn top(logits: &[f32]) -> u32 {
-    let most = wide(
-        #[inline(always)]
-        || largest(logits),
-    );
+    let most = wide!(largest(logits));
     logits.iter().position(|logit| *logit == most).unwrap_or(0) as u32
 }
 
@@ -215,10 +206,7 @@ const PART: usize = 256;
 /// weight 0 is never chosen.
 fn choose(weights: &[f32], uniform: f64) -> u32 {
     let sum = |part: &[f32]| sum_of(part, part, |weight, _| f64::from(weight));
-    let sums: Vec<f64> = wide(
-        #[inline(always)]
-        || weights.chunks(PART).map(sum).collect(),
-    );
+    let sums: Vec<f64> = wide!(weights.chunks(PART).map(sum).collect());
     let mut left = uniform * sums.iter().sum::<f64>();
     // Where the sum was rounded up and nothing exceeds it, it is the last one.
     let mut part = 0;

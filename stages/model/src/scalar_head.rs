@@ -33,7 +33,7 @@ impl ScalarHead {
     pub fn read(&self, parameters: &Parameters, states: &[f32], rows: &[usize]) -> Vec<f64> {
         let weight = parameters.values(self.weight);
         let product = |x, w| f64::from(x) * f64::from(w);
-        rows.iter().map(|&row| wide(|| sum_of(self.row(states, row), weight, product))).collect()
+        rows.iter().map(|&row| wide!(sum_of(self.row(states, row), weight, product))).collect()
     }
 
     /// Adds to the gradients of the weight and of the states, given that of each number that was read.
