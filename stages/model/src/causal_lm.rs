@@ -1,6 +1,7 @@
 //! A language model with its weights: tokens in, states and scores out, and gradients back. One forward
 //! for all uses.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -61,6 +62,16 @@ pub enum ModelError {
     /// A cache that holds keys and values of other sizes than its own.
     #[error("the cache belongs to a model of other sizes")]
     Cache,
+    /// States to go on from that are not those of the tokens.
+    #[error("{found} numbers are no states of {tokens} tokens, {hidden} each")]
+    States {
+        /// Numbers.
+        found: usize,
+        /// Tokens.
+        tokens: usize,
+        /// Numbers of a state.
+        hidden: usize,
+    },
 }
 
 /// A language model of any family.
@@ -97,6 +108,9 @@ pub enum Keep {
     All,
 }
 
+/// What went into a block, and what its backward pass needs beside it.
+type Kept = (Vec<f32>, Option<block::Trace>);
+
 /// A forward pass: its states, and what its backward pass needs.
 #[derive(Debug, Clone)]
 pub struct Forward {
@@ -104,7 +118,7 @@ pub struct Forward {
     places: Vec<usize>,
     dropout: Option<Dropout>,
     /// What went into each block that is passed through backward, the lowest first.
-    kept: Vec<(Vec<f32>, Option<block::Trace>)>,
+    kept: Vec<Kept>,
     /// What went into the last norm.
     last: Vec<f32>,
     states: Vec<f32>,
@@ -231,7 +245,7 @@ impl CausalLm {
     /// # Errors
     /// At the first token that the model has no row for.
     pub fn forward(&self, sequences: Sequences, keep: Keep) -> Result<Forward, ModelError> {
-        self.pass(sequences, keep, None, None)
+        self.pass(sequences, keep, None, None, None)
     }
 
     /// Computes the states after every token in training, where adapters may leave something out.
@@ -244,23 +258,19 @@ impl CausalLm {
         keep: Keep,
         dropout: Dropout,
     ) -> Result<Forward, ModelError> {
-        self.pass(sequences, keep, Some(dropout), None)
+        self.pass(sequences, keep, Some(dropout), None, None)
     }
 
     /// The one forward pass: of whole sequences, or of what follows in those that caches belong to, one
-    /// for each.
+    /// for each; from the tokens on, or from the states that enter a block.
     pub(crate) fn pass(
         &self,
         sequences: Sequences,
         keep: Keep,
         dropout: Option<Dropout>,
-        mut caches: Option<&mut [&mut KvCache]>,
+        caches: Option<&mut [&mut KvCache]>,
+        entering: Option<(usize, Vec<f32>)>,
     ) -> Result<Forward, ModelError> {
-        let vocabulary = self.layers.embedding_rows(&self.parameters);
-        let unknown = |token: &&u32| **token as usize >= vocabulary;
-        if let Some(&token) = sequences.tokens().iter().find(unknown) {
-            return Err(ModelError::Token { token, vocabulary });
-        }
         let places = match &caches {
             None => sequences.positions(),
             Some(caches) => sequences.positions_after(caches.iter().map(|cache| cache.len())),
@@ -269,27 +279,99 @@ impl CausalLm {
         if caches.is_some() {
             context.pass.product = Product::RowByRow;
         }
-        let mut x = self.layers.embedding.forward(&context.pass, sequences.tokens());
-        if let Some(norm) = &self.layers.embedding_norm {
-            x = norm.forward(&context.pass, &x);
+        let (first, x) = match entering {
+            None => (0, self.embed(&context)?),
+            Some((block, x)) => (block.min(self.blocks()), x),
+        };
+        let (x, kept) = self.through(&context, first..self.blocks(), x, keep, caches);
+        let states = self.layers.norm.forward(&context.pass, &x);
+        let last = if keep == Keep::Nothing { Vec::new() } else { x };
+        Ok(Forward { sequences, places, dropout, kept, last, states })
+    }
+
+    /// The states that enter a block, or the last norm if there is no such block.
+    ///
+    /// What is below the first block that a training changes has to be computed only once for each text, however
+    /// often that is read: [`CausalLm::forward_from`] goes on from here.
+    ///
+    /// # Shapes
+    /// `[T, C]`: `hidden` numbers a token.
+    ///
+    /// # Errors
+    /// At the first token that the model has no row for.
+    pub fn states_entering(
+        &self,
+        block: usize,
+        sequences: &Sequences,
+    ) -> Result<Vec<f32>, ModelError> {
+        let places = sequences.positions();
+        let context = self.context(sequences, &places, None);
+        let x = self.embed(&context)?;
+        let blocks = 0..block.min(self.blocks());
+        Ok(self.through(&context, blocks, x, Keep::Nothing, None).0)
+    }
+
+    /// Computes the states after every token from those that enter a block, to the last bit as
+    /// [`CausalLm::forward`] does. What is below that block gets no gradient.
+    ///
+    /// # Shapes
+    /// `x`: `[T, C]`, as of [`CausalLm::states_entering`].
+    ///
+    /// # Errors
+    /// When there are not `hidden` numbers for every token.
+    pub fn forward_from(
+        &self,
+        block: usize,
+        x: Vec<f32>,
+        sequences: Sequences,
+        keep: Keep,
+    ) -> Result<Forward, ModelError> {
+        let (found, tokens) = (x.len(), sequences.tokens().len());
+        if found != tokens * self.hidden() {
+            return Err(ModelError::States { found, tokens, hidden: self.hidden() });
         }
+        self.pass(sequences, keep, None, None, Some((block, x)))
+    }
+
+    /// What enters the first block.
+    fn embed(&self, context: &Context<'_>) -> Result<Vec<f32>, ModelError> {
+        let vocabulary = self.layers.embedding_rows(&self.parameters);
+        let tokens = context.sequences.tokens();
+        if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocabulary) {
+            return Err(ModelError::Token { token, vocabulary });
+        }
+        let x = self.layers.embedding.forward(&context.pass, tokens);
+        Ok(match &self.layers.embedding_norm {
+            Some(norm) => norm.forward(&context.pass, &x),
+            None => x,
+        })
+    }
+
+    /// Passes through some blocks. Beside what comes out: what is kept for the backward pass.
+    fn through(
+        &self,
+        context: &Context<'_>,
+        blocks: Range<usize>,
+        mut x: Vec<f32>,
+        keep: Keep,
+        mut caches: Option<&mut [&mut KvCache]>,
+    ) -> (Vec<f32>, Vec<Kept>) {
         let mut kept = Vec::new();
-        for (number, block) in self.layers.blocks.iter().enumerate() {
+        for number in blocks {
             let mut layers: Option<Vec<&mut KvLayer>> = caches
                 .as_mut()
                 .map(|caches| caches.iter_mut().map(|cache| cache.layer_mut(number)).collect());
-            let (y, trace) = block.forward(&context, &x, layers.as_deref_mut());
+            let block = &self.layers.blocks[number];
+            let (y, trace) = block.forward(context, &x, layers.as_deref_mut());
             let x = std::mem::replace(&mut x, y);
             match keep {
-                _ if number < self.first_passed() => {}
+                _ if number < self.frozen_blocks() => {}
                 Keep::Nothing => {}
                 Keep::Inputs => kept.push((x, None)),
                 Keep::All => kept.push((x, Some(trace))),
             }
         }
-        let states = self.layers.norm.forward(&context.pass, &x);
-        let last = if keep == Keep::Nothing { Vec::new() } else { x };
-        Ok(Forward { sequences, places, dropout, kept, last, states })
+        (x, kept)
     }
 
     /// Adds to the gradients of the parameters, given that of the states.
@@ -304,7 +386,7 @@ impl CausalLm {
         let mut d = vec![0.0; d_states.len()];
         self.layers.norm.backward(pass, gradients, &last, d_states, &mut d);
         drop(last);
-        let blocks = &self.layers.blocks[self.first_passed()..];
+        let blocks = &self.layers.blocks[self.frozen_blocks()..];
         for block in blocks.iter().rev() {
             let Some((x, trace)) = kept.pop() else { return };
             let trace = trace.unwrap_or_else(|| block.forward(&context, &x, None).1);
@@ -422,8 +504,9 @@ impl CausalLm {
         self.below().into_iter().any(|id| self.is_trained(id))
     }
 
-    /// The first block that a backward pass goes through; as many as there are if it goes through none.
-    fn first_passed(&self) -> usize {
+    /// Blocks at the bottom that no backward pass goes through, as neither they nor what comes before them is
+    /// trained.
+    pub fn frozen_blocks(&self) -> usize {
         if self.is_trained_below() {
             return 0;
         }

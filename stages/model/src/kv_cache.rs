@@ -138,7 +138,7 @@ impl CausalLm {
         let sequences = Sequences::new(&tokens);
         let mut caches: Vec<&mut KvCache> =
             rows.iter_mut().map(|(_, cache)| &mut **cache).collect();
-        let forward = self.pass(sequences, Keep::Nothing, None, Some(&mut caches))?;
+        let forward = self.pass(sequences, Keep::Nothing, None, Some(&mut caches), None)?;
         Ok(forward.into_states())
     }
 }

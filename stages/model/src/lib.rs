@@ -40,6 +40,7 @@ mod tokenizer;
 mod tokenizer_class;
 mod tokenizer_folder;
 mod tokenizer_training;
+mod value_head;
 
 pub use adapter::LoraOptions;
 pub use attention::Sequences;
@@ -59,3 +60,4 @@ pub use sampling::SamplingOptions;
 pub use scalar_head::ScalarHead;
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use tokenizer_training::TokenizerTrainOptions;
+pub use value_head::ValueHead;

@@ -19,6 +19,8 @@ pub enum Purpose {
     Pairs = 5,
     /// Which examples are held out.
     Split = 6,
+    /// The order of rollouts, by iteration and pass.
+    Passes = 7,
 }
 
 /// A stream of random numbers.
