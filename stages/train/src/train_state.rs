@@ -1,13 +1,15 @@
 //! Checkpoints of a training: all that it takes to go on as if nothing had happened.
 //!
 //! ```text
-//! state.safetensors      what is trained, its moments, and as a note: the step, the best step, the curve
+//! state.safetensors      what is trained, its moments, and as a note: the step, the optimiser's, the best step,
+//!                        what the loop carries from step to step, the curve
 //! best-<step>.safetensors   what was trained, at the step with the lowest validation loss
 //! ```
 //!
 //! A file is there as a whole or not at all. The note of the state names the best one that belongs to it, so
 //! a kill between the two leaves at most a file too many.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,7 +49,11 @@ pub(crate) struct TrainState {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 struct Note {
     step: u64,
+    /// Steps of the optimiser: a step of the loop may take several.
+    updates: u64,
     best: Option<Best>,
+    /// Numbers that the loop carries from step to step, by name.
+    carried: BTreeMap<String, f64>,
     curve: Vec<CurveRow>,
 }
 
@@ -90,13 +96,23 @@ impl TrainState {
             parameter.values = value?;
             moments.push(Some(Moments { first: first?, second: second? }));
         }
-        optimiser.restore(state.note.step, moments);
+        optimiser.restore(state.note.updates, moments);
         Ok(state)
     }
 
     /// Steps done.
     pub(crate) fn step(&self) -> u64 {
         self.note.step
+    }
+
+    /// A number that the loop carries from step to step, if it has been given.
+    pub(crate) fn carried(&self, name: &str) -> Option<f64> {
+        self.note.carried.get(name).copied()
+    }
+
+    /// Gives the next step a number.
+    pub(crate) fn carry(&mut self, name: &str, number: f64) {
+        self.note.carried.insert(name.to_owned(), number);
     }
 
     /// A step is done.
@@ -132,7 +148,8 @@ impl TrainState {
     }
 
     /// Makes a checkpoint, durable when this returns.
-    pub(crate) fn save(&self, model: &CausalLm, optimiser: &AdamW) -> Result<(), TrainError> {
+    pub(crate) fn save(&mut self, model: &CausalLm, optimiser: &AdamW) -> Result<(), TrainError> {
+        self.note.updates = optimiser.steps();
         let mut names = Vec::new();
         let mut tensors = Vec::new();
         for (parameter, moments) in model.parameters().iter().zip(optimiser.moments()) {

@@ -153,12 +153,14 @@ pub enum TrainError {
         /// The last step.
         step: u64,
     },
-    /// The loss or the gradient is no number any more.
-    #[error("the training diverged at step {step}: the {what} is {value}")]
+    /// A loss, the gradient or another measure is no number any more.
+    #[error("the training diverged at {unit} {step}: the {what} is {value}")]
     Diverged {
+        /// What is counted: `step`, or in PPO `iteration`.
+        unit: &'static str,
         /// From 1.
         step: u64,
-        /// `loss` or `norm of the gradient`.
+        /// The measure, such as `loss` or `norm of the gradient`.
         what: &'static str,
         /// NaN or an infinity.
         value: f64,
@@ -209,7 +211,7 @@ pub fn train(
         let measures = objective.learn(model, &batch, &mut gradients)?;
         let finite = |what, value: f64| match value.is_finite() {
             true => Ok(()),
-            false => Err(TrainError::Diverged { step: step + 1, what, value }),
+            false => Err(TrainError::Diverged { unit: "step", step: step + 1, what, value }),
         };
         finite("loss", measures.loss)?;
         let norm = optimiser.step(model.parameters_mut(), &gradients, rate.at(step));
