@@ -2,23 +2,54 @@
 
 use okapi_model::random::{Purpose, Random};
 
-/// Examples in batches: every epoch sees each of them once, in an order of its own that only the seed and
-/// the epoch decide.
+/// Examples over and over: every epoch sees each of them once, in an order of its own that only the seed
+/// and the epoch decide.
+#[derive(Debug, Clone)]
+pub(crate) struct Orders {
+    examples: u32,
+    seed: u64,
+    /// The order of the epoch that was asked for last.
+    order: Option<(u64, Vec<u32>)>,
+}
+
+impl Orders {
+    pub(crate) fn new(examples: u32, seed: u64) -> Orders {
+        Orders { examples, seed, order: None }
+    }
+
+    /// The examples of an epoch, from 0.
+    pub(crate) fn of(&mut self, epoch: u64) -> &[u32] {
+        if self.order.as_ref().is_none_or(|(of, _)| *of != epoch) {
+            let mut random = Random::new(self.seed, Purpose::Order, epoch as u32, 0);
+            self.order = Some((epoch, random.permutation(self.examples)));
+        }
+        self.order.as_ref().map_or(&[], |(_, order)| order)
+    }
+
+    /// The example at a place, from 0, where the epochs follow each other.
+    ///
+    /// # Panics
+    /// When there are no examples.
+    pub(crate) fn at(&mut self, place: u64) -> u32 {
+        let examples = u64::from(self.examples);
+        self.of(place / examples)[(place % examples) as usize]
+    }
+}
+
+/// Examples in batches. A batch never holds examples of two epochs.
 #[derive(Debug, Clone)]
 pub struct Batches {
     examples: u32,
     batch: u32,
     drops_last: bool,
-    seed: u64,
-    /// The order of the epoch that was asked for last.
-    order: Option<(u64, Vec<u32>)>,
+    orders: Orders,
 }
 
 impl Batches {
     /// So many examples, so many a step. A last batch that is not full is dropped if asked for, unless
     /// it is the only one.
     pub fn new(examples: u32, batch: u32, drops_last: bool, seed: u64) -> Batches {
-        Batches { examples, batch: batch.max(1), drops_last, seed, order: None }
+        Batches { examples, batch: batch.max(1), drops_last, orders: Orders::new(examples, seed) }
     }
 
     /// Steps of an epoch.
@@ -36,12 +67,8 @@ impl Batches {
     /// The examples of a step, from 0.
     pub fn at(&mut self, step: u64) -> Vec<u32> {
         let epoch = self.epoch(step);
-        if self.order.as_ref().is_none_or(|(of, _)| *of != epoch) {
-            let mut random = Random::new(self.seed, Purpose::Order, epoch as u32, 0);
-            self.order = Some((epoch, random.permutation(self.examples)));
-        }
-        let order = self.order.as_ref().map_or(&[][..], |(_, order)| order);
         let first = (step - epoch * self.steps()) as usize * self.batch as usize;
+        let order = self.orders.of(epoch);
         let last = (first + self.batch as usize).min(order.len());
         order[first..last].to_vec()
     }
@@ -85,10 +112,17 @@ mod tests {
             };
             let mut first = epoch(&mut batches, 0);
             let second = epoch(&mut batches, 1);
+            let first_order = first.clone();
             prop_assert_eq!(epoch(&mut batches, 1), &second[..]);
             prop_assert!(examples < 10 || first != second);
             first.sort_unstable();
             prop_assert_eq!(first, (0..examples).collect::<Vec<_>>());
+            // The same one by one, from epoch to epoch.
+            let mut orders = Orders::new(examples, seed);
+            let places = (0..u64::from(examples)).map(|place| orders.at(place));
+            prop_assert_eq!(places.collect::<Vec<_>>(), first_order);
+            let places = (0..u64::from(examples)).map(|place| orders.at(u64::from(examples) + place));
+            prop_assert_eq!(places.collect::<Vec<_>>(), &second[..]);
             // Whole batches only, if asked for.
             let mut whole = Batches::new(examples, batch, true, seed);
             let size = batch.min(examples) as usize;

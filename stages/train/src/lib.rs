@@ -10,6 +10,7 @@
 mod adamw;
 mod batches;
 mod learning_rate;
+pub mod ppo;
 mod reward_model;
 mod sft;
 pub mod tensorboard;
@@ -23,6 +24,6 @@ pub use reward_model::{RankedResponse, Ranking, RewardModeling, RewardOptions, U
 pub use sft::{Average, Example, Sft};
 pub use train_state::CheckpointEvery;
 pub use trainer::{
-    Batch, CurveRow, Measures, Objective, Outcome, Progress, Select, TrainError, TrainOptions,
-    Watch, train,
+    Batch, CurveRow, Measures, Objective, Outcome, Part, Progress, Select, TrainError,
+    TrainOptions, Watch, train,
 };

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use okapi_model::{CausalLm, CheckpointError, Dropout, Gradients, ModelError};
+use okapi_model::{CausalLm, CheckpointError, Dropout, GenerateError, Gradients, ModelError};
 use serde::{Deserialize, Serialize};
 
 use crate::adamw::{AdamW, AdamWOptions};
@@ -119,6 +119,9 @@ pub trait Watch {
     /// A step is done.
     fn step(&mut self, row: &CurveRow, progress: Progress);
 
+    /// A part of a step is done, where steps are long: those of PPO.
+    fn part(&mut self, _part: Part) {}
+
     /// Whether to stop. A checkpoint is made then.
     fn is_stopped(&self) -> bool;
 }
@@ -130,6 +133,17 @@ pub struct Progress {
     pub total: u64,
     /// Tokens a second, of this step.
     pub tokens_per_second: f64,
+}
+
+/// How far a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// What is done: `sampling` responses, `updates` of the weights, or `validation`.
+    pub name: &'static str,
+    /// So much of it.
+    pub done: u64,
+    /// So much in all.
+    pub total: u64,
 }
 
 /// How a training ended.
@@ -147,7 +161,7 @@ pub enum TrainError {
     /// There is nothing to learn from.
     #[error("there are no examples to learn from")]
     Empty,
-    /// It was asked to stop; a checkpoint was made.
+    /// It was asked to stop; a checkpoint holds all steps so far.
     #[error("stopped after step {step}")]
     Stopped {
         /// The last step.
@@ -161,13 +175,19 @@ pub enum TrainError {
         /// From 1.
         step: u64,
         /// The measure, such as `loss` or `norm of the gradient`.
-        what: &'static str,
+        what: String,
         /// NaN or an infinity.
         value: f64,
     },
     /// The model cannot read an example.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Responses cannot be sampled.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// Responses cannot be scored.
+    #[error("responses cannot be scored: {0}")]
+    Score(String),
     /// A checkpoint cannot be written or read.
     #[error("the checkpoint of the training: {0}")]
     Checkpoint(#[from] CheckpointError),
@@ -209,9 +229,12 @@ pub fn train(
         let epoch = batches.epoch(step);
         let batch = Batch { examples: &batches.at(step), step, epoch, seed: options.seed };
         let measures = objective.learn(model, &batch, &mut gradients)?;
-        let finite = |what, value: f64| match value.is_finite() {
+        let finite = |what: &str, value: f64| match value.is_finite() {
             true => Ok(()),
-            false => Err(TrainError::Diverged { unit: "step", step: step + 1, what, value }),
+            false => {
+                let what = what.to_owned();
+                Err(TrainError::Diverged { unit: "step", step: step + 1, what, value })
+            }
         };
         finite("loss", measures.loss)?;
         let norm = optimiser.step(model.parameters_mut(), &gradients, rate.at(step));
