@@ -311,38 +311,9 @@ fn prompts(context: &StageContext<'_>, model: &OpenModel) -> Result<Vec<Row>, St
     let room = model.lm.config().context().map(|context| context.saturating_sub(1));
     let wanted = params.get("max_prompt_tokens").and_then(Value::as_u64).map(|most| most as usize);
     let most = room.into_iter().chain(wanted).min().unwrap_or(usize::MAX);
-    let mut kept = Vec::new();
-    let mut left_out = 0;
-    for (prompt, mut tokens) in rows.into_iter().zip(tokens) {
-        let count = tokens.len();
-        if count > most {
-            match params["too_long"].as_str() {
-                Some("cut") => drop(tokens.drain(..count - most)),
-                Some("leave_out") => {
-                    left_out += 1;
-                    continue;
-                }
-                _ => {
-                    let id = &prompt.id;
-                    return Err(StageError::Failed {
-                        message: format!(
-                            "the prompt of row `{id}` has {count} tokens; {most} may be"
-                        ),
-                        hint: Some("write `too_long: leave_out` or `cut`".to_owned()),
-                        transient: false,
-                    });
-                }
-            }
-        }
-        if tokens.is_empty() {
-            return Err(StageError::failed(format!("the prompt of row `{}` is empty", prompt.id)));
-        }
-        kept.push(Row { prompt, tokens });
-    }
-    if left_out > 0 {
-        context.reporter.log(format!("{left_out} prompts are too long and left out"));
-    }
-    Ok(kept)
+    let too_long = params["too_long"].as_str().unwrap_or("fail");
+    let kept = texts::fit_prompts(context, rows, tokens, most, too_long)?;
+    Ok(kept.into_iter().map(|(prompt, tokens)| Row { prompt, tokens }).collect())
 }
 
 /// What a prompt got.

@@ -14,6 +14,7 @@ mod mix;
 mod model_card;
 mod model_folder;
 mod model_memory;
+mod ppo;
 mod pretrain;
 mod rank;
 mod reward_model;
@@ -51,6 +52,7 @@ pub fn registry_with_budget(budget_usd: Option<f64>) -> StageRegistry {
     registry.add(Box::new(init_model::InitModel));
     registry.add(Box::new(judge::Judge(Arc::clone(&asked))));
     registry.add(Box::new(mix::Mix));
+    registry.add(Box::new(ppo::Ppo));
     registry.add(Box::new(pretrain::Pretrain));
     registry.add(Box::new(rank::Rank(Arc::clone(&asked))));
     registry.add(Box::new(reward_model::RewardModel));

@@ -173,7 +173,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
         tokens_at_once: training::tokens_at_once(context.declared),
         keep: training::keep(context.settings),
     };
-    let mut looker = Looker::new(context);
+    let mut looker = Looker::new(context, "steps");
     let outcome = train(&mut model.lm, &objective, &options, context.scratch, &mut looker)
         .map_err(|error| training::failure(&error))?;
     training::write_curve(context, &outcome, &mut success)?;

@@ -251,7 +251,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     training::log_facts(context, &facts);
 
     let options = recipe.options(okapi_train::Objective::examples(&objective), context);
-    let mut looker = Looker::new(context);
+    let mut looker = Looker::new(context, "steps");
     let trunk = model.trunk_mut();
     let outcome = train(trunk, &objective, &options, context.scratch, &mut looker)
         .map_err(|error| training::failure(&error))?;

@@ -297,7 +297,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     training::log_facts(context, &facts);
 
     let options = recipe.options(objective.examples.len(), context);
-    let mut looker = Looker::new(context);
+    let mut looker = Looker::new(context, "steps");
     let outcome = train(&mut model.lm, &objective, &options, context.scratch, &mut looker)
         .map_err(|error| training::failure(&error))?;
     training::write_curve(context, &outcome, &mut success)?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use okapi_data::Prompt;
 use okapi_data::prompt_template::PromptTemplate;
 use okapi_engine::stage::{Param, ParamDefault, ParamType, PromptMistake, PromptSlot};
 use okapi_engine::stage_context::{InputPath, StageContext, StageError};
@@ -195,4 +196,46 @@ impl<'a> Limits<'a> {
         model_folder::check_positions(self.lm, tokens.whole.len(), row)?;
         Ok(Some(tokens))
     }
+}
+
+/// Prompts of at most so many tokens: longer ones are `cut` at their beginning, left out (`leave_out`), or an
+/// error.
+pub(crate) fn fit_prompts(
+    context: &StageContext<'_>,
+    rows: Vec<Prompt>,
+    tokens: Vec<Vec<u32>>,
+    most: usize,
+    too_long: &str,
+) -> Result<Vec<(Prompt, Vec<u32>)>, StageError> {
+    let mut kept = Vec::new();
+    let mut long = 0;
+    for (row, mut tokens) in rows.into_iter().zip(tokens) {
+        let count = tokens.len();
+        if count > most {
+            long += 1;
+            match too_long {
+                "cut" => drop(tokens.drain(..count - most)),
+                "leave_out" => continue,
+                _ => {
+                    return Err(StageError::Failed {
+                        message: format!(
+                            "the prompt of row `{}` has {count} tokens; {most} may be",
+                            row.id
+                        ),
+                        hint: Some("write `too_long: leave_out` or `cut`".to_owned()),
+                        transient: false,
+                    });
+                }
+            }
+        }
+        if tokens.is_empty() {
+            return Err(StageError::failed(format!("the prompt of row `{}` is empty", row.id)));
+        }
+        kept.push((row, tokens));
+    }
+    if long > 0 {
+        let done = if too_long == "cut" { "cut" } else { "left out" };
+        context.reporter.log(format!("{long} prompts have more than {most} tokens and are {done}"));
+    }
+    Ok(kept)
 }

@@ -13,7 +13,7 @@ use okapi_model::Keep;
 use okapi_model::random::{Purpose, Random};
 use okapi_train::tensorboard::{EventWriter, FILE_NAME};
 use okapi_train::{
-    AdamWOptions, Batches, CheckpointEvery, CurveRow, Outcome, Progress, Schedule, Select,
+    AdamWOptions, Batches, CheckpointEvery, CurveRow, Outcome, Part, Progress, Schedule, Select,
     TrainError, TrainOptions, Watch,
 };
 use serde_json::Value;
@@ -288,14 +288,16 @@ pub(crate) fn on_threads<T: Send>(
 /// Tells the run of a training: its steps, its measures, and a file for TensorBoard.
 pub(crate) struct Looker<'a> {
     context: &'a StageContext<'a>,
+    /// What its steps are called.
+    unit: &'static str,
     events: Option<EventWriter>,
     /// Whether it has been tried to open the file.
     opened: bool,
 }
 
 impl<'a> Looker<'a> {
-    pub(crate) fn new(context: &'a StageContext<'a>) -> Looker<'a> {
-        Looker { context, events: None, opened: false }
+    pub(crate) fn new(context: &'a StageContext<'a>, unit: &'static str) -> Looker<'a> {
+        Looker { context, unit, events: None, opened: false }
     }
 
     /// Appends a step to the event file. It is for the eye: what goes wrong with it stops no training.
@@ -331,21 +333,36 @@ fn open_events(folder: &Path, after: u64) -> Result<EventWriter, String> {
     EventWriter::create(&path).map_err(|error| error.to_string())
 }
 
+/// What of a step is worth a line in the node's log.
+fn milestone(row: &CurveRow) -> Option<String> {
+    let of = |names: &[&str]| {
+        let said = names.iter().filter_map(|name| {
+            let value = row.measures.get(*name)?;
+            Some(format!("{} {value:.4}", name.replace('_', " ")))
+        });
+        said.collect::<Vec<_>>().join(", ")
+    };
+    if row.measures.contains_key("reward") {
+        return Some(of(&["reward", "kl", "entropy", "clip_fraction", "validation_reward"]));
+    }
+    row.measures.contains_key("validation_loss").then(|| of(&["loss", "validation_loss"]))
+}
+
 impl Watch for Looker<'_> {
     fn step(&mut self, row: &CurveRow, progress: Progress) {
         let reporter = self.context.reporter;
         let mut values = row.measures.clone();
         values.insert("tokens_per_second".to_owned(), progress.tokens_per_second.round());
         reporter.measures(row.step, values);
-        reporter.progress(row.step, Some(progress.total), "steps");
+        reporter.progress(row.step, Some(progress.total), self.unit);
         self.append(row, progress.tokens_per_second);
-        if let Some(loss) = row.measures.get("validation_loss") {
-            let trained = row.measures.get("loss").copied().unwrap_or(f64::NAN);
-            reporter.log(format!(
-                "step {} of {}: loss {trained:.4}, validation loss {loss:.4}",
-                row.step, progress.total
-            ));
+        if let Some(said) = milestone(row) {
+            reporter.log(format!("{} {} of {}: {said}", self.unit, row.step, progress.total));
         }
+    }
+
+    fn part(&mut self, part: Part) {
+        self.context.reporter.progress(part.done, Some(part.total), part.name);
     }
 
     fn is_stopped(&self) -> bool {

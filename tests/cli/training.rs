@@ -297,3 +297,56 @@ publish:
     assert!(said.stderr.contains("hint: write `tokens_at_once: 512`"), "{}", said.stderr);
     assert!(said.stderr.contains("of memory, and there are"), "{}", said.stderr);
 }
+
+#[test]
+fn a_policy_is_rewarded_and_ends_alike_however_often_it_is_killed() {
+    let nodes = r#"
+  rankings:
+    stage: command
+    inputs: {rows: rows}
+    run: |
+      sed 's/"output":"\([^"]*\)"/"responses":["\1","are are are are"],"ranks":[2,1]/' \
+        "$OKAPI_INPUT_ROWS" > "$OKAPI_OUTPUT_RANKINGS"
+    outputs: {rankings: rankings}
+  reward:
+    stage: reward_model
+    inputs: {model: sft:model, rankings: rankings}
+    prompts: {prompt: prompt.j2}
+    params: {batch: 8, epochs: 3, warmup: 2, learning_rate: 3.0e-3}
+  ppo:
+    stage: ppo
+    inputs: {policy: sft:model, reward_model: "reward:reward_model", prompts: rows}
+    prompts: {prompt: prompt.j2}
+    seed: 3
+    params:
+      {iterations: 12, rollouts: 24, batch: 12, learning_rate: 3.0e-3, train_blocks: 1, max_prompt_tokens: 24,
+       max_new_tokens: 8, kl: 0.02}
+publish:
+  results/ppo.jsonl: ppo:curve
+"#;
+    let pipeline = PIPELINE.replace("\npublish:\n", nodes);
+    let whole = sandbox(&pipeline);
+    whole.run();
+    let curve = whole.read("results/ppo.jsonl");
+    let rows: Vec<Value> = curve.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let measure = |row: usize, name: &str| rows[row][name].as_f64().unwrap();
+    assert_eq!(rows.len(), 12);
+    assert!(measure(11, "reward") > measure(0, "reward") + 0.5, "{curve}");
+    assert!(measure(0, "kl").abs() < 1e-3 && measure(11, "kl") < 60.0, "{curve}");
+    let expected = weights(&whole, "ppo:model");
+    assert!(expected != weights(&whole, "sft:model"));
+
+    let killed = sandbox(&pipeline);
+    killed.okapi(&["run", "p.yaml", "reward"]);
+    let mut kills = 0;
+    for wait in [60, 90, 120, 150] {
+        let mut run = killed.start(&["run", "p.yaml", "-q"]);
+        std::thread::sleep(Duration::from_millis(wait));
+        run.kill().unwrap();
+        kills += u32::from(!run.wait().unwrap().success());
+    }
+    assert!(kills > 1, "only {kills} kills hit the training");
+    killed.run();
+    assert!(weights(&killed, "ppo:model") == expected, "other weights");
+    assert_eq!(killed.read("results/ppo.jsonl"), curve);
+}

@@ -230,6 +230,15 @@ impl ModelConfig {
         }
     }
 
+    /// Width of the residual stream.
+    pub fn hidden(&self) -> usize {
+        match self {
+            ModelConfig::Bloom(config) => config.hidden,
+            ModelConfig::Llama(config) => config.hidden,
+            ModelConfig::GptNeox(config) => config.hidden,
+        }
+    }
+
     /// Rows of the embedding.
     pub fn vocabulary(&self) -> usize {
         match self {
