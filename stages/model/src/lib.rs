@@ -13,6 +13,7 @@ mod block;
 mod causal_lm;
 pub mod checkpoint;
 pub mod config;
+mod families;
 mod folder;
 mod functions;
 mod generate;
