@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use okapi_cache::{Artifact, HashingFile, RecordCache, Written};
+use okapi_cache::{Artifact, HashingFile, Placement, RecordCache, Store, StoreError, Written};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::executor::command_process::Launcher;
@@ -49,6 +49,8 @@ pub struct StageContext<'a> {
     pub launcher: &'a Launcher,
     /// What services outside answered before: every call is paid once.
     pub records: &'a RecordCache,
+    /// What [`StageContext::place_source`] takes files from.
+    pub(crate) store: &'a Store,
 }
 
 impl StageContext<'_> {
@@ -63,6 +65,16 @@ impl StageContext<'_> {
             .get(port)
             .ok_or_else(|| StageError::failed(format!("the stage has no output `{port}`")))?;
         HashingFile::create(path).map_err(|source| StageError::Io { path: path.clone(), source })
+    }
+
+    /// Places what a tracked file or folder held when it was hashed at `path`, which must not exist.
+    /// The project's own may be edited at any moment. Files may share their bytes with the store:
+    /// they are for reading, moving and removing.
+    ///
+    /// # Errors
+    /// When the store has lost it, or the place cannot be written.
+    pub fn place_source(&self, source: &SourceFile, path: &Path) -> Result<(), StageError> {
+        Ok(self.store.place(&source.artifact, path, Placement::Shared)?)
     }
 }
 
@@ -161,6 +173,9 @@ pub enum StageError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl StageError {

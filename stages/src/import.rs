@@ -1,11 +1,10 @@
 //! `import`: brings a file or folder of the project, or a file from the network, into the store; as
 //! it is, or as rows of a kind.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
-use okapi_cache::{Artifact, ArtifactKind, Digest, HashingFile, Written};
+use okapi_cache::{Artifact, ArtifactKind, Written};
 use okapi_data::fit::Mapping;
 use okapi_data::import::{ImportOptions, RowKind, import};
 use okapi_data::source::Format;
@@ -17,7 +16,9 @@ use okapi_engine::stage::{
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
 use serde_json::Value;
 
-use crate::download::{Pin, download, shown_url};
+use crate::download::{download, shown_url};
+use crate::hub;
+use crate::pin::Pin;
 
 /// The stage.
 pub(crate) struct Import;
@@ -145,7 +146,7 @@ impl Stage for Import {
                 if kind(declared).artifact_kind() == ArtifactKind::Tree {
                     return Err("a `url` gives a file: `kind` cannot be stored as a folder".into());
                 }
-                crate::download::resolve(url, None).map(|_| ())
+                crate::download::resolve(url, hub::DEFAULT).map(|_| ())
             }
         }
     }
@@ -186,10 +187,12 @@ impl Stage for Import {
             });
         }
         if let Some(pin) = pin {
-            check_pin(&pin, file.artifact.digest, &file.path)?;
+            check_pin(&pin, &file.artifact, &file.path)?;
         }
         if let Some(rows) = rows {
-            let source = fixed_copy(context, &file.path, &file.artifact)?;
+            // The project's own may be edited while it is read.
+            let source = context.work.tmp.join("source");
+            context.place_source(file, &source)?;
             return import_rows(context, &source, &rows);
         }
         // The engine has put the content into the store to have it fixed; it is the output.
@@ -276,35 +279,6 @@ fn rows(declared: &Value) -> Result<Option<ImportOptions>, String> {
     Ok(Some(ImportOptions { kind, format, mapping, convert }))
 }
 
-/// A copy of a file of the project, which may be edited at any moment: what is read must be what
-/// was hashed.
-fn fixed_copy(
-    context: &StageContext<'_>,
-    path: &Path,
-    artifact: &Artifact,
-) -> Result<PathBuf, StageError> {
-    let copy = context.work.tmp.join("source");
-    let copied = || -> io::Result<Digest> {
-        let (mut from, mut to) = (File::open(path)?, HashingFile::create(&copy)?);
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            match from.read(&mut buffer)? {
-                0 => return Ok(to.finish()?.digest),
-                count => to.write_all(&buffer[..count])?,
-            }
-        }
-    };
-    match copied() {
-        Ok(digest) if digest == artifact.digest => Ok(copy),
-        Ok(_) => Err(StageError::Failed {
-            message: format!("{} changed while the run was using it", path.display()),
-            hint: Some("run again".into()),
-            transient: false,
-        }),
-        Err(source) => Err(StageError::Io { path: path.to_owned(), source }),
-    }
-}
-
 /// Reads the rows of `source` and writes ours.
 fn import_rows(
     context: &StageContext<'_>,
@@ -334,12 +308,11 @@ fn import_rows(
     Ok(success)
 }
 
-fn check_pin(pin: &Pin, blake3: Digest, path: &std::path::Path) -> Result<(), StageError> {
-    let found = match pin {
-        Pin::Blake3(_) => format!("blake3:{blake3}"),
-        Pin::Sha256(_) => crate::download::sha256_of(path)
-            .map_err(|source| StageError::Io { path: path.to_owned(), source })?,
-    };
+fn check_pin(pin: &Pin, artifact: &Artifact, path: &Path) -> Result<(), StageError> {
+    let written = Written { digest: artifact.digest, size: artifact.size };
+    let found = pin
+        .of_file(path, written)
+        .map_err(|source| StageError::Io { path: path.to_owned(), source })?;
     if found == pin.to_string() {
         return Ok(());
     }

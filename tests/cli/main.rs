@@ -17,6 +17,7 @@ mod history;
 mod imports;
 mod init;
 mod mixes;
+mod models;
 mod order;
 mod quickstart;
 mod races;

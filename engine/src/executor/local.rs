@@ -238,6 +238,7 @@ impl Executor {
             cancel,
             launcher: &self.launcher,
             records: self.store.records(),
+            store: &self.store,
         };
         if job.stage != "command" {
             reporter.keep_in(&work.stderr);
@@ -282,6 +283,7 @@ impl Executor {
             .ok_or_else(|| StageError::failed(format!("no stage is named {name}")))?;
         let run = std::panic::AssertUnwindSafe(|| stage.run(context));
         match std::panic::catch_unwind(run) {
+            Ok(Err(StageError::Store(error))) => Err(ExecutionError::Store(error)),
             Ok(result) => Ok(result?),
             Err(panic) => Err(ExecutionError::Panicked { message: panic_message(&*panic) }),
         }

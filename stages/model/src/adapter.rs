@@ -124,6 +124,7 @@ impl CausalLm {
         self.adapt(&options, |name, shape| {
             if file.shape(name)? != shape {
                 return Err(CheckpointError::Shape {
+                    path: file.path().to_owned(),
                     name: name.to_owned(),
                     found: file.shape(name)?.to_vec(),
                     expected: shape.to_vec(),

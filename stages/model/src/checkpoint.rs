@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::config::ModelConfig;
 use crate::pickle_file;
-use crate::tensor_file::{NumberKind, TensorFile};
+use crate::tensor_file::{EachPart, NumberKind, TensorFile};
 
 /// So many names are listed when several are missing or too many.
 const LISTED: usize = 5;
@@ -22,6 +22,7 @@ const LISTED: usize = 5;
 /// The tensors of a model, all there and of the right shapes.
 #[derive(Debug)]
 pub struct Checkpoint {
+    format: Format,
     files: Vec<TensorFile>,
     /// Which file a tensor is in, and its name there.
     tensors: BTreeMap<String, (usize, String)>,
@@ -70,8 +71,13 @@ pub enum CheckpointError {
     #[error("the checkpoint has tensors that the model has not: {}", listed(.0))]
     Extra(Vec<String>),
     /// A tensor of another shape.
-    #[error("the tensor `{name}` has the shape {found:?}; by config.json it has {expected:?}")]
+    #[error(
+        "{}: the tensor `{name}` has the shape {found:?}; by config.json it has {expected:?}",
+        path.display()
+    )]
     Shape {
+        /// The file.
+        path: PathBuf,
         /// The tensor.
         name: String,
         /// The shape in the file.
@@ -91,16 +97,23 @@ pub enum CheckpointError {
         head: &'static str,
     },
     /// A tensor of numbers that are not read.
-    #[error("the tensor `{name}` is of the type {kind}; F32, F16 and BF16 are read")]
+    #[error(
+        "{}: the tensor `{name}` is of the type {kind}; F32, F16 and BF16 are read",
+        path.display()
+    )]
     Kind {
+        /// The file.
+        path: PathBuf,
         /// The tensor.
         name: String,
         /// The type in the file.
         kind: String,
     },
     /// A number that is none.
-    #[error("the tensor `{name}` holds {value} at place {place}")]
+    #[error("{}: the tensor `{name}` holds {value} at place {place}", path.display())]
     NotFinite {
+        /// The file.
+        path: PathBuf,
         /// The tensor.
         name: String,
         /// From 0, in the order of the file.
@@ -108,6 +121,23 @@ pub enum CheckpointError {
         /// NaN or an infinity.
         value: f32,
     },
+    /// A number that would become an infinity where it is to be stored.
+    #[error(
+        "the tensor `{name}` holds {value} at place {place}, which {kind} cannot hold; store it as float32"
+    )]
+    TooLarge {
+        /// The tensor.
+        name: String,
+        /// From 0, in the order of its rows.
+        place: usize,
+        /// The number.
+        value: f32,
+        /// How it was to be stored.
+        kind: &'static str,
+    },
+    /// Whoever asked for the work wants it no longer.
+    #[error("it was stopped")]
+    Stopped,
     /// There is no tensor of that name.
     #[error("there is no tensor `{0}`")]
     Unknown(String),
@@ -137,8 +167,8 @@ impl Checkpoint {
         config: &ModelConfig,
         expected: &[(String, Vec<usize>)],
     ) -> Result<Checkpoint, CheckpointError> {
-        let mut checkpoint = Checkpoint { files: Vec::new(), tensors: BTreeMap::new() };
         let (format, paths) = shards(folder)?;
+        let mut checkpoint = Checkpoint { format, files: Vec::new(), tensors: BTreeMap::new() };
         for path in paths {
             checkpoint.add_file(format.open(&path)?, config)?;
         }
@@ -161,8 +191,9 @@ impl Checkpoint {
             checkpoint.kind(name)?;
             let found = checkpoint.shape(name)?.to_vec();
             if found != *shape {
+                let path = checkpoint.place(name)?.0.path().to_owned();
                 let (name, expected) = (name.clone(), shape.clone());
-                return Err(CheckpointError::Shape { name, found, expected });
+                return Err(CheckpointError::Shape { path, name, found, expected });
             }
         }
         if let (Some((embedding, name)), Some((file, there))) = (config.tied(), head) {
@@ -217,6 +248,21 @@ impl Checkpoint {
         file.read(there)
     }
 
+    /// Hands out the numbers of a tensor in their order, in parts where that can be.
+    pub(crate) fn for_each_part(
+        &self,
+        name: &str,
+        each: &mut EachPart<'_>,
+    ) -> Result<(), CheckpointError> {
+        let (file, there) = self.place(name)?;
+        file.for_each_part(there, each)
+    }
+
+    /// Whether the weights are PyTorch's pickles.
+    pub(crate) fn is_pickled(&self) -> bool {
+        matches!(self.format, Format::Pickle)
+    }
+
     fn place(&self, name: &str) -> Result<(&TensorFile, &str), CheckpointError> {
         let place = self.tensors.get(name);
         let (file, there) = place.ok_or_else(|| CheckpointError::Unknown(name.to_owned()))?;
@@ -234,16 +280,16 @@ fn whole_name(name: &str, config: &ModelConfig) -> String {
     }
 }
 
-/// The files that hold a folder's weights.
+/// The files that hold a folder's weights, looked for in the order of `transformers`.
 fn shards(folder: &Path) -> Result<(Format, Vec<PathBuf>), CheckpointError> {
     for format in [Format::Safetensors, Format::Pickle] {
-        let index = folder.join(format!("{}.index.json", format.name()));
-        if index.exists() {
-            return Ok((format, listed_files(folder, &index)?));
-        }
         let single = folder.join(format.name());
         if single.exists() {
             return Ok((format, vec![single]));
+        }
+        let index = folder.join(format!("{}.index.json", format.name()));
+        if index.exists() {
+            return Ok((format, listed_files(folder, &index)?));
         }
     }
     let message =
@@ -255,20 +301,28 @@ fn shards(folder: &Path) -> Result<(Format, Vec<PathBuf>), CheckpointError> {
 fn listed_files(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let wrong = |message: String| CheckpointError::File { path: index.to_owned(), message };
     let text = std::fs::read(index).map_err(|error| wrong(error.to_string()))?;
-    let json: Value = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+    let names = shard_names(&text).map_err(wrong)?;
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// The names of the files that an index names, none of which leads out of the folder.
+///
+/// # Errors
+/// What is wrong with the index.
+pub fn shard_names(index: &[u8]) -> Result<BTreeSet<String>, String> {
+    let json: Value = serde_json::from_slice(index).map_err(|error| error.to_string())?;
     let map = json["weight_map"].as_object();
-    let map = map.ok_or_else(|| wrong("it has no `weight_map`".to_owned()))?;
+    let map = map.ok_or_else(|| "it has no `weight_map`".to_owned())?;
     let mut names = BTreeSet::new();
     for (tensor, name) in map {
-        // A name from a file never leads out of the folder.
         let plain = name.as_str().filter(|name| {
             Path::new(name).file_name().is_some_and(|file| file.to_str() == Some(*name))
         });
         let message =
             || format!("the file of `{tensor}` is {name}, which is no name of a file here");
-        names.insert(plain.ok_or_else(|| wrong(message()))?);
+        names.insert(plain.ok_or_else(message)?.to_owned());
     }
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -364,7 +418,8 @@ mod tests {
         let nan = said(&|tensors| {
             tensors.get_mut(&name).unwrap().2[12..16].copy_from_slice(&f32::NAN.to_le_bytes());
         });
-        assert_eq!(nan, format!("the tensor `{name}` holds NaN at place 3"));
+        let expected = format!("model.safetensors: the tensor `{name}` holds NaN at place 3");
+        assert!(nan.ends_with(&expected), "{nan}");
     }
 
     /// Files that were saved by way of `state_dict` have the tied head beside the embedding.

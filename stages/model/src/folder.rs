@@ -13,10 +13,11 @@ use serde_json::{Map, Value, json};
 
 use crate::causal_lm::CausalLm;
 use crate::checkpoint::CheckpointError;
-use crate::tensor_file::{NumberKind, TensorSource, write_tensors};
+use crate::tensor_file::{NumberKind, TensorSource};
+use crate::tensor_writer::{Writable, write_each};
 
 /// The most bytes of weights in one file, as in `transformers`; a larger tensor has a file of its own.
-const SHARD: usize = 5_000_000_000;
+pub(crate) const SHARD: usize = 5_000_000_000;
 const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
 
@@ -89,35 +90,34 @@ fn write_generation_config(
 }
 
 /// Writes tensors into one file, or into several with an index.
-fn write_weights(
+pub(crate) fn write_weights<T: Writable + Copy>(
     folder: &Path,
-    tensors: &[TensorSource<'_>],
+    tensors: &[T],
     shard: usize,
 ) -> Result<(), CheckpointError> {
     std::fs::create_dir_all(folder).map_err(|error| file_error(folder, &error))?;
-    let bytes = |tensor: &TensorSource<'_>| tensor.values.len() * tensor.kind.bytes();
-    let mut shards: Vec<Vec<TensorSource<'_>>> = vec![Vec::new()];
+    let mut shards: Vec<Vec<T>> = vec![Vec::new()];
     let mut filled = 0;
     for tensor in tensors {
-        if filled > 0 && filled + bytes(tensor) > shard {
+        if filled > 0 && filled + tensor.size() > shard {
             shards.push(Vec::new());
             filled = 0;
         }
-        filled += bytes(tensor);
+        filled += tensor.size();
         if let Some(last) = shards.last_mut() {
             last.push(*tensor);
         }
     }
     if let [all] = &shards[..] {
-        return write_tensors(&folder.join("model.safetensors"), "pt", all.iter().copied());
+        return write_each(&folder.join("model.safetensors"), "pt", all.iter().copied());
     }
     let mut map = Map::new();
     for (number, shard) in shards.iter().enumerate() {
         let file = format!("model-{:05}-of-{:05}.safetensors", number + 1, shards.len());
-        map.extend(shard.iter().map(|tensor| (tensor.name.to_owned(), json!(file))));
-        write_tensors(&folder.join(file), "pt", shard.iter().copied())?;
+        map.extend(shard.iter().map(|tensor| (tensor.name().to_owned(), json!(file))));
+        write_each(&folder.join(file), "pt", shard.iter().copied())?;
     }
-    let total: usize = tensors.iter().map(bytes).sum();
+    let total: usize = tensors.iter().map(Writable::size).sum();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
     write_json(&folder.join("model.safetensors.index.json"), &index)
 }

@@ -1,7 +1,6 @@
-//! Files of tensors: tensors by name, read when they are asked for. Safetensors files are read and written
-//! here, written so that a file is either whole or not there; [`crate::pickle_file`] opens those of PyTorch.
+//! Files of tensors: tensors by name, read when they are asked for. Safetensors files are opened
+//! here, [`crate::pickle_file`] opens those of PyTorch, and [`write_tensors`] writes.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
@@ -10,17 +9,18 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, Metadata, View};
+use safetensors::tensor::{Dtype, Metadata};
 
 use crate::checkpoint::CheckpointError;
 use crate::stored_zip::{DAMAGED, Extent};
+pub use crate::tensor_writer::{TensorSource, write_tensors};
 
 /// The most bytes of a file's header.
 const LARGEST_HEADER: u64 = 100 << 20;
-/// So many numbers of each are held when two tensors are compared.
-const COMPARED: usize = 1 << 18;
+/// So many numbers are held when tensors are compared, or looked through.
+const PART: usize = 1 << 18;
 /// The one entry of the metadata that is written: more would be in no order.
-const NOTE: &str = "format";
+pub(crate) const NOTE: &str = "format";
 
 /// How numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl NumberKind {
         }
     }
 
-    fn dtype(self) -> Dtype {
+    pub(crate) fn dtype(self) -> Dtype {
         match self {
             NumberKind::F32 => Dtype::F32,
             NumberKind::F16 => Dtype::F16,
@@ -78,6 +78,9 @@ pub struct TensorFile {
     storages: Vec<Storage>,
     note: Option<String>,
 }
+
+/// Gets a part of a tensor's numbers, and the place of the first of them.
+pub(crate) type EachPart<'a> = dyn FnMut(usize, &[f32]) -> Result<(), CheckpointError> + 'a;
 
 /// What tensors of a pickle are views of, and whether its bytes were found to have its checksum.
 #[derive(Debug)]
@@ -184,7 +187,10 @@ impl TensorFile {
     /// When there is no such tensor, or its numbers are of a kind that is not read.
     pub fn kind(&self, name: &str) -> Result<NumberKind, CheckpointError> {
         let kind = &self.entry(name)?.kind;
-        kind.clone().map_err(|kind| CheckpointError::Kind { name: name.to_owned(), kind })
+        kind.clone().map_err(|kind| {
+            let (path, name) = (self.path.clone(), name.to_owned());
+            CheckpointError::Kind { path, name, kind }
+        })
     }
 
     /// The numbers of a tensor, rows one after the other, however they lie in the file.
@@ -193,7 +199,45 @@ impl TensorFile {
     /// When there is no such tensor, it cannot be read, or a number in it is NaN or infinite.
     pub fn read(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         let count = self.shape(name)?.iter().product();
-        finite(name, self.numbers(name, 0..count)?)
+        let numbers = self.numbers(name, 0..count)?;
+        self.check_finite(name, 0, &numbers)?;
+        Ok(numbers)
+    }
+
+    /// Hands out the numbers of a tensor in their order, all of them finite; where rows lie one after the
+    /// other, in parts, so that little of it is in memory.
+    pub(crate) fn for_each_part(
+        &self,
+        name: &str,
+        each: &mut EachPart<'_>,
+    ) -> Result<(), CheckpointError> {
+        let entry = self.entry(name)?;
+        let count = entry.shape.iter().product();
+        let step = if entry.strides.is_none() { PART } else { usize::max(count, 1) };
+        for from in (0..count).step_by(step) {
+            let numbers = self.numbers(name, from..count.min(from + step))?;
+            self.check_finite(name, from, &numbers)?;
+            each(from, &numbers)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses NaN and infinities; the first of the numbers has the place `from`.
+    fn check_finite(
+        &self,
+        name: &str,
+        from: usize,
+        numbers: &[f32],
+    ) -> Result<(), CheckpointError> {
+        match numbers.iter().position(|number| !number.is_finite()) {
+            None => Ok(()),
+            Some(place) => Err(CheckpointError::NotFinite {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                place: from + place,
+                value: numbers[place],
+            }),
+        }
     }
 
     /// Whether two tensors hold the same numbers in the same order, with little of them in memory.
@@ -210,7 +254,7 @@ impl TensorFile {
         }
         let count = first.shape.iter().product();
         let in_order = first.strides.is_none() && second.strides.is_none();
-        let step = if in_order { COMPARED } else { usize::max(count, 1) };
+        let step = if in_order { PART } else { usize::max(count, 1) };
         for from in (0..count).step_by(step) {
             let part = from..count.min(from + step);
             let (one, other) =
@@ -292,17 +336,6 @@ fn in_order<'a>(
     })
 }
 
-/// The numbers of a tensor, if none of them is NaN or infinite.
-pub(crate) fn finite(name: &str, numbers: Vec<f32>) -> Result<Vec<f32>, CheckpointError> {
-    match numbers.iter().position(|number| !number.is_finite()) {
-        None => Ok(numbers),
-        Some(place) => {
-            let value = numbers[place];
-            Err(CheckpointError::NotFinite { name: name.to_owned(), place, value })
-        }
-    }
-}
-
 pub(crate) fn decode(bytes: &[u8], kind: NumberKind) -> Vec<f32> {
     let pair = |bytes: &[u8]| [bytes[0], bytes[1]];
     match kind {
@@ -316,94 +349,5 @@ pub(crate) fn decode(bytes: &[u8], kind: NumberKind) -> Vec<f32> {
         NumberKind::Bf16 => {
             bytes.chunks_exact(2).map(|it| bf16::from_le_bytes(pair(it)).to_f32()).collect()
         }
-    }
-}
-
-/// A tensor to be written.
-#[derive(Debug, Clone, Copy)]
-pub struct TensorSource<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Sizes, the last of them contiguous.
-    pub shape: &'a [usize],
-    /// The numbers.
-    pub values: &'a [f32],
-    /// How they are stored.
-    pub kind: NumberKind,
-}
-
-impl View for TensorSource<'_> {
-    fn dtype(&self) -> Dtype {
-        self.kind.dtype()
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let values = self.values.iter();
-        Cow::Owned(match self.kind {
-            NumberKind::F32 => values.flat_map(|x| x.to_le_bytes()).collect(),
-            NumberKind::F16 => values.flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
-            NumberKind::Bf16 => values.flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
-        })
-    }
-
-    fn data_len(&self) -> usize {
-        self.values.len() * self.kind.bytes()
-    }
-}
-
-/// Writes tensors to a file, which is there as a whole, durably, or not at all. `note` is kept with them.
-///
-/// # Errors
-/// When the file system refuses.
-pub fn write_tensors<'a>(
-    path: &Path,
-    note: &str,
-    tensors: impl IntoIterator<Item = TensorSource<'a>>,
-) -> Result<(), CheckpointError> {
-    let wrong = |message: String| CheckpointError::File { path: path.to_owned(), message };
-    let beside = path.with_extension("part");
-    #[expect(clippy::disallowed_types, reason = "it has one entry, and so one order")]
-    let notes = std::collections::HashMap::from([(NOTE.to_owned(), note.to_owned())]);
-    let tensors = tensors.into_iter().map(|tensor| (tensor.name, tensor));
-    safetensors::serialize_to_file(tensors, Some(notes), &beside)
-        .map_err(|error| wrong(error.to_string()))?;
-    let keep = || {
-        File::open(&beside)?.sync_all()?;
-        std::fs::rename(&beside, path)?;
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-    };
-    keep().map_err(|error: std::io::Error| wrong(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_written_is_read_whatever_its_kind() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("some.safetensors");
-        let values = [0.0, -1.5, 3.25, 1024.0, 0.125, -0.0];
-        let kinds = [("a", NumberKind::F32), ("b", NumberKind::F16), ("c", NumberKind::Bf16)];
-        let tensors =
-            kinds.map(|(name, kind)| TensorSource { name, shape: &[2, 3], values: &values, kind });
-        write_tensors(&path, "{\"step\":3}", tensors).unwrap();
-        let file = TensorFile::open(&path).unwrap();
-        assert_eq!(file.note(), Some("{\"step\":3}"));
-        for (name, kind) in kinds {
-            assert_eq!(
-                (file.read(name).unwrap(), file.kind(name).unwrap()),
-                (values.to_vec(), kind)
-            );
-            assert_eq!(file.shape(name).unwrap(), [2, 3]);
-        }
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        let first = std::fs::read(&path).unwrap();
-        write_tensors(&path, "{\"step\":3}", tensors).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), first);
     }
 }
