@@ -103,8 +103,7 @@ impl Block {
     /// Its linear layers.
     pub(crate) fn linears(&self) -> Vec<&Linear> {
         let three = self.queries_keys_values.iter().map(|(linear, _)| linear);
-        let others = [&self.attention_out, &self.mlp.up, &self.mlp.down];
-        three.chain(others).chain(&self.mlp.gate).collect()
+        three.chain([&self.attention_out]).chain(self.mlp.linears()).collect()
     }
 
     /// Its linear layers, to be given adapters.
@@ -164,28 +163,29 @@ impl Block {
         (y, Trace { rows, attended, middle, inner, up })
     }
 
-    /// The gradient of the stream before the block, given that after it.
+    /// The gradient of the stream before the block, given that after it. Where nothing below learns it is
+    /// not needed, and what would be computed for it alone is left out.
     pub(crate) fn backward(
         &self,
         context: &Context<'_>,
         gradients: &mut Gradients,
         x: &[f32],
         trace: &Trace,
-        dy: Vec<f32>,
+        (dy, is_needed): (Vec<f32>, bool),
     ) -> Vec<f32> {
         let pass = &context.pass;
         let stream = if self.wiring == Wiring::Parallel { x } else { &trace.middle };
-        let mlp_reads = self.mlp_norm.forward(pass, stream);
         let mut d_reads = vec![0.0; x.len()];
-        self.mlp.backward(
-            pass,
-            gradients,
-            &mlp_reads,
-            (&trace.inner, &trace.up),
-            &dy,
-            &mut d_reads,
-        );
-        drop(mlp_reads);
+        // Beside the attention the MLP is a way to the input alone.
+        let passes_mlp = is_needed
+            || self.wiring != Wiring::Parallel
+            || self.mlp_norm.is_trained(gradients)
+            || self.mlp.linears().any(|linear| linear.is_trained(gradients));
+        if passes_mlp {
+            let mlp_reads = self.mlp_norm.forward(pass, stream);
+            let kept = (&trace.inner[..], &trace.up[..]);
+            self.mlp.backward(pass, gradients, &mlp_reads, kept, &dy, &mut d_reads);
+        }
         // From here on `d` is the gradient of the stream between the halves; where both read the same,
         // that of what they were added to.
         let mut d = dy;
@@ -201,13 +201,16 @@ impl Block {
             }
             Wiring::Parallel => {
                 dx = d.clone();
-                self.mlp_norm.backward(pass, gradients, stream, &d_reads, &mut dx);
+                if passes_mlp {
+                    self.mlp_norm.backward(pass, gradients, stream, &d_reads, &mut dx);
+                }
             }
         }
         let mut d_attended = vec![0.0; trace.attended.len()];
         let width = self.attention_out.to;
         let of = (&d[..], width);
-        self.attention_out.backward(pass, gradients, &trace.attended, of, &mut d_attended);
+        let d_out = Some(&mut d_attended[..]);
+        self.attention_out.backward(pass, gradients, &trace.attended, of, d_out);
         let mut d_rows = context.attention().backward(&trace.rows, context.sequences, &d_attended);
         drop(d_attended);
         context.turn(&mut d_rows, Direction::Back);
@@ -226,18 +229,26 @@ impl Block {
             }
             Wiring::Parallel => d_normed.fill(0.0),
         }
+        let passes_norm = is_needed || self.attention_norm.is_trained(gradients);
         for (linear, column) in &self.queries_keys_values {
             if let Some(d_rows) = d_rows.get(*column..) {
                 let of = (d_rows, context.heads.row);
-                linear.backward(pass, gradients, &normed, of, &mut d_normed);
+                let d_normed = passes_norm.then_some(&mut d_normed[..]);
+                linear.backward(pass, gradients, &normed, of, d_normed);
             }
         }
-        self.attention_norm.backward(pass, gradients, x, &d_normed, &mut dx);
+        if passes_norm {
+            self.attention_norm.backward(pass, gradients, x, &d_normed, &mut dx);
+        }
         dx
     }
 }
 
 impl Mlp {
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        [&self.up, &self.down].into_iter().chain(&self.gate)
+    }
+
     /// Adds to `y`. Gives what the activation read, and with a gate what it was multiplied with.
     fn forward_to(&self, pass: &Pass<'_>, x: &[f32], y: &mut [f32]) -> (Vec<f32>, Vec<f32>) {
         let up = self.up.forward(pass, x);
@@ -269,18 +280,19 @@ impl Mlp {
     ) {
         let middle = self.middle(inner, up);
         let mut d_middle = vec![0.0; middle.len()];
-        self.down.backward(pass, gradients, &middle, (dy, self.down.to), &mut d_middle);
+        let of = (dy, self.down.to);
+        self.down.backward(pass, gradients, &middle, of, Some(&mut d_middle));
         if let Some(gate) = &self.gate {
             let mut d_up = middle;
             d_up.copy_from_slice(&self.activation.forward(inner));
             scale_by(&mut d_up, &d_middle);
-            self.up.backward(pass, gradients, x, (&d_up, self.up.to), dx);
+            self.up.backward(pass, gradients, x, (&d_up, self.up.to), Some(&mut *dx));
             scale_by(&mut d_middle, up);
             self.activation.backward(inner, &mut d_middle);
-            gate.backward(pass, gradients, x, (&d_middle, gate.to), dx);
+            gate.backward(pass, gradients, x, (&d_middle, gate.to), Some(dx));
         } else {
             self.activation.backward(inner, &mut d_middle);
-            self.up.backward(pass, gradients, x, (&d_middle, self.up.to), dx);
+            self.up.backward(pass, gradients, x, (&d_middle, self.up.to), Some(dx));
         }
     }
 }

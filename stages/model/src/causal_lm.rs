@@ -373,11 +373,12 @@ impl CausalLm {
         let mut d = vec![0.0; d_states.len()];
         self.layers.norm.backward(pass, gradients, &last, d_states, &mut d);
         drop(last);
-        let blocks = &self.layers.blocks[self.frozen_blocks()..];
-        for block in blocks.iter().rev() {
+        let first = self.frozen_blocks();
+        for (number, block) in self.layers.blocks.iter().enumerate().skip(first).rev() {
             let Some((x, trace)) = kept.pop() else { return };
             let trace = trace.unwrap_or_else(|| block.forward(&context, &x, None).1);
-            d = block.backward(&context, gradients, &x, &trace, d);
+            let is_needed = number > first || self.is_trained_below();
+            d = block.backward(&context, gradients, &x, &trace, (d, is_needed));
         }
         let Layers { embedding, embedding_norm, .. } = &self.layers;
         if !self.is_trained_below() {

@@ -87,22 +87,28 @@ impl Linear {
     }
 
     /// The gradients for `y = forward(x)`: `dy` is that of `y`, in rows that are `step` numbers apart; to `dx`,
-    /// that of `x` is added.
+    /// that of `x` is added, if anybody needs it.
     pub(crate) fn backward(
         &self,
         pass: &Pass<'_>,
         gradients: &mut Gradients,
         x: &[f32],
         (dy, step): (&[f32], usize),
-        dx: &mut [f32],
+        mut dx: Option<&mut [f32]>,
     ) {
         self.backward_of_parameters(gradients, x, (dy, step));
         if let Some(adapter) = &self.adapter {
-            adapter.backward(pass, gradients, x, (dy, step), dx);
+            adapter.backward(pass, gradients, x, (dy, step), dx.as_deref_mut());
         }
+        let Some(dx) = dx else { return };
         let dy = Matrix::new(dy, x.len() / self.from, self.to, step);
         let dx = Target { data: dx, step: self.from, adds: true };
         multiply(dx, dy, self.weight(pass.parameters), 1.0, Threads::All);
+    }
+
+    /// Whether a pass back gives any of its parameters a gradient.
+    pub(crate) fn is_trained(&self, gradients: &Gradients) -> bool {
+        self.parameters().into_iter().any(|id| gradients.has(id))
     }
 
     fn backward_of_parameters(
@@ -188,6 +194,11 @@ impl Norm {
             });
         });
         y
+    }
+
+    /// Whether a pass back gives any of its parameters a gradient.
+    pub(crate) fn is_trained(&self, gradients: &Gradients) -> bool {
+        gradients.has(self.weight) || self.bias.is_some_and(|bias| gradients.has(bias))
     }
 
     /// With `n` the normed row and `g = dy * weight`, `dx = (g - mean(g) - n mean(g n)) * scale`; for RMS norm

@@ -89,14 +89,14 @@ impl LowRank {
         pass.product.with_weight(to, rows, self.up(pass.parameters), self.scale);
     }
 
-    /// Adds to the gradients of `A`, of `B` and of what went in, given that of what came out.
+    /// Adds to the gradients of `A`, of `B` and, if anybody needs it, of what went in, given that of what came out.
     pub(crate) fn backward(
         &self,
         pass: &Pass<'_>,
         gradients: &mut Gradients,
         x: &[f32],
         (dy, step): (&[f32], usize),
-        dx: &mut [f32],
+        dx: Option<&mut [f32]>,
     ) {
         let x = self.input(pass, x);
         let rows = x.len() / self.from;
@@ -116,6 +116,7 @@ impl LowRank {
             let to = Target { data: gradient, step: self.from, adds: true };
             multiply(to, d_narrow.transposed(), x, 1.0, Threads::All);
         }
+        let Some(dx) = dx else { return };
         let mut d_input = x;
         let to = Target { data: &mut d_input, step: self.from, adds: false };
         multiply(to, d_narrow, self.down(pass.parameters), 1.0, Threads::All);

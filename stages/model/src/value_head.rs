@@ -97,14 +97,14 @@ impl ValueHead {
         relu(&mut middle);
         let d_values: Vec<f32> = grades.iter().map(|grade| *grade as f32).collect(); // [R]
         let mut d_middle = vec![0.0; middle.len()];
-        self.outer.backward(&pass, gradients, &middle, (&d_values, 1), &mut d_middle);
+        self.outer.backward(&pass, gradients, &middle, (&d_values, 1), Some(&mut d_middle));
         for (d, x) in d_middle.iter_mut().zip(&middle) {
             if *x <= 0.0 {
                 *d = 0.0;
             }
         }
         let mut d_read = vec![0.0; read.len()];
-        self.inner.backward(&pass, gradients, &read, (&d_middle, self.inner.to), &mut d_read);
+        self.inner.backward(&pass, gradients, &read, (&d_middle, self.inner.to), Some(&mut d_read));
         let width = self.inner.from;
         for (&row, d) in rows.iter().zip(d_read.chunks_exact(width)) {
             add(&mut d_states[row * width..][..width], d);
