@@ -15,6 +15,11 @@ use clap::Parser;
 
 use crate::cli::{Cli, Global};
 
+/// Training takes and returns large blocks at every step; the system's allocator would have the kernel clear
+/// them each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let mut arguments = std::env::args_os();
     // Before everything else: this process is the watchdog of a run, and has no command line.

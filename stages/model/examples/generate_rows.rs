@@ -14,6 +14,10 @@ use std::time::Instant;
 
 use okapi_model::{CausalLm, GenerateOptions, SamplingOptions};
 
+/// As in okapi's own program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, folder, rows, prompt, new, threads, temperature, top_k, top_p] = &arguments[..] else {

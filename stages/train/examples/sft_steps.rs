@@ -14,6 +14,10 @@ use std::time::Instant;
 use okapi_model::{CausalLm, Gradients, Keep, LoraOptions};
 use okapi_train::{AdamW, AdamWOptions, Average, Batch, Example, Objective, Sft};
 
+/// As in okapi's own program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, folder, steps, threads, mode] = &arguments[..] else {
