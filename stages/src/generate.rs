@@ -66,7 +66,7 @@ const fn sampling(samples: &'static str, temperature: &'static str) -> [Param; 1
         },
         Param {
             name: "temperature",
-            ty: ParamType::Float { min: 0.0, max: f64::MAX },
+            ty: ParamType::Float { min: 0.0, max: 1e3 },
             default: ParamDefault::Value(temperature),
             identity: true,
             help: "logits are divided by it; 0 always takes the most probable token",
@@ -189,8 +189,14 @@ impl Stage for Generate {
     }
 
     fn check(&self, declared: &Value) -> Result<(), String> {
-        match declared["params"]["top_p"].as_f64() {
-            Some(0.0) => Err("`top_p: 0` keeps no token".to_owned()),
+        let params = &declared["params"];
+        if params["top_p"].as_f64() == Some(0.0) {
+            return Err("`top_p: 0` keeps no token".to_owned());
+        }
+        match params["temperature"].as_f64() {
+            Some(temperature) if temperature > 0.0 && temperature < 1e-6 => {
+                Err("`temperature` is 0 or at least 0.000001".to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -312,7 +318,7 @@ fn prompts(context: &StageContext<'_>, model: &OpenModel) -> Result<Vec<Row>, St
     let wanted = params.get("max_prompt_tokens").and_then(Value::as_u64).map(|most| most as usize);
     let most = room.into_iter().chain(wanted).min().unwrap_or(usize::MAX);
     let too_long = params["too_long"].as_str().unwrap_or("fail");
-    let kept = texts::fit_prompts(context, rows, tokens, most, too_long)?;
+    let kept = texts::fit_prompts(context, &model.tokenizer, (rows, tokens), most, too_long)?;
     Ok(kept.into_iter().map(|(prompt, tokens)| Row { prompt, tokens }).collect())
 }
 

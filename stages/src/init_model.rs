@@ -36,9 +36,9 @@ static PARAMS: [Param; 12] = [
     Param {
         name: "family",
         ty: ParamType::Choice(&FAMILIES),
-        default: ParamDefault::Value("\"bloom\""),
+        default: ParamDefault::Absent,
         identity: true,
-        help: "how the model is built",
+        help: "how the model is built; bloom if left out",
     },
     Param {
         name: "like",
@@ -47,12 +47,12 @@ static PARAMS: [Param; 12] = [
         identity: true,
         help: "the name of a published model: its family and sizes, as `bloom-560m` or `pythia-70m`",
     },
-    size("layers", "2", "blocks"),
-    size("hidden", "128", "width of the residual stream"),
+    optional_size("layers", "blocks; 2 if left out"),
+    optional_size("hidden", "width of the residual stream; 128 if left out"),
     optional_size("heads", "attention heads; they divide `hidden`"),
     optional_size("key_value_heads", "llama: heads of keys and values; they divide `heads`"),
     optional_size("intermediate", "width within the MLP"),
-    size("positions", "1024", "tokens that a text may have; bloom's has no end"),
+    optional_size("positions", "tokens that a text may have; 1024 if left out; bloom's has no end"),
     Param {
         name: "vocabulary",
         ty: ParamType::Int { min: 260, max: 1 << 24 },
@@ -82,11 +82,6 @@ static PARAMS: [Param; 12] = [
         help: "how the numbers of the model are stored",
     },
 ];
-
-const fn size(name: &'static str, default: &'static str, help: &'static str) -> Param {
-    let ty = ParamType::Int { min: 1, max: 1 << 20 };
-    Param { name, ty, default: ParamDefault::Value(default), identity: true, help }
-}
 
 const fn optional_size(name: &'static str, help: &'static str) -> Param {
     let ty = ParamType::Int { min: 1, max: 1 << 20 };
@@ -155,6 +150,11 @@ impl Stage for InitModel {
 /// The family and the sizes that a node asks for.
 fn sizes(params: &Value) -> Result<(String, Sizes), String> {
     if let Some(name) = params.get("like").and_then(Value::as_str) {
+        let sizes =
+            ["family", "layers", "hidden", "heads", "key_value_heads", "intermediate", "positions"];
+        if let Some(given) = sizes.into_iter().find(|name| params.get(*name).is_some()) {
+            return Err(format!("`like` says all sizes: leave `{given}` out, or `like`"));
+        }
         let (family, sizes, _) = sizes::published(name).ok_or_else(|| {
             let known: Vec<_> = sizes::published_names().collect();
             format!("`like`: there is no model `{name}`; known are {}", known.join(", "))

@@ -25,7 +25,8 @@ pub(crate) struct Ppo;
 const DOCUMENTATION: &str = "\
 Trains a policy, a fine-tuned model, by proximal policy optimization: it responds to prompts, the reward
 model scores the responses, and it is pushed towards those with high scores without going far from what
-it was. Only the top blocks learn; what lies below them serves the policy and the reference alike.
+it was. Only the top blocks learn, with the last norm and a head that is not the embedding; what lies below
+them serves the policy and the reference alike.
 
 `preset` says what the other params are when they are left out:
 
@@ -36,20 +37,23 @@ it was. Only the top blocks learn; what lies below them serves the policy and th
 | batch | 32 | 14 |
 | passes | 4 | 4 |
 | train_blocks | 4 | 5 |
-| kl | 0.05 | 0.1, adaptive |
+| kl, kl_target | 0.05, none | 0.1, 6 |
 | learning_rate | 1e-6 | 1e-6 |
 | weight_decay | 0.1 | 1e-6 |
 | beta1, beta2 | 0.9, 0.95 | 0.9, 0.95 |
 
 `paper` is the Okapi paper, and its released code where the paper says nothing; `released` is that code on
 its seven processes. Of the code these things are not copied: that the score may stand behind the last token,
-that advantages are whitened with what fills rows up, that the norm after the embedding learns, and that a
-divergence of the prompt is counted.
+that advantages are whitened with what fills rows up and a few rows at a time, that the norm after the
+embedding learns, that biases and norms decay, that prompts lose the token that begins a text, that a divergence
+of the prompt is counted, and that `kl` follows the divergence so slowly that it never moves.
 
 An iteration samples a response to each of the next `rollouts` prompts and learns from them in `passes`
 passes. A token's reward is its share of the divergence from the reference times `-kl`; the last one's has the
 score too. Advantages are those of GAE, whitened over the iteration. The reward model reads the text of prompt
-and response, in its own tokens, with the token that ends a text if the response ended by itself.
+and response, in its own tokens, with the token that ends a text if the response ended by itself. Where the
+reward model was trained with `append_end: false`, write `reward_append_end: false`. Responses are drawn from the
+policy's own distribution, for all that is computed from them is of that.
 
 `curve` has a row for each iteration: `reward` (what the reward model gave, on average), `kl` (nats a
 response), `entropy`, `clip_fraction`, `value_loss`, `response_length` and more. Watch `reward` and `kl` together:
@@ -73,7 +77,7 @@ const COUNT: ParamType = ParamType::Int { min: 1, max: 1 << 24 };
 const NUMBER: ParamType = ParamType::Float { min: 0.0, max: f64::MAX };
 const SHARE: ParamType = ParamType::Float { min: 0.0, max: 1.0 };
 
-static PARAMS: [Param; 37] = [
+static PARAMS: [Param; 35] = [
     default(
         "preset",
         ParamType::Choice(&["paper", "released"]),
@@ -95,8 +99,12 @@ static PARAMS: [Param; 37] = [
         "so many blocks at the top learn",
     ),
     param("kl", NUMBER, "what a nat of divergence from the reference costs"),
-    param("kl_target", NUMBER, "let `kl` follow the divergence towards so many nats a response"),
-    default("kl_horizon", NUMBER, "10000.0", "how slowly it follows, in rollouts"),
+    param(
+        "kl_target",
+        NUMBER,
+        "let `kl` follow the divergence towards so many nats a response; 0 to leave it as it is",
+    ),
+    param("kl_horizon", NUMBER, "how slowly it follows, in rollouts; 10000 if left out"),
     training::LEARNING_RATE,
     training::WARMUP,
     training::SCHEDULE,
@@ -135,9 +143,12 @@ static PARAMS: [Param; 37] = [
         "768",
         "of a longer text the reward model reads the last so many tokens",
     ),
-    default("temperature", ParamType::Float { min: 1e-3, max: 1e3 }, "1.0", "of sampling"),
-    default("top_k", ParamType::Int { min: 0, max: 1 << 32 }, "0", "of sampling; 0 for all tokens"),
-    default("top_p", ParamType::Float { min: 1e-6, max: 1.0 }, "1.0", "of sampling"),
+    default(
+        "reward_append_end",
+        ParamType::Bool,
+        "true",
+        "whether the reward model reads the token that ends a text after a response that ended by itself",
+    ),
     default(
         "validation_share",
         ParamType::Float { min: 0.0, max: 0.9 },
@@ -273,17 +284,7 @@ fn options(declared: &Value, settings: &Value) -> Result<PpoOptions, String> {
         (None, None) if released => Length::Iterations(5),
         (None, None) => paper.length,
     };
-    let initial = params.get("kl").and_then(Value::as_f64);
-    let kl = match (params.get("kl_target").and_then(Value::as_f64), initial, kl) {
-        (Some(0.0), ..) => return Err("`kl_target` has to be above 0".to_owned()),
-        (Some(target), ..) => KlControl::Adaptive {
-            initial: initial.unwrap_or(kl.initial()),
-            target,
-            horizon: number("kl_horizon", 10_000.0).max(1.0),
-        },
-        (None, Some(initial), _) => KlControl::Fixed(initial),
-        (None, None, kl) => kl,
-    };
+    let kl = kl_control(params, kl)?;
     let Warmup::Steps(warmup) = recipe.warmup else {
         return Err("`warmup_share` is no param of ppo".to_owned());
     };
@@ -306,7 +307,8 @@ fn options(declared: &Value, settings: &Value) -> Result<PpoOptions, String> {
         clip: number("clip", paper.clip),
         value_clip: number("value_clip", paper.value_clip),
         value_coefficient: number("value_coefficient", paper.value_coefficient),
-        sampling: crate::generate::sampling_options(params),
+        // Ratios and divergence are of the policy's own distribution, so responses are drawn from it.
+        sampling: paper.sampling,
         max_new_tokens: new as usize,
         stop_tokens: Vec::new(),
         context: Some((prompt + new) as usize),
@@ -316,6 +318,30 @@ fn options(declared: &Value, settings: &Value) -> Result<PpoOptions, String> {
         tokens_at_once: training::tokens_at_once(declared),
         keep: training::keep(settings),
     })
+}
+
+/// What divergence costs: the preset's, with the node's params.
+fn kl_control(params: &Value, preset: KlControl) -> Result<KlControl, String> {
+    let number = |name: &str| params.get(name).and_then(Value::as_f64);
+    let (target, horizon) = match preset {
+        KlControl::Fixed(_) => (None, 10_000.0),
+        KlControl::Adaptive { target, horizon, .. } => (Some(target), horizon),
+    };
+    let initial = number("kl").unwrap_or(preset.initial());
+    match number("kl_target").or(target) {
+        Some(0.0) if number("kl_horizon").is_some() => {
+            Err("with `kl_target: 0` there is no `kl_horizon`".to_owned())
+        }
+        Some(0.0) => Ok(KlControl::Fixed(initial)),
+        Some(target) => {
+            let horizon = number("kl_horizon").unwrap_or(horizon).max(1.0);
+            Ok(KlControl::Adaptive { initial, target, horizon })
+        }
+        None if number("kl_horizon").is_some() => {
+            Err("`kl_horizon` needs a `kl_target`: without one, `kl` stays as it is".to_owned())
+        }
+        None => Ok(KlControl::Fixed(initial)),
+    }
 }
 
 /// The memory that the training takes: sampling and learning take turns.
@@ -386,12 +412,13 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
         policy: &policy.tokenizer,
         texts: &texts,
         most: reward_context.map_or(most, |context| most.min(context)),
+        appends_end: declared["params"]["reward_append_end"].as_bool().unwrap_or(true),
         tokens_at_once: options.tokens_at_once,
     };
     let mut success = StageSuccess::default();
     success.metrics.insert("prompts".to_owned(), prompts.train.len() as f64);
     success.metrics.insert("validation_prompts".to_owned(), prompts.validation.len() as f64);
-    let facts = facts(&options, prompts.train.len());
+    let facts = facts(&options, prompts.train.len(), policy.lm.blocks());
     training::log_facts(context, &facts);
 
     let mut looker = Looker::new(context, "iterations");
@@ -409,7 +436,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     Ok(success)
 }
 
-fn facts(options: &PpoOptions, prompts: usize) -> Vec<(&'static str, String)> {
+fn facts(options: &PpoOptions, prompts: usize, blocks: usize) -> Vec<(&'static str, String)> {
     vec![
         ("prompts", prompts.to_string()),
         (
@@ -422,7 +449,7 @@ fn facts(options: &PpoOptions, prompts: usize) -> Vec<(&'static str, String)> {
         ("rollouts", options.rollouts.to_string()),
         ("batch", options.batch.to_string()),
         ("passes", options.passes.to_string()),
-        ("blocks that learn", options.trained_blocks.to_string()),
+        ("blocks that learn", options.trained_blocks.min(blocks).to_string()),
         (
             "cost of divergence",
             match options.kl {
@@ -472,7 +499,7 @@ fn prompts(
         .encode_batch(&texts, true)
         .map_err(|error| StageError::failed(error.to_string()))?;
     let too_long = params["too_long"].as_str().unwrap_or("cut");
-    let tokens = texts::fit_prompts(context, rows, tokens, most, too_long)?;
+    let tokens = texts::fit_prompts(context, &policy.tokenizer, (rows, tokens), most, too_long)?;
     let kept: Vec<(Vec<u32>, String)> = tokens
         .into_iter()
         .map(|(row, tokens)| Ok((tokens, texts::render(&template, &row.instruction, &row.input)?)))
@@ -497,6 +524,8 @@ struct TextScorer<'a> {
     texts: &'a [String],
     /// Of a longer text the last so many tokens are read.
     most: usize,
+    /// Whether it reads the token that ends a text.
+    appends_end: bool,
     tokens_at_once: usize,
 }
 
@@ -507,10 +536,10 @@ impl TextScorer<'_> {
             self.policy.decode(answer.response, true).map_err(|error| refused(&error))?;
         let text = format!("{}{response}", self.texts[answer.number]);
         let mut tokens = self.tokenizer.encode(&text, true).map_err(|error| refused(&error))?;
-        if answer.has_ended && tokens.last().copied() != self.tokenizer.eos() {
+        if self.appends_end && answer.has_ended && tokens.last().copied() != self.tokenizer.eos() {
             tokens.extend(self.tokenizer.eos());
         }
-        Ok(tokens.split_off(tokens.len().saturating_sub(self.most)))
+        Ok(texts::cut_beginning(self.tokenizer, tokens, self.most))
     }
 }
 

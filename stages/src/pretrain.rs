@@ -166,6 +166,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let mut facts = recipe.facts();
     training::log_facts(context, &facts);
     let options = recipe.options(examples.len(), context);
+    recipe.check_steps(examples.len(), &options, context)?;
     let objective = Objective {
         examples,
         validation,

@@ -41,6 +41,7 @@ have the higher reward: the loss of a pair is `-log sigmoid(better - worse)`.
 | warmup | 50 steps | 50 steps |
 | schedule | cosine | cosine |
 | weight_decay | 1e-4 | 1e-4 |
+| drop_last | true | true |
 | train_blocks, train_embeddings | 12, true | 12, true |
 
 `paper` is the Okapi paper, and its released code where the paper says nothing. Two things of that code
@@ -56,7 +57,7 @@ give `validation_accuracy`.
 
 The folder opens in `transformers` with `AutoModelForSequenceClassification`.";
 
-static PARAMS: [Param; 27] = [
+static PARAMS: [Param; 28] = [
     Param {
         name: "preset",
         ty: ParamType::Choice(&["paper", "released"]),
@@ -66,6 +67,7 @@ static PARAMS: [Param; 27] = [
     },
     training::EPOCHS,
     training::BATCH,
+    training::DROP_LAST,
     Param {
         name: "batch_of",
         ty: ParamType::Choice(&["pairs", "rankings"]),
@@ -250,7 +252,9 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     facts.push(("blocks that learn", blocks.min(model.trunk().blocks()).to_string()));
     training::log_facts(context, &facts);
 
-    let options = recipe.options(okapi_train::Objective::examples(&objective), context);
+    let examples = okapi_train::Objective::examples(&objective);
+    let options = recipe.options(examples, context);
+    recipe.check_steps(examples, &options, context)?;
     let mut looker = Looker::new(context, "steps");
     let trunk = model.trunk_mut();
     let outcome = train(trunk, &objective, &options, context.scratch, &mut looker)
@@ -285,6 +289,7 @@ fn rankings(
     let limits = Limits::of(context, model)?;
     let mut by_prompt: BTreeMap<(&str, &str), Vec<Ranking>> = BTreeMap::new();
     let mut too_long = 0;
+    let mut cut = 0;
     for row in &rows {
         let prompt = texts::render(&template, &row.instruction, &row.input)?;
         let pairs: Vec<(String, String)> =
@@ -293,6 +298,7 @@ fn rankings(
             .map_err(|error| StageError::failed(error.to_string()))?;
         let mut responses = Vec::new();
         for (tokens, rank) in tokens.into_iter().zip(&row.ranks) {
+            cut += usize::from(limits.cuts(&tokens));
             match limits.apply(tokens, &row.id)? {
                 // What is cut within the prompt says nothing of the response.
                 Some(tokens) if tokens.whole.len() > tokens.prompt => {
@@ -322,7 +328,8 @@ fn rankings(
     for (name, count) in [
         ("rankings", learnt.len()),
         ("validation_rankings", validation.len()),
-        ("too_long", too_long),
+        ("responses_left_out", too_long),
+        ("responses_cut", cut),
     ] {
         success.metrics.insert(name.to_owned(), count as f64);
     }

@@ -37,12 +37,14 @@ before it.
 | schedule | cosine | cosine | cosine | linear |
 | weight_decay | 0.05 | 0.05 | 0 | 0 |
 | beta1, beta2 | 0.9, 0.95 | 0.9, 0.95 | 0.9, 0.999 | 0.9, 0.999 |
+| drop_last | true | true | false | false |
 | loss_on | all | all | response | all |
 | select | last | last | last | best |
 
 `paper` is the Okapi paper, and its released code where the paper says nothing; `released` is what that
-code does, whatever the paper says; `mono_or_multi` is the paper on monolingual and multilingual
-instruction tuning, whose LoRA settings every preset has.
+code does, whatever the paper says (but that it lets LLaMA's norms decay, and means nothing by it); `mono_or_multi` is the paper on monolingual and multilingual
+instruction tuning, whose LoRA settings every preset has; its code validates every 200 steps
+(`validate_every: 200`).
 
 `loss_on: all` learns the prompt too, as the released code does; `response` learns the response alone.
 The mean of a batch is taken over all of its tokens that count, or with `average: examples` over its
@@ -60,7 +62,7 @@ many of the rows as `validation_share` says, chosen by chance, are not learnt, a
 A training that is killed goes on from its last checkpoint, and ends with the bytes of one that was not. Its
 curves can be watched while they grow: `tensorboard --logdir .okapi/tensorboard`.";
 
-static PARAMS: [Param; 30] = [
+static PARAMS: [Param; 31] = [
     Param {
         name: "preset",
         ty: ParamType::Choice(&["paper", "released", "mono_or_multi"]),
@@ -77,6 +79,7 @@ static PARAMS: [Param; 30] = [
     },
     training::EPOCHS,
     training::BATCH,
+    training::DROP_LAST,
     training::LEARNING_RATE,
     training::WARMUP,
     training::WARMUP_SHARE,
@@ -109,23 +112,23 @@ static PARAMS: [Param; 30] = [
     Param {
         name: "lora_rank",
         ty: ParamType::Int { min: 1, max: 1 << 16 },
-        default: ParamDefault::Value("8"),
+        default: ParamDefault::Absent,
         identity: true,
-        help: "rows of an adapter's narrow side",
+        help: "rows of an adapter's narrow side; 8 if left out",
     },
     Param {
         name: "lora_alpha",
         ty: ParamType::Float { min: 0.0, max: f64::MAX },
-        default: ParamDefault::Value("16.0"),
+        default: ParamDefault::Absent,
         identity: true,
-        help: "what an adapter adds is multiplied with this over the rank",
+        help: "what an adapter adds is multiplied with this over the rank; 16 if left out",
     },
     Param {
         name: "lora_dropout",
         ty: ParamType::Float { min: 0.0, max: 0.99 },
-        default: ParamDefault::Value("0.05"),
+        default: ParamDefault::Absent,
         identity: true,
-        help: "the share of an adapter's input that each step leaves out",
+        help: "the share of an adapter's input that each step leaves out; 0.05 if left out",
     },
     Param {
         name: "lora_targets",
@@ -186,6 +189,12 @@ impl Stage for Sft {
     }
 
     fn check(&self, declared: &Value) -> Result<(), String> {
+        let params = &declared["params"];
+        let of_lora = ["lora_rank", "lora_alpha", "lora_dropout", "lora_targets"];
+        let given = of_lora.into_iter().find(|name| params.get(*name).is_some());
+        if let Some(name) = given.filter(|_| params["method"] != "lora") {
+            return Err(format!("`{name}` is for `method: lora`"));
+        }
         recipe(&declared["params"]).and_then(|recipe| training::check_select(&recipe, declared))
     }
 
@@ -297,6 +306,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     training::log_facts(context, &facts);
 
     let options = recipe.options(objective.examples.len(), context);
+    recipe.check_steps(objective.examples.len(), &options, context)?;
     let mut looker = Looker::new(context, "steps");
     let outcome = train(&mut model.lm, &objective, &options, context.scratch, &mut looker)
         .map_err(|error| training::failure(&error))?;
@@ -354,14 +364,20 @@ fn objective(
     let tokens = texts::tokenise(&model.tokenizer, &pairs)
         .map_err(|error| StageError::failed(error.to_string()))?;
     let mut examples = Vec::new();
+    let mut cut = 0;
     for (tokens, row) in tokens.into_iter().zip(&rows) {
+        cut += usize::from(limits.cuts(&tokens));
         if let Some(tokens) = limits.apply(tokens, &row.id)? {
             let read_only = if learns_prompts(params) { 0 } else { tokens.prompt };
             examples.push(Example { tokens: tokens.whole, read_only });
         }
     }
     let before = examples.len();
-    success.metrics.insert("too_long".to_owned(), (rows.len() - before) as f64);
+    success.metrics.insert("left_out".to_owned(), (rows.len() - before) as f64);
+    success.metrics.insert("cut".to_owned(), cut as f64);
+    if cut > 0 {
+        context.reporter.log(format!("{cut} of {} rows are cut (`max_length`)", rows.len()));
+    }
     // All of a response may have been cut away.
     examples.retain(|example| example.counted() > 0);
     success.metrics.insert("nothing_to_learn".to_owned(), (before - examples.len()) as f64);

@@ -168,6 +168,11 @@ impl<'a> Limits<'a> {
         })
     }
 
+    /// Whether a row is longer, and is cut.
+    pub(crate) fn cuts(&self, tokens: &Tokens) -> bool {
+        tokens.whole.len() > self.length && !self.leaves_out && !self.fails
+    }
+
     /// A row with its end; `None` if it is left out.
     pub(crate) fn apply(&self, mut tokens: Tokens, id: &str) -> Result<Option<Tokens>, StageError> {
         let count = tokens.whole.len();
@@ -202,8 +207,8 @@ impl<'a> Limits<'a> {
 /// error.
 pub(crate) fn fit_prompts(
     context: &StageContext<'_>,
-    rows: Vec<Prompt>,
-    tokens: Vec<Vec<u32>>,
+    tokenizer: &Tokenizer,
+    (rows, tokens): (Vec<Prompt>, Vec<Vec<u32>>),
     most: usize,
     too_long: &str,
 ) -> Result<Vec<(Prompt, Vec<u32>)>, StageError> {
@@ -214,7 +219,7 @@ pub(crate) fn fit_prompts(
         if count > most {
             long += 1;
             match too_long {
-                "cut" => drop(tokens.drain(..count - most)),
+                "cut" => tokens = cut_beginning(tokenizer, tokens, most),
                 "leave_out" => continue,
                 _ => {
                     return Err(StageError::Failed {
@@ -233,9 +238,47 @@ pub(crate) fn fit_prompts(
         }
         kept.push((row, tokens));
     }
+    if kept.is_empty() && long > 0 {
+        return Err(StageError::Failed {
+            message: format!("all {long} prompts have more than {most} tokens"),
+            hint: Some("raise `max_prompt_tokens`, or write `too_long: cut`".to_owned()),
+            transient: false,
+        });
+    }
     if long > 0 {
         let done = if too_long == "cut" { "cut" } else { "left out" };
         context.reporter.log(format!("{long} prompts have more than {most} tokens and are {done}"));
     }
     Ok(kept)
+}
+
+/// The last so many tokens of a text, with the token that begins it if there is one.
+pub(crate) fn cut_beginning(tokenizer: &Tokenizer, tokens: Vec<u32>, most: usize) -> Vec<u32> {
+    let surplus = tokens.len().saturating_sub(most);
+    let begins =
+        usize::from(tokens.first().copied() == tokenizer.bos() && tokenizer.bos().is_some());
+    let mut kept = tokens;
+    if surplus > 0 {
+        kept.drain(begins..(begins + surplus).min(kept.len()));
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use okapi_model::TokenizerTrainOptions;
+
+    use super::*;
+
+    #[test]
+    fn what_begins_a_text_is_kept_when_its_beginning_is_cut() {
+        let options = TokenizerTrainOptions { vocabulary: 260, min_frequency: 1 };
+        let tokenizer = Tokenizer::train(["a b"].iter(), &options).unwrap();
+        assert_eq!(tokenizer.bos(), Some(1));
+        let cut = |tokens: &[u32], most| cut_beginning(&tokenizer, tokens.to_vec(), most);
+        assert_eq!(cut(&[1, 5, 6, 7, 8], 3), [1, 7, 8]);
+        assert_eq!(cut(&[5, 6, 7, 8], 3), [6, 7, 8]);
+        assert_eq!(cut(&[1, 5, 6], 3), [1, 5, 6]);
+        assert_eq!(cut(&[1, 5, 6], 1), [1]);
+    }
 }

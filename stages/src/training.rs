@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use okapi_engine::clock;
 use okapi_engine::stage::{Param, ParamDefault, ParamType};
@@ -106,6 +106,12 @@ pub(crate) const CHECKPOINT_STEPS: Param = Param {
     help: "steps from one checkpoint to the next, if that comes first",
 };
 
+pub(crate) const DROP_LAST: Param = optional(
+    "drop_last",
+    ParamType::Bool,
+    "whether the examples of an epoch that fill no batch are left out",
+);
+
 /// How long the learning rate rises.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Warmup {
@@ -160,6 +166,8 @@ impl Recipe {
             _ => self.select,
         };
         self.validate_every = whole("validate_every").unwrap_or(self.validate_every);
+        let drop_last = params.get("drop_last").and_then(Value::as_bool);
+        self.drops_last = drop_last.unwrap_or(self.drops_last);
         for (name, beta) in [("beta1", self.adamw.beta1), ("beta2", self.adamw.beta2)] {
             if beta >= 1.0 {
                 return Err(format!("`{name}` has to be below 1"));
@@ -189,6 +197,47 @@ impl Recipe {
             select: self.select,
             checkpoint: checkpoint_every(context.settings),
         }
+    }
+
+    /// Whether the learning rate does what it is told: a training that is too short for its warm-up learns
+    /// less than it should, and one with a rate of zero in all of its steps nothing.
+    pub(crate) fn check_steps(
+        &self,
+        examples: usize,
+        options: &TrainOptions,
+        context: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        let batches = Batches::new(examples as u32, self.batch, self.drops_last, 0);
+        let total = batches.steps() * self.epochs;
+        if total <= options.warmup {
+            let reached =
+                self.learning_rate * (total.saturating_sub(1)) as f64 / options.warmup as f64;
+            let said = format!(
+                "the learning rate rises for {} steps, and there are {total}: it reaches {reached:.2e} of {:.2e}",
+                options.warmup, self.learning_rate
+            );
+            if reached == 0.0 {
+                return Err(StageError::Failed {
+                    message: said,
+                    hint: Some(
+                        "write a smaller `warmup`, `warmup_share: 0.1`, or a smaller `batch`"
+                            .into(),
+                    ),
+                    transient: false,
+                });
+            }
+            context
+                .reporter
+                .log(format!("{said}; `warmup_share: 0.1` would be a tenth of the steps"));
+        }
+        let batch = self.batch as usize;
+        if self.drops_last && examples > batch && !examples.is_multiple_of(batch) {
+            let left = examples % batch;
+            context.reporter.log(format!(
+                "{left} examples of each epoch, others each time, fill no batch and are left out (`drop_last`)"
+            ));
+        }
+        Ok(())
     }
 
     /// The same as names and values, for logs and cards.
@@ -221,7 +270,8 @@ pub(crate) fn check_select(recipe: &Recipe, declared: &Value) -> Result<(), Stri
     let share = declared["params"]["validation_share"].as_f64();
     match recipe.select {
         Select::Best if share == Some(0.0) => {
-            Err("`select: best` needs a `validation_share` above 0".to_owned())
+            Err("the best weights are chosen by validation: write `select: last`, or a `validation_share` above 0"
+                .to_owned())
         }
         _ => Ok(()),
     }
@@ -249,7 +299,10 @@ pub(crate) fn keep(settings: &Value) -> Keep {
 /// Takes `validation_share` of the items out, by chance. Both parts keep their order.
 pub(crate) fn split<T>(declared: &Value, items: Vec<T>) -> (Vec<T>, Vec<T>) {
     let share = declared["params"]["validation_share"].as_f64().unwrap_or(0.1);
-    let count = (items.len() as f64 * share).round() as usize;
+    // One at least if there are to be any, and one at least to learn from.
+    let most = items.len().saturating_sub(1);
+    let least = usize::from(share > 0.0).min(most);
+    let count = ((items.len() as f64 * share).round() as usize).clamp(least, most);
     let mut random = Random::new(seed(declared), Purpose::Split, 0, 0);
     let mut is_out = vec![false; items.len()];
     for number in random.permutation(items.len() as u32).into_iter().take(count) {
@@ -285,11 +338,16 @@ pub(crate) fn on_threads<T: Send>(
     Ok(pool.install(work))
 }
 
+/// Of steps that take longer, parts are said.
+const LONG_STEP: Duration = Duration::from_secs(2);
+
 /// Tells the run of a training: its steps, its measures, and a file for TensorBoard.
 pub(crate) struct Looker<'a> {
     context: &'a StageContext<'a>,
     /// What its steps are called.
     unit: &'static str,
+    /// When its last step was said.
+    said: Instant,
     events: Option<EventWriter>,
     /// Whether it has been tried to open the file.
     opened: bool,
@@ -297,7 +355,7 @@ pub(crate) struct Looker<'a> {
 
 impl<'a> Looker<'a> {
     pub(crate) fn new(context: &'a StageContext<'a>, unit: &'static str) -> Looker<'a> {
-        Looker { context, unit, events: None, opened: false }
+        Looker { context, unit, said: Instant::now(), events: None, opened: false }
     }
 
     /// Appends a step to the event file. It is for the eye: what goes wrong with it stops no training.
@@ -352,7 +410,10 @@ impl Watch for Looker<'_> {
     fn step(&mut self, row: &CurveRow, progress: Progress) {
         let reporter = self.context.reporter;
         let mut values = row.measures.clone();
-        values.insert("tokens_per_second".to_owned(), progress.tokens_per_second.round());
+        if progress.tokens_per_second > 0.0 {
+            values.insert("tokens_per_second".to_owned(), progress.tokens_per_second.round());
+        }
+        self.said = Instant::now();
         reporter.measures(row.step, values);
         reporter.progress(row.step, Some(progress.total), self.unit);
         self.append(row, progress.tokens_per_second);
@@ -362,7 +423,16 @@ impl Watch for Looker<'_> {
     }
 
     fn part(&mut self, part: Part) {
-        self.context.reporter.progress(part.done, Some(part.total), part.name);
+        // Of short steps the steps are enough.
+        if self.said.elapsed() > LONG_STEP {
+            self.context.reporter.progress(part.done, Some(part.total), part.name);
+        }
+    }
+
+    fn resumed(&mut self, step: u64) {
+        self.context
+            .reporter
+            .log(format!("goes on after {} {step}, from its checkpoint", self.unit));
     }
 
     fn is_stopped(&self) -> bool {
@@ -374,10 +444,9 @@ impl Watch for Looker<'_> {
 pub(crate) fn failure(error: &TrainError) -> StageError {
     let hint = match error {
         TrainError::Stopped { .. } => return StageError::Cancelled,
-        TrainError::Diverged { .. } => Some(
-            "lower `learning_rate`, or let it rise for longer with `warmup`; the last checkpoint is kept"
-                .to_owned(),
-        ),
+        TrainError::Diverged { .. } => {
+            Some("lower `learning_rate`, or let it rise for longer with `warmup`".to_owned())
+        }
         TrainError::Checkpoint(_) => {
             Some("if the checkpoint is damaged, delete it: the training begins anew".to_owned())
         }

@@ -127,8 +127,17 @@ fn what_cannot_be_trained_is_said_with_its_remedy() {
             "batch: 4, max_length: 4, loss_on: response",
             "nothing to learn from in 60 rows",
         ),
-        ("batch: 4", "batch: 4, lora_targets: [c_attn], method: lora", "no layer called c_attn"),
+        (
+            "batch: 4",
+            "batch: 4, lora_targets: [c_attn], method: lora",
+            "no layer called c_attn; it has q_proj, k_proj",
+        ),
         ("learning_rate: 5.0e-3, ", "learning_rate: 1.0e+30, ", "diverged at step"),
+        (
+            "epochs: 4, batch: 4",
+            "epochs: 1, batch: 54",
+            "rises for 4 steps, and there are 1: it reaches 0",
+        ),
     ] {
         let sandbox = sandbox(PIPELINE);
         sandbox.edit("p.yaml", from, to);
@@ -138,9 +147,15 @@ fn what_cannot_be_trained_is_said_with_its_remedy() {
     }
     for (from, to, expected) in [
         ("warmup: 4", "warmup: 4, warmup_share: 0.1", "give `warmup` or `warmup_share`, not both"),
-        ("batch: 4", "batch: 4, select: best, validation_share: 0", "needs a `validation_share`"),
+        ("batch: 4", "batch: 4, select: best, validation_share: 0", "write `select: last`"),
         ("hidden: 32", "hidden: 33, heads: 2", "33 cannot be split over 2 heads"),
-        ("hidden: 32", "like: gpt-2", "there is no model `gpt-2`"),
+        ("hidden: 32", "like: pythia-70m", "leave `family` out, or `like`"),
+        (
+            "family: llama, layers: 2, hidden: 32, vocabulary: 300, positions: 40",
+            "like: gpt-2",
+            "there is no model `gpt-2`",
+        ),
+        ("warmup: 4", "warmup: 4, lora_rank: 4", "`lora_rank` is for `method: lora`"),
     ] {
         let sandbox = sandbox(PIPELINE);
         sandbox.edit("p.yaml", from, to);

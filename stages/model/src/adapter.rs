@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::block::Block;
 use crate::causal_lm::{CausalLm, ModelError};
 use crate::checkpoint::CheckpointError;
 use crate::layers::add;
@@ -184,8 +185,17 @@ impl CausalLm {
             count += 1;
         }
         if count == 0 {
-            let targets = options.targets.join(", ");
-            return Err(ModelError::Adapter(format!("the model has no layer called {targets}")));
+            let mut known: Vec<&str> = Vec::new();
+            for linear in self.layers.blocks.iter().flat_map(Block::linears) {
+                let name = &self.parameters().get(linear.weight).name;
+                let last = name.rsplit('.').nth(1).unwrap_or(name);
+                if !known.contains(&last) {
+                    known.push(last);
+                }
+            }
+            let (targets, known) = (options.targets.join(", "), known.join(", "));
+            let message = format!("the model has no layer called {targets}; it has {known}");
+            return Err(ModelError::Adapter(message));
         }
         Ok(())
     }

@@ -61,10 +61,16 @@ fn main() {
         let batch = Batch { examples: &all, step, epoch: 0, seed: 0 };
         let began = Instant::now();
         let loss = if mode == "forward" {
-            forward.validate(&model).expect("known tokens").expect("examples").loss
+            forward
+                .validate(&model, &mut |_, _| Ok(()))
+                .expect("known tokens")
+                .expect("examples")
+                .loss
         } else {
             gradients.clear();
-            let measures = sft.learn(&model, &batch, &mut gradients).expect("known tokens");
+            let measures = sft
+                .learn(&model, &batch, &mut gradients, &mut |_, _| Ok(()))
+                .expect("known tokens");
             optimiser.step(model.parameters_mut(), &gradients, 1e-5);
             measures.loss
         };

@@ -24,6 +24,6 @@ pub use reward_model::{RankedResponse, Ranking, RewardModeling, RewardOptions, U
 pub use sft::{Average, Example, Sft};
 pub use train_state::CheckpointEvery;
 pub use trainer::{
-    Batch, CurveRow, Measures, Objective, Outcome, Part, Progress, Select, TrainError,
+    Batch, CurveRow, Measures, Objective, OnPart, Outcome, Part, Progress, Select, TrainError,
     TrainOptions, Watch, train,
 };

@@ -17,7 +17,7 @@ use okapi_model::random::{Purpose, Random};
 use okapi_model::{CausalLm, Forward, Gradients, Keep, ModelError, ScalarHead, Sequences};
 
 use crate::batches::parts;
-use crate::trainer::{Batch, Measures, Objective, TrainError};
+use crate::trainer::{Batch, Measures, Objective, OnPart, TrainError};
 
 /// A response, with the prompt that it answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,11 +260,14 @@ impl Objective for RewardModeling {
         model: &CausalLm,
         batch: &Batch<'_>,
         gradients: &mut Gradients,
+        on_part: &mut OnPart<'_>,
     ) -> Result<Measures, TrainError> {
         let comparisons = self.comparisons(batch);
         let pairs: usize = comparisons.iter().map(|it| it.pairs.len()).sum();
         let mut sums = Sums::default();
-        for (number, part) in self.parts(comparisons).into_iter().enumerate() {
+        let parts = self.parts(comparisons);
+        let count = parts.len();
+        for (number, part) in parts.into_iter().enumerate() {
             let (sequences, rows) = part.sequences()?;
             let dropout = batch.dropout(number);
             let forward = model.forward_in_training(sequences, self.options.keep, dropout)?;
@@ -281,22 +284,30 @@ impl Objective for RewardModeling {
             let of = (forward.states(), &mut d_states[..]);
             self.head.backward(model.parameters(), gradients, of, &rows, &grades);
             model.backward(forward, &d_states, gradients);
+            on_part(number + 1, count)?;
         }
         Ok(sums.measures())
     }
 
     /// Over all pairs of the held-out rankings; each response is computed once.
-    fn validate(&self, model: &CausalLm) -> Result<Option<Measures>, TrainError> {
+    fn validate(
+        &self,
+        model: &CausalLm,
+        on_part: &mut OnPart<'_>,
+    ) -> Result<Option<Measures>, TrainError> {
         let held_out = self.validation.iter().map(|it| Comparison::new(it, &it.pairs()));
         let held_out: Vec<_> = held_out.filter(|it| !it.pairs.is_empty()).collect();
         if held_out.is_empty() {
             return Ok(None);
         }
         let mut sums = Sums::default();
-        for part in self.parts(held_out) {
+        let parts = self.parts(held_out);
+        let count = parts.len();
+        for (number, part) in parts.into_iter().enumerate() {
             let (sequences, rows) = part.sequences()?;
             let forward = model.forward(sequences, Keep::Nothing)?;
             sums.add(&part, &self.rewards(model, &forward, &rows));
+            on_part(number + 1, count)?;
         }
         Ok(Some(sums.measures()))
     }

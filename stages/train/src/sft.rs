@@ -3,7 +3,7 @@
 use okapi_model::{CausalLm, Gradients, Keep, Place, Sequences};
 
 use crate::batches::parts;
-use crate::trainer::{Batch, Measures, Objective, TrainError};
+use crate::trainer::{Batch, Measures, Objective, OnPart, TrainError};
 
 /// A text to learn.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,12 +91,15 @@ impl Objective for Sft {
         model: &CausalLm,
         batch: &Batch<'_>,
         gradients: &mut Gradients,
+        on_part: &mut OnPart<'_>,
     ) -> Result<Measures, TrainError> {
         let dropout = |part| batch.dropout(part);
         let batch: Vec<&Example> =
             batch.examples.iter().map(|&number| &self.examples[number as usize]).collect();
         let mut loss = 0.0;
-        for (number, part) in self.parts(batch.iter().copied()).into_iter().enumerate() {
+        let parts = self.parts(batch.iter().copied());
+        let count = parts.len();
+        for (number, part) in parts.into_iter().enumerate() {
             let dropout = dropout(number);
             let forward = model.forward_in_training(sequences(&part), self.keep, dropout)?;
             let (places, weights) = self.weights(&part, &batch);
@@ -107,24 +110,32 @@ impl Objective for Sft {
             model.backward(forward, &d_states, gradients);
             let losses = scores.iter().zip(&weights);
             loss -= losses.map(|(score, weight)| score.log_probability * weight).sum::<f64>();
+            on_part(number + 1, count)?;
         }
         let tokens: usize = batch.iter().map(|example| example.tokens.len()).sum();
         Ok(Measures { loss, tokens: tokens as u64, others: Vec::new() })
     }
 
-    fn validate(&self, model: &CausalLm) -> Result<Option<Measures>, TrainError> {
+    fn validate(
+        &self,
+        model: &CausalLm,
+        on_part: &mut OnPart<'_>,
+    ) -> Result<Option<Measures>, TrainError> {
         if self.validation.is_empty() {
             return Ok(None);
         }
         let batch: Vec<&Example> = self.validation.iter().collect();
         let (mut loss, mut tokens) = (0.0, 0);
-        for part in self.parts(batch.iter().copied()) {
+        let parts = self.parts(batch.iter().copied());
+        let count = parts.len();
+        for (number, part) in parts.into_iter().enumerate() {
             let forward = model.forward(sequences(&part), Keep::Nothing)?;
             let (places, weights) = self.weights(&part, &batch);
             let scores = model.scores(forward.states(), &places)?;
             let losses = scores.iter().zip(&weights);
             loss -= losses.map(|(score, weight)| score.log_probability * weight).sum::<f64>();
             tokens += part.iter().map(|example| example.tokens.len() as u64).sum::<u64>();
+            on_part(number + 1, count)?;
         }
         Ok(Some(Measures { loss, tokens, others: Vec::new() }))
     }

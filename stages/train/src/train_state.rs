@@ -52,6 +52,12 @@ struct Note {
     /// Steps of the optimiser: a step of the loop may take several.
     updates: u64,
     best: Option<Best>,
+    /// Whether the last step has learnt, and what comes after that has not been done.
+    #[serde(default)]
+    awaits_validation: bool,
+    /// CRC-32C of all numbers of the file, in its order.
+    #[serde(default)]
+    check: u32,
     /// Numbers that the loop carries from step to step, by name.
     carried: BTreeMap<String, f64>,
     curve: Vec<CurveRow>,
@@ -61,6 +67,8 @@ struct Note {
 struct Best {
     step: u64,
     loss: f64,
+    /// CRC-32C of all numbers of its file.
+    check: u32,
 }
 
 impl TrainState {
@@ -86,6 +94,7 @@ impl TrainState {
             message: format!("its note is damaged: {error}"),
         })?;
         let mut moments = Vec::new();
+        let mut check = 0;
         for parameter in model.parameters_mut().iter_mut() {
             if !parameter.is_trained {
                 moments.push(None);
@@ -93,8 +102,13 @@ impl TrainState {
             }
             let read = |part: &str| file.read(&format!("{part}.{}", parameter.name));
             let [value, first, second] = PARTS.map(read);
-            parameter.values = value?;
-            moments.push(Some(Moments { first: first?, second: second? }));
+            let (value, first, second) = (value?, first?, second?);
+            check = [&value, &first, &second].into_iter().fold(check, |check, it| add(check, it));
+            parameter.values = value;
+            moments.push(Some(Moments { first, second }));
+        }
+        if check != state.note.check {
+            return Err(damaged(&path));
         }
         optimiser.restore(state.note.updates, moments);
         Ok(state)
@@ -115,10 +129,33 @@ impl TrainState {
         self.note.carried.insert(name.to_owned(), number);
     }
 
-    /// A step is done.
+    /// A step has learnt. [`TrainState::settle`] says when all else of it is done.
     pub(crate) fn push(&mut self, row: CurveRow) {
         self.note.step = row.step;
         self.note.curve.push(row);
+        self.note.awaits_validation = true;
+    }
+
+    /// Whether the last step has learnt, and what comes after that has not been done.
+    pub(crate) fn awaits_validation(&self) -> bool {
+        self.note.awaits_validation
+    }
+
+    /// Adds measures to the last step.
+    pub(crate) fn add(&mut self, measures: BTreeMap<String, f64>) {
+        if let Some(row) = self.note.curve.last_mut() {
+            row.measures.extend(measures);
+        }
+    }
+
+    /// The last step is done.
+    pub(crate) fn settle(&mut self) {
+        self.note.awaits_validation = false;
+    }
+
+    /// What the last step measured.
+    pub(crate) fn last(&self) -> Option<&CurveRow> {
+        self.note.curve.last()
     }
 
     /// Keeps what is trained if its loss is the lowest so far.
@@ -131,15 +168,16 @@ impl TrainState {
         if self.note.best.is_some_and(|best| best.loss <= loss) {
             return Ok(());
         }
-        let trained = model.parameters().iter().filter(|parameter| parameter.is_trained);
-        let tensors = trained.map(|parameter| TensorSource {
+        let trained = || model.parameters().iter().filter(|parameter| parameter.is_trained);
+        let check = trained().fold(0, |check, parameter| add(check, &parameter.values));
+        let tensors = trained().map(|parameter| TensorSource {
             name: &parameter.name,
             shape: &parameter.shape,
             values: &parameter.values,
             kind: NumberKind::F32,
         });
         write_tensors(&self.best(step), "best", tensors)?;
-        self.note.best = Some(Best { step, loss });
+        self.note.best = Some(Best { step, loss, check });
         Ok(())
     }
 
@@ -159,7 +197,8 @@ impl TrainState {
                 tensors.push((&parameter.shape[..], &values[..]));
             }
         }
-        let sources = names.iter().zip(tensors).map(|(name, (shape, values))| TensorSource {
+        self.note.check = tensors.iter().fold(0, |check, (_, values)| add(check, values));
+        let sources = names.iter().zip(&tensors).map(|(name, &(shape, values))| TensorSource {
             name,
             shape,
             values,
@@ -188,12 +227,34 @@ impl TrainState {
     pub(crate) fn finish(self, model: &mut CausalLm) -> Result<Outcome, TrainError> {
         let mut kept = self.note.step;
         if let Some(best) = self.note.best {
-            let file = TensorFile::open(&self.best(best.step))?;
+            let path = self.best(best.step);
+            let file = TensorFile::open(&path)?;
+            let mut check = 0;
             for parameter in model.parameters_mut().iter_mut().filter(|it| it.is_trained) {
                 parameter.values = file.read(&parameter.name)?;
+                check = add(check, &parameter.values);
+            }
+            if check != best.check {
+                return Err(damaged(&path));
             }
             kept = best.step;
         }
         Ok(Outcome { curve: self.note.curve, kept })
     }
+}
+
+/// The CRC-32C of what was checked before and these numbers.
+fn add(check: u32, numbers: &[f32]) -> u32 {
+    let mut bytes = [0; 4096];
+    numbers.chunks(bytes.len() / 4).fold(check, |check, numbers| {
+        for (to, number) in bytes.chunks_exact_mut(4).zip(numbers) {
+            to.copy_from_slice(&number.to_le_bytes());
+        }
+        crc32c::crc32c_append(check, &bytes[..4 * numbers.len()])
+    })
+}
+
+fn damaged(path: &Path) -> TrainError {
+    let message = "it is damaged: its numbers are not those that were written".to_owned();
+    CheckpointError::File { path: path.to_owned(), message }.into()
 }

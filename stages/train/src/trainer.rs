@@ -1,5 +1,6 @@
 //! The loop: batches in, weights moved, measures out, and a checkpoint now and then.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -16,23 +17,31 @@ pub trait Objective {
     /// How many examples there are.
     fn examples(&self) -> usize;
 
-    /// Adds the gradients of a batch's mean loss.
+    /// Adds the gradients of a batch's mean loss. `on_part` is told of each part that is computed.
     ///
     /// # Errors
-    /// When the model cannot read an example.
+    /// When the model cannot read an example, or `on_part` says to stop.
     fn learn(
         &self,
         model: &CausalLm,
         batch: &Batch<'_>,
         gradients: &mut Gradients,
+        on_part: &mut OnPart<'_>,
     ) -> Result<Measures, TrainError>;
 
     /// Measures the model on what it does not learn; `None` if there is nothing.
     ///
     /// # Errors
-    /// When the model cannot read an example.
-    fn validate(&self, model: &CausalLm) -> Result<Option<Measures>, TrainError>;
+    /// When the model cannot read an example, or `on_part` says to stop.
+    fn validate(
+        &self,
+        model: &CausalLm,
+        on_part: &mut OnPart<'_>,
+    ) -> Result<Option<Measures>, TrainError>;
 }
+
+/// Is told how many parts are done, and of how many; its error ends the work.
+pub type OnPart<'a> = dyn FnMut(usize, usize) -> Result<(), TrainError> + 'a;
 
 /// What one step learns from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +72,15 @@ pub struct Measures {
     pub tokens: u64,
     /// Further measures, by name.
     pub others: Vec<(&'static str, f64)>,
+}
+
+impl Measures {
+    /// All of them by name, with something in front.
+    fn named(&self, prefix: &str) -> BTreeMap<String, f64> {
+        let loss = [("loss", self.loss)].into_iter();
+        let all = loss.chain(self.others.iter().copied());
+        all.map(|(name, value)| (format!("{prefix}{name}"), value)).collect()
+    }
 }
 
 /// Which weights are the result.
@@ -111,7 +129,7 @@ pub struct CurveRow {
     pub epoch: f64,
     /// Measures by name: `loss`, `learning_rate`, `gradient_norm`, ... and after some steps `validation_loss`.
     #[serde(flatten)]
-    pub measures: std::collections::BTreeMap<String, f64>,
+    pub measures: BTreeMap<String, f64>,
 }
 
 /// Who looks on.
@@ -119,8 +137,11 @@ pub trait Watch {
     /// A step is done.
     fn step(&mut self, row: &CurveRow, progress: Progress);
 
-    /// A part of a step is done, where steps are long: those of PPO.
+    /// A part of a step is done.
     fn part(&mut self, _part: Part) {}
+
+    /// The training goes on after a step, from its checkpoint.
+    fn resumed(&mut self, _step: u64) {}
 
     /// Whether to stop. A checkpoint is made then.
     fn is_stopped(&self) -> bool;
@@ -138,7 +159,8 @@ pub struct Progress {
 /// How far a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// What is done: `sampling` responses, `updates` of the weights, or `validation`.
+    /// What is done: `parts` of a batch, or of the `validation`; of PPO `sampling` responses, and `updates` of the
+    /// weights.
     pub name: &'static str,
     /// So much of it.
     pub done: u64,
@@ -222,58 +244,99 @@ pub fn train(
     let mut state = TrainState::open(folder, model, &mut optimiser)?;
     let mut gradients = Gradients::zeros(model.parameters());
     let mut last_checkpoint = Instant::now();
-    while state.step() < total {
+    let mut saved = state.step();
+    if saved > 0 {
+        watch.resumed(saved);
+    }
+    while state.step() < total || state.awaits_validation() {
         let began = Instant::now();
+        let mut tokens = 0;
+        if !state.awaits_validation() {
+            let step = state.step();
+            gradients.clear();
+            let epoch = batches.epoch(step);
+            let batch = Batch { examples: &batches.at(step), step, epoch, seed: options.seed };
+            let learnt =
+                objective.learn(model, &batch, &mut gradients, &mut looking(watch, "parts", step));
+            let measures = match learnt {
+                Err(TrainError::Stopped { step }) if step > saved => {
+                    // What is lost is the step that was under way.
+                    state.save(model, &optimiser)?;
+                    return Err(TrainError::Stopped { step });
+                }
+                other => other?,
+            };
+            finite(step + 1, "loss", measures.loss)?;
+            let norm = optimiser.step(model.parameters_mut(), &gradients, rate.at(step));
+            finite(step + 1, "norm of the gradient", norm)?;
+            tokens = measures.tokens;
+            let mut row = CurveRow {
+                step: step + 1,
+                epoch: (step + 1) as f64 / steps as f64,
+                measures: measures.named(""),
+            };
+            row.measures.insert("learning_rate".to_owned(), rate.at(step));
+            row.measures.insert("gradient_norm".to_owned(), norm);
+            state.push(row);
+        }
         let step = state.step();
-        gradients.clear();
-        let epoch = batches.epoch(step);
-        let batch = Batch { examples: &batches.at(step), step, epoch, seed: options.seed };
-        let measures = objective.learn(model, &batch, &mut gradients)?;
-        let finite = |what: &str, value: f64| match value.is_finite() {
-            true => Ok(()),
-            false => {
-                let what = what.to_owned();
-                Err(TrainError::Diverged { unit: "step", step: step + 1, what, value })
-            }
-        };
-        finite("loss", measures.loss)?;
-        let norm = optimiser.step(model.parameters_mut(), &gradients, rate.at(step));
-        finite("norm of the gradient", norm)?;
-        let mut row = CurveRow {
-            step: step + 1,
-            epoch: (step + 1) as f64 / steps as f64,
-            measures: std::collections::BTreeMap::new(),
-        };
-        let mut add = |name: &str, value: f64| row.measures.insert(name.to_owned(), value);
-        add("loss", measures.loss);
-        add("learning_rate", rate.at(step));
-        add("gradient_norm", norm);
-        for (name, value) in &measures.others {
-            add(name, *value);
-        }
+        let tokens_per_second = tokens as f64 / began.elapsed().as_secs_f64();
         let every = if options.validate_every == 0 { steps } else { options.validate_every };
-        let is_due = (step + 1).is_multiple_of(every) || step + 1 == total;
-        if let Some(measures) = if is_due { objective.validate(model)? } else { None } {
-            finite("validation loss", measures.loss)?;
-            add("validation_loss", measures.loss);
-            for (name, value) in &measures.others {
-                add(&format!("validation_{name}"), *value);
-            }
-            if options.select == Select::Best {
-                state.offer(step + 1, measures.loss, model)?;
+        if step.is_multiple_of(every) || step == total {
+            let measured = objective.validate(model, &mut looking(watch, "validation", step));
+            let measured = match measured {
+                Err(TrainError::Stopped { step }) => {
+                    state.save(model, &optimiser)?;
+                    return Err(TrainError::Stopped { step });
+                }
+                other => other?,
+            };
+            if let Some(measures) = measured {
+                finite(step, "validation loss", measures.loss)?;
+                state.add(measures.named("validation_"));
+                if options.select == Select::Best {
+                    state.offer(step, measures.loss, model)?;
+                }
             }
         }
-        let tokens_per_second = measures.tokens as f64 / began.elapsed().as_secs_f64();
-        watch.step(&row, Progress { total, tokens_per_second });
-        state.push(row);
+        state.settle();
+        if let Some(row) = state.last() {
+            watch.step(row, Progress { total, tokens_per_second });
+        }
         let is_stopped = watch.is_stopped();
-        if is_stopped || options.checkpoint.is_due(step + 1, last_checkpoint.elapsed()) {
+        if is_stopped || options.checkpoint.is_due(step, last_checkpoint.elapsed()) {
             state.save(model, &optimiser)?;
+            saved = step;
             last_checkpoint = Instant::now();
         }
-        if is_stopped && step + 1 < total {
-            return Err(TrainError::Stopped { step: step + 1 });
+        if is_stopped && step < total {
+            return Err(TrainError::Stopped { step });
         }
     }
     state.finish(model)
+}
+
+/// Tells who looks on of parts, and asks whether to stop after so many steps.
+fn looking<'a>(
+    watch: &'a mut dyn Watch,
+    name: &'static str,
+    step: u64,
+) -> impl FnMut(usize, usize) -> Result<(), TrainError> + 'a {
+    move |done, total| {
+        watch.part(Part { name, done: done as u64, total: total as u64 });
+        match watch.is_stopped() && done < total {
+            true => Err(TrainError::Stopped { step }),
+            false => Ok(()),
+        }
+    }
+}
+
+fn finite(step: u64, what: &str, value: f64) -> Result<(), TrainError> {
+    match value.is_finite() {
+        true => Ok(()),
+        false => {
+            let what = what.to_owned();
+            Err(TrainError::Diverged { unit: "step", step, what, value })
+        }
+    }
 }

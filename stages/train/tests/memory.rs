@@ -42,7 +42,7 @@ fn measured(model: &mut CausalLm, tokens: usize, keep: Keep) -> usize {
     let mut gradients = Gradients::zeros(model.parameters());
     ALLOCATOR.reset_peak_usage();
     let batch = Batch { examples: &all, step: 0, epoch: 0, seed: 0 };
-    sft.learn(model, &batch, &mut gradients).unwrap();
+    sft.learn(model, &batch, &mut gradients, &mut |_, _| Ok(())).unwrap();
     optimiser.step(model.parameters_mut(), &gradients, 1e-4);
     ALLOCATOR.peak_usage()
 }

@@ -48,7 +48,7 @@ fn learn(
     let all: Vec<u32> = (0..objective.examples() as u32).collect();
     let batch = Batch { examples: &all, step, epoch, seed: 0 };
     let mut gradients = Gradients::zeros(model.trunk().parameters());
-    (objective.learn(model.trunk(), &batch, &mut gradients).unwrap(), gradients)
+    (objective.learn(model.trunk(), &batch, &mut gradients, &mut |_, _| Ok(())).unwrap(), gradients)
 }
 
 #[test]
@@ -184,10 +184,10 @@ fn what_makes_a_response_good_is_learnt() {
             RewardModeling::new(model.head(), containing(0, 96), containing(100, 40), options);
         let folder = tempfile::tempdir().unwrap();
         let options = TrainOptions { batch, select: Select::Best, ..train_options() };
-        let before = objective.validate(model.trunk()).unwrap().unwrap();
+        let before = objective.validate(model.trunk(), &mut |_, _| Ok(())).unwrap().unwrap();
         let looker = &mut Looker::default();
         train(model.trunk_mut(), &objective, &options, folder.path(), looker).unwrap();
-        let after = objective.validate(model.trunk()).unwrap().unwrap();
+        let after = objective.validate(model.trunk(), &mut |_, _| Ok(())).unwrap().unwrap();
         let accuracy = |measures: &Measures| measures.others[0].1;
         assert!(accuracy(&before) < 0.7, "{name} knows it already: {before:?}");
         assert!(accuracy(&after) > 0.9 && after.loss < 0.4, "{name}: {after:?}");
@@ -339,7 +339,7 @@ fn what_cannot_be_compared_is_no_example() {
     for unit in [Unit::Pairs, Unit::Rankings] {
         let objective = new(vec![equal.clone(), single.clone(), Ranking::default()], unit);
         assert_eq!(objective.examples(), 0);
-        assert_eq!(objective.validate(model.trunk()).unwrap(), None);
+        assert_eq!(objective.validate(model.trunk(), &mut |_, _| Ok(())).unwrap(), None);
         let folder = tempfile::tempdir().unwrap();
         let mut model = model.clone();
         let looker = &mut Looker::default();
@@ -351,6 +351,6 @@ fn what_cannot_be_compared_is_no_example() {
     assert_eq!(objective.examples(), 3);
     assert_eq!(new(vec![equal, three], Unit::Rankings).examples(), 1);
     let empty = new(vec![ranking(&[vec![3], vec![]], &[1, 2])], Unit::Pairs);
-    let said = empty.validate(model.trunk()).unwrap_err().to_string();
+    let said = empty.validate(model.trunk(), &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(said.contains("text 1 of the batch has no tokens"), "{said}");
 }

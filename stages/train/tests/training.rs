@@ -9,7 +9,8 @@ use okapi_model::tensor_file::TensorFile;
 use okapi_model::{CausalLm, Gradients, Keep, LoraOptions};
 use okapi_train::{
     AdamW, AdamWOptions, Average, Batch, CheckpointEvery, CurveRow, Example, LearningRate,
-    Objective, Outcome, Progress, Schedule, Select, Sft, TrainError, TrainOptions, Watch, train,
+    Objective, Outcome, Part, Progress, Schedule, Select, Sft, TrainError, TrainOptions, Watch,
+    train,
 };
 use serde_json::Value;
 
@@ -72,7 +73,9 @@ fn ten_steps_are_those_of_pytorch() {
             let batch = Batch { examples: &all, step: step as u64, epoch: 0, seed: 0 };
             let mut gradients = Gradients::zeros(model.parameters());
             // Few tokens at once: the batch is computed in parts.
-            let measures = sft(examples, 12).learn(&model, &batch, &mut gradients).unwrap();
+            let measures = sft(examples, 12)
+                .learn(&model, &batch, &mut gradients, &mut |_, _| Ok(()))
+                .unwrap();
             let rate = rate.at(step as u64);
             let norm = optimiser.step(model.parameters_mut(), &gradients, rate);
             for (what, ours) in
@@ -121,20 +124,33 @@ fn learning_rates_are_those_of_transformers() {
 struct Looker {
     stop_after: Option<u64>,
     kill_after: Option<u64>,
+    /// Stops after so many parts of this name.
+    stop_in: Option<(&'static str, u64)>,
     last: u64,
     steps: u64,
+    resumed: u64,
 }
 
 impl Watch for Looker {
     fn step(&mut self, row: &CurveRow, progress: Progress) {
-        assert!(progress.tokens_per_second > 0.0 && row.step <= progress.total);
+        assert!(progress.tokens_per_second >= 0.0 && row.step <= progress.total);
         self.last = row.step;
         self.steps += 1;
         assert!(self.kill_after != Some(row.step), "killed on purpose");
     }
 
+    fn part(&mut self, part: Part) {
+        if let Some((name, left)) = &mut self.stop_in {
+            *left -= u64::from(*name == part.name && *left > 0);
+        }
+    }
+
+    fn resumed(&mut self, step: u64) {
+        self.resumed = step;
+    }
+
     fn is_stopped(&self) -> bool {
-        self.stop_after == Some(self.last)
+        self.stop_after == Some(self.last) || self.stop_in.is_some_and(|(_, left)| left == 0)
     }
 }
 
@@ -225,6 +241,49 @@ fn a_training_that_is_interrupted_ends_as_one_that_is_not() {
 }
 
 #[test]
+fn a_training_that_is_stopped_within_a_step_ends_as_one_that_is_not() {
+    for select in [Select::Last, Select::Best] {
+        let options = TrainOptions { select, ..options() };
+        let whole = tempfile::tempdir().unwrap();
+        let (model, outcome) = run("llama", &options, whole.path(), &mut Looker::default());
+        let outcome = outcome.unwrap();
+        let parts = tempfile::tempdir().unwrap();
+        let (mut stops, mut before) = (0, 0);
+        for stop_in in
+            [("parts", 4), ("validation", 1), ("parts", 5), ("validation", 1), ("validation", 1)]
+        {
+            let mut looker = Looker { stop_in: Some(stop_in), ..Looker::default() };
+            let (_, stopped) = run("llama", &options, parts.path(), &mut looker);
+            assert_eq!(looker.resumed, before, "it went on from where it was");
+            if let Err(TrainError::Stopped { step }) = stopped {
+                stops += 1;
+                before = step;
+            }
+        }
+        assert!(stops > 3, "only {stops} stops hit the training");
+        let mut looker = Looker::default();
+        let (again, end) = run("llama", &options, parts.path(), &mut looker);
+        assert_eq!(end.unwrap(), outcome);
+        assert!(again.parameters() == model.parameters(), "other weights");
+    }
+}
+
+#[test]
+fn a_checkpoint_with_another_number_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options();
+    let mut looker = Looker { stop_after: Some(3), ..Looker::default() };
+    run("bloom", &options, folder.path(), &mut looker).1.unwrap_err();
+    let path = folder.path().join("state.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let said = run("bloom", &options, folder.path(), &mut Looker::default()).1.unwrap_err();
+    assert!(said.to_string().contains("state.safetensors: it is damaged"), "{said}");
+}
+
+#[test]
 fn steps_leave_out_what_is_theirs() {
     let mut model = model("llama");
     let lora =
@@ -237,7 +296,7 @@ fn steps_leave_out_what_is_theirs() {
     let loss = |step, seed| {
         let batch = Batch { examples: &[0, 1, 2], step, epoch: 0, seed };
         let mut gradients = Gradients::zeros(model.parameters());
-        objective.learn(&model, &batch, &mut gradients).unwrap().loss
+        objective.learn(&model, &batch, &mut gradients, &mut |_, _| Ok(())).unwrap().loss
     };
     assert_eq!(loss(1, 2), loss(1, 2));
     assert!(loss(1, 2) != loss(2, 2) && loss(1, 2) != loss(1, 3));
@@ -303,7 +362,7 @@ fn a_batch_in_parts_is_the_same_batch() {
     let learn = |tokens_at_once: usize, average: Average| {
         let mut gradients = Gradients::zeros(model.parameters());
         let objective = Sft { average, ..sft(counting(18), tokens_at_once) };
-        let measures = objective.learn(&model, &batch, &mut gradients).unwrap();
+        let measures = objective.learn(&model, &batch, &mut gradients, &mut |_, _| Ok(())).unwrap();
         (measures.loss, gradients)
     };
     for average in [Average::Tokens, Average::Examples] {

@@ -203,6 +203,7 @@ fn iterate(
         let tokens_per_second = tokens as f64 / began.elapsed().as_secs_f64();
         watch.step(&row, Progress { total: iterations, tokens_per_second });
         state.push(row);
+        state.settle();
         state.save(model, &optimiser)?;
         if watch.is_stopped() && done < iterations {
             return Err(TrainError::Stopped { step: done });
