@@ -35,7 +35,8 @@ pub(crate) const ANSWER: Generate = Generate(&ANSWER_DESCRIPTOR);
 const GENERATE_DOCUMENTATION: &str = "\
 Samples several responses to each prompt from a model, for `rank`. A prompt is made by the file `prompt`,
 the same that the model was trained with; a response is what follows, up to the token that ends a text, up to
-a text of `stop`, or up to `max_new_tokens`, without white space around it.
+a text of `stop`, or up to `max_new_tokens`, without white space around it. `ended` says of each whether it
+ended by itself.
 
 The defaults are those of the Okapi release's chat program (256 tokens, top k 40, top p 0.75) and the paper's
 four responses; how the paper sampled them is not known.
@@ -327,8 +328,8 @@ fn prompts(context: &StageContext<'_>, model: &OpenModel) -> Result<Vec<Row>, St
 struct Responded {
     responses: Vec<String>,
     tokens: u64,
-    /// Responses that ended by themselves.
-    ended: u64,
+    /// Of each, whether it ended by itself.
+    ended: Vec<bool>,
 }
 
 /// What was responded so far, kept so that it is not done again.
@@ -409,7 +410,7 @@ impl Responder<'_> {
     }
 
     fn responded(&self, samples: &[Generated]) -> Result<Responded, StageError> {
-        let mut responded = Responded { responses: Vec::new(), tokens: 0, ended: 0 };
+        let mut responded = Responded { responses: Vec::new(), tokens: 0, ended: Vec::new() };
         for sample in samples {
             let text = self.tokenizer.decode(&sample.tokens, true);
             let text = text.map_err(|error| StageError::failed(error.to_string()))?;
@@ -417,7 +418,7 @@ impl Responder<'_> {
             let text = if self.keeps_space { text } else { text.trim() };
             responded.responses.push(text.to_owned());
             responded.tokens += sample.tokens.len() as u64;
-            responded.ended += u64::from(sample.finish == FinishReason::Stop);
+            responded.ended.push(sample.finish == FinishReason::Stop);
         }
         Ok(responded)
     }
@@ -488,12 +489,13 @@ fn write(
             instruction: instruction.clone(),
             input: input.clone(),
             responses: responded.responses.clone(),
+            ended: responded.ended.clone(),
         };
         serde_json::to_writer(&mut output, &response).map_err(|error| io(error.into()))?;
         output.write_all(b"\n").map_err(io)?;
         responses += responded.responses.len();
         tokens += responded.tokens;
-        ended += responded.ended;
+        ended += responded.ended.iter().filter(|ended| **ended).count();
     }
     let mut success = StageSuccess::default();
     success.written.insert("responses".to_owned(), output.finish().map_err(io)?);
@@ -526,7 +528,11 @@ mod tests {
     #[test]
     fn what_was_kept_is_read_but_for_a_broken_end() {
         let folder = tempfile::tempdir().unwrap();
-        let row = |text: &str| Responded { responses: vec![text.to_owned()], tokens: 1, ended: 0 };
+        let row = |text: &str| Responded {
+            responses: vec![text.to_owned()],
+            tokens: 1,
+            ended: vec![true],
+        };
         let mut done = Done::open(folder.path()).unwrap();
         done.keep(&[row("a"), row("b")]).unwrap();
         let mut file = File::options().append(true).open(&done.path).unwrap();

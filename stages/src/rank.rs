@@ -197,6 +197,7 @@ impl Stage for Rank {
                         input: row.input.clone(),
                         responses: row.responses.clone(),
                         ranks,
+                        ended: row.ended.clone(),
                     };
                     write_row(&mut rankings, &ranking)
                 }

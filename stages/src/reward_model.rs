@@ -48,6 +48,9 @@ have the higher reward: the loss of a pair is `-log sigmoid(better - worse)`.
 are not copied: it pads on the left and then reads rewards before the last token; and its texts have no
 end here, but have one when PPO scores them.
 
+A response that was broken off, as `generate` marks those that reached `max_new_tokens`, gets no token that ends
+a text; so it is when PPO scores one.
+
 All pairs of a ranking are learnt, or so many as `pairs_per_ranking` says, drawn anew for each epoch. A
 batch is made of single pairs, or with `batch_of: rankings` of whole rankings, whose responses are then
 computed once for all of their pairs.
@@ -297,9 +300,10 @@ fn rankings(
         let tokens = texts::tokenise(&model.tokenizer, &pairs)
             .map_err(|error| StageError::failed(error.to_string()))?;
         let mut responses = Vec::new();
-        for (tokens, rank) in tokens.into_iter().zip(&row.ranks) {
+        for (number, (tokens, rank)) in tokens.into_iter().zip(&row.ranks).enumerate() {
             cut += usize::from(limits.cuts(&tokens));
-            match limits.apply(tokens, &row.id)? {
+            let has_ended = row.ended.get(number).copied().unwrap_or(true);
+            match limits.apply_to(tokens, has_ended, &row.id)? {
                 // What is cut within the prompt says nothing of the response.
                 Some(tokens) if tokens.whole.len() > tokens.prompt => {
                     responses.push(RankedResponse { tokens: tokens.whole, rank: *rank });

@@ -174,7 +174,17 @@ impl<'a> Limits<'a> {
     }
 
     /// A row with its end; `None` if it is left out.
-    pub(crate) fn apply(&self, mut tokens: Tokens, id: &str) -> Result<Option<Tokens>, StageError> {
+    pub(crate) fn apply(&self, tokens: Tokens, id: &str) -> Result<Option<Tokens>, StageError> {
+        self.apply_to(tokens, true, id)
+    }
+
+    /// The same; a row that has not ended gets no end.
+    pub(crate) fn apply_to(
+        &self,
+        mut tokens: Tokens,
+        has_ended: bool,
+        id: &str,
+    ) -> Result<Option<Tokens>, StageError> {
         let count = tokens.whole.len();
         if count > self.length {
             if self.fails {
@@ -194,7 +204,7 @@ impl<'a> Limits<'a> {
             }
             tokens.whole.truncate(self.length);
             tokens.prompt = tokens.prompt.min(self.length);
-        } else if count < self.length && tokens.whole.last().copied() != self.end {
+        } else if has_ended && count < self.length && tokens.whole.last().copied() != self.end {
             tokens.whole.extend(self.end);
         }
         let row = || format!("row `{id}`");

@@ -247,6 +247,7 @@ publish:
     for (number, row) in responses.iter().enumerate() {
         assert_eq!(row["id"], number.to_string());
         assert_eq!(row["responses"].as_array().unwrap().len(), 2);
+        assert_eq!(row["ended"].as_array().unwrap().len(), 2);
     }
     let differ = |row: &&Value| row["responses"][0] != row["responses"][1];
     assert!(responses.iter().filter(differ).count() > 10, "samples are drawn apart");

@@ -136,6 +136,20 @@ impl<'a> SourceFields<'a> {
         }
     }
 
+    /// So many flags, or none.
+    pub(crate) fn flags(&mut self, name: &str, count: usize) -> Result<Vec<bool>, DataError> {
+        let Some(value) = self.value(name, &[name]).filter(|value| !value.is_null()) else {
+            return Ok(Vec::new());
+        };
+        match serde_json::from_value::<Vec<bool>>(value.clone()) {
+            Ok(flags) if flags.len() == count || flags.is_empty() => Ok(flags),
+            _ => {
+                let message = format!("a list of {count} times true or false is expected");
+                Err(self.error(name, &[name], message))
+            }
+        }
+    }
+
     /// The row's own id, or its number from 0.
     pub(crate) fn id(&mut self) -> Result<String, DataError> {
         let id = match self.value("id", &["id"]) {

@@ -24,6 +24,10 @@ pub struct Ranking {
     pub responses: Vec<String>,
     /// The rank of each answer, from 1 (best): a permutation.
     pub ranks: Vec<u32>,
+    /// Of each answer, whether it ended by itself; empty where that is not known. One that was broken off is no
+    /// whole text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<bool>,
 }
 
 impl Ranking {
@@ -39,7 +43,7 @@ impl Ranking {
 
 impl Fit for Ranking {
     const FIELDS: &'static [&'static str] =
-        &["id", "instruction", "input", "responses", "ranks", "preferred", "rejected"];
+        &["id", "instruction", "input", "responses", "ranks", "preferred", "rejected", "ended"];
 
     fn fit(source: &mut SourceFields<'_>) -> Result<Ranking, DataError> {
         let preferred = &["prefered_output", "preferred_output", "chosen"];
@@ -61,7 +65,8 @@ impl Fit for Ranking {
             let message = format!("{ranks:?} is no permutation of 1 to {}", ranks.len());
             return Err(source.error("ranks", &["ranks"], message));
         }
-        Ok(Ranking { id: source.id()?, instruction, input, responses, ranks })
+        let ended = source.flags("ended", responses.len())?;
+        Ok(Ranking { id: source.id()?, instruction, input, responses, ranks, ended })
     }
 }
 

@@ -19,11 +19,15 @@ pub struct Response {
     pub input: String,
     /// The answers, at least one.
     pub responses: Vec<String>,
+    /// Of each answer, whether it ended by itself; empty where that is not known. One that was broken off is no
+    /// whole text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<bool>,
 }
 
 impl Fit for Response {
     const FIELDS: &'static [&'static str] =
-        &["id", "instruction", "input", "responses", "response"];
+        &["id", "instruction", "input", "responses", "response", "ended"];
 
     fn fit(source: &mut SourceFields<'_>) -> Result<Response, DataError> {
         let instruction = source.text("instruction", &["instruction", "prompt"])?;
@@ -35,6 +39,7 @@ impl Fit for Response {
         if responses.is_empty() {
             return Err(source.error("responses", &["responses"], "there is no answer in it"));
         }
-        Ok(Response { id: source.id()?, instruction, input, responses })
+        let ended = source.flags("ended", responses.len())?;
+        Ok(Response { id: source.id()?, instruction, input, responses, ended })
     }
 }
