@@ -63,9 +63,16 @@ impl Launcher {
         // Before the command, so that there is someone to tell of it at once.
         let watchdog = self.watchdog();
         let program = PathBuf::from(command.get_program());
-        let mut child = self
-            .spawn(command)
-            .map_err(|source| StageError::Io { path: program.clone(), source })?;
+        if let Some(watchdog) = watchdog {
+            watchdog.enter(&work.current_dir);
+        }
+        let spawned = self.spawn(command);
+        let mut child = spawned.map_err(|source| {
+            if let Some(watchdog) = watchdog {
+                watchdog.leave(&work.current_dir);
+            }
+            StageError::Io { path: program.clone(), source }
+        })?;
         let group = Pid::from_child(&child);
         if let Some(watchdog) = watchdog {
             watchdog.begin(group);
@@ -78,6 +85,7 @@ impl Launcher {
         let status = wait(&mut child, group, cancel);
         if let Some(watchdog) = watchdog {
             watchdog.end(group);
+            watchdog.leave(&work.current_dir);
         }
         let status = status.map_err(|source| StageError::Io { path: program, source })?;
         if cancel.is_requested() && !status.success() {
