@@ -224,7 +224,7 @@ impl Stage for Generate {
 }
 
 /// How tokens are chosen, by the params of a node.
-pub(crate) fn sampling_options(params: &Value) -> SamplingOptions {
+fn sampling_options(params: &Value) -> SamplingOptions {
     let number = |name: &str, default: f64| params[name].as_f64().unwrap_or(default);
     SamplingOptions {
         temperature: number("temperature", 1.0),

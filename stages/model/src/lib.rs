@@ -1,6 +1,6 @@
 //! Decoder-only language models in the Hugging Face folder layout: BLOOM, LLaMA and GPT-NeoX.
 //!
-//! So far what a folder says of its model ([`config`]), what its weights are ([`checkpoint`]: every tensor
+//! What a folder says of its model ([`config`]), what its weights are ([`checkpoint`]: every tensor
 //! by name, shape and type, checked before anything is computed with it), how texts become ids
 //! ([`Tokenizer`]), the forward pass ([`CausalLm`]), and generation ([`CausalLm::generate`]). A
 //! [`RewardModel`] has such a model's states, and gives a text one number.
