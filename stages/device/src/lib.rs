@@ -1,0 +1,17 @@
+//! Numbers on a GPU: memory, matrix products, and the operations that models are made of.
+//!
+//! A [`Device`] is one GPU with one queue. What is asked of it is done later, in the order in which it was
+//! asked; only [`DeviceArray::read`] waits. All operations work on a [`DeviceArray`], in single precision or in
+//! bfloat16; statistics, sums and gradients of weights are in single precision whatever the numbers are.
+//!
+//! The first failure of a device, such as memory that ran out, is kept: from then on the device does
+//! nothing any more, and [`Device::check`] says what happened.
+//!
+//! This crate knows no model.
+
+mod array;
+mod backend;
+mod device;
+
+pub use array::{DeviceArray, Kind};
+pub use device::{Device, DeviceError, DeviceMemory};
