@@ -102,6 +102,21 @@ Examples:
   okapi stages command            its inputs, outputs, params and variables
   okapi stages --json | jq -r '.stages[].stage'")]
     Stages(StagesArgs),
+    /// Test what models compute on this machine: operations, trainers, speed
+    #[command(after_help = "\
+On a GPU every operation is computed a second time by the processor, in single and in half
+precision, and so are some steps of every trainer. On the processor trainings are compared with one
+thread and with several. Then a model of random weights is trained, read and written with, which
+takes about as long as three times --seconds.
+
+Examples:
+  okapi selftest
+  okapi selftest --device cuda
+  okapi selftest --device cuda --model bloom-7b1 --tokens 16384
+  okapi selftest --device cuda --seconds 0        compare only
+
+Exit codes: 0 all agree; 1 something does not, or the device fails.")]
+    Selftest(SelftestArgs),
     /// Draw the graph of a pipeline
     #[command(after_help = "\
 Examples:
@@ -332,6 +347,42 @@ pub(crate) struct CheckArgs {
     /// Print the mistakes as JSON on stdout.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SelftestArgs {
+    /// What to test; `auto` is a GPU where this okapi can use one.
+    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto, value_name = "DEVICE")]
+    pub(crate) device: DeviceChoice,
+    /// The published model whose size the speed is measured with, such as bloom-7b1. Left out: on a GPU the
+    /// largest BLOOM that can be trained in full on it, else pythia-70m.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// Seconds to train, to score and to sample; 0 to measure no speed.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) seconds: u64,
+    /// Tokens of an example.
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(32..=2048))]
+    pub(crate) length: u32,
+    /// Tokens of a step. Left out: 8192 on a GPU, 1024 on the processor.
+    #[arg(long, value_name = "N")]
+    pub(crate) tokens: Option<usize>,
+    /// Responses to sample at once.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) rows: usize,
+    /// Measure the speed alone.
+    #[arg(long)]
+    pub(crate) no_compare: bool,
+    /// Print as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceChoice {
+    Auto,
+    Cpu,
+    Cuda,
 }
 
 #[derive(Debug, Args)]

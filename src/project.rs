@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use okapi_cache::{Access, Artifact, Durability, Store, StoreError};
 use okapi_engine::action::PassedEnv;
+use okapi_engine::device_choice;
 use okapi_engine::diagnostic::Diagnostics;
 use okapi_engine::evaluate::Question;
 use okapi_engine::graph::Graph;
@@ -257,10 +258,11 @@ pub(crate) fn prepare(
     let key = graph_key(arguments, &place).digest(registry);
     let kept = graph_cache::get(store, &key);
     let was_kept = kept.is_some();
-    let graph = match kept {
+    let mut graph = match kept {
         Some(graph) => graph,
         None => load_anew(global, arguments, &place, registry, Some((store, &key)))?,
     };
+    device_choice::choose(&mut graph, registry, &machine(None));
     if was_kept {
         report_prompts(global, arguments, &place, registry, &graph)?;
     }

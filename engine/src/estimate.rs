@@ -26,6 +26,8 @@ pub struct MemoryEstimate {
     pub parts: Vec<MemoryPart>,
     /// What would take less.
     pub remedies: Vec<MemoryRemedy>,
+    /// Whether it is a GPU's memory.
+    pub on_gpu: bool,
 }
 
 /// Memory for one thing.
@@ -62,7 +64,8 @@ impl MemoryEstimate {
             Some(remedy) => format!("; {} takes {}", remedy.change, gibibytes(remedy.bytes)),
             None => String::new(),
         };
-        Some(format!("takes {needs} of memory, and there are {has}{remedy}"))
+        let whose = if self.on_gpu { "GPU memory" } else { "memory" };
+        Some(format!("takes {needs} of {whose}, and there are {has}{remedy}"))
     }
 
     /// The first remedy with which it fits into so many bytes.

@@ -20,6 +20,7 @@ pub mod action_diff;
 mod check;
 pub mod clock;
 pub mod command_stage;
+pub mod device_choice;
 pub mod diagnostic;
 pub mod environment;
 pub mod estimate;

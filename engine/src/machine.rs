@@ -41,6 +41,22 @@ impl Machine {
     }
 }
 
+/// The place of a GPU among those that CUDA shows this process, by its id.
+pub fn ordinal_of_gpu(id: &str) -> usize {
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let visible = visible.map_or_else(nvidia_devices, |visible| parse_visible(&visible));
+    visible.iter().position(|other| other == id).unwrap_or(0)
+}
+
+/// The memory of the smallest GPU, bytes, as the driver's own program says it; `None` if that is not there.
+pub fn gpu_memory() -> Option<u64> {
+    let question = ["--query-gpu=memory.total", "--format=csv,noheader,nounits"];
+    let answer = std::process::Command::new("nvidia-smi").args(question).output().ok()?;
+    let mebibytes = String::from_utf8_lossy(&answer.stdout);
+    let mebibytes = mebibytes.lines().filter_map(|line| line.trim().parse::<u64>().ok());
+    mebibytes.min().map(|mebibytes| mebibytes << 20)
+}
+
 /// CUDA's rule: ids up to the first that is empty or `-1` count.
 fn parse_visible(visible: &str) -> Vec<String> {
     visible

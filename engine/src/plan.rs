@@ -11,6 +11,7 @@ use crate::estimate::{Estimate, MemoryEstimate, estimates};
 use crate::evaluate::{Evaluation, Question, State};
 use crate::explain::reason_in_a_line;
 use crate::graph::InstanceId;
+use crate::machine::gpu_memory;
 use crate::manifest::Manifest;
 use crate::stage::{NodeField, StageRegistry};
 
@@ -248,10 +249,13 @@ impl PlanSummary {
         }
         let inputs = &question.graph.instances[id as usize].inputs;
         let needed = inputs.iter().flat_map(|input| &input.feeds).map(|feed| feed.instance);
-        let memory = question.machine.memory;
         let reason = match needed.filter_map(|it| blocked.get(&it)).next() {
             Some(name) => format!("needs {name}, which is blocked"),
-            None => node.memory.as_ref()?.too_much(memory)?,
+            None => {
+                let memory = node.memory.as_ref()?;
+                let has = if memory.on_gpu { gpu_memory()? } else { question.machine.memory };
+                memory.too_much(has)?
+            }
         };
         let mut without = PlanSummary::default();
         without.add(node);

@@ -44,6 +44,18 @@ pub trait Stage: Send + Sync {
         false
     }
 
+    /// Whether an instance may compute on a GPU.
+    fn can_use_gpu(&self) -> bool {
+        false
+    }
+
+    /// Decides for one instance whether it computes on a GPU of a machine that has so many: writes that into its
+    /// `declared` object, and gives how many it takes.
+    fn choose_device(&self, declared: &mut serde_json::Value, gpus: usize) -> u32 {
+        let _ = (declared, gpus);
+        0
+    }
+
     /// Does the work of one instance, in the calling thread. Outputs are written where the context
     /// says; nothing is visible to other nodes before this returns.
     ///

@@ -14,6 +14,7 @@ mod plan;
 mod run;
 mod runs;
 mod schema;
+mod selftest;
 mod show;
 mod stages;
 mod teacher;
@@ -31,6 +32,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Explain(arguments) => explain::explain(global, arguments),
         Command::Check(arguments) => check::check(global, arguments),
         Command::Schema => schema::schema(),
+        Command::Selftest(arguments) => selftest::selftest(arguments),
         Command::Stages(arguments) => stages::stages(arguments),
         Command::Graph(arguments) => graph::graph(global, arguments),
         Command::Get(arguments) => get::get(global, arguments),

@@ -110,7 +110,8 @@ fn needed(group: &[PlannedNode]) -> String {
         let parts = memory.parts.iter();
         let parts: Vec<_> =
             parts.map(|part| format!("{} {}", part.what, format::size(part.bytes))).collect();
-        format!("memory {}: {}", format::size(memory.bytes()), parts.join(", "))
+        let whose = if memory.on_gpu { "GPU memory" } else { "memory" };
+        format!("{whose} {}: {}", format::size(memory.bytes()), parts.join(", "))
     });
     [asked(group), memory]
         .into_iter()

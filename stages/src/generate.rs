@@ -19,6 +19,7 @@ use okapi_model::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::gpu;
 use crate::model_folder::{self, OpenModel};
 use crate::model_memory;
 use crate::texts;
@@ -49,7 +50,7 @@ const ANSWER_DOCUMENTATION: &str = "\
 Lets a model answer prompts, for `judge`: one answer each, of the most probable token at every place. As
 `generate`, but for the defaults.";
 
-const fn sampling(samples: &'static str, temperature: &'static str) -> [Param; 11] {
+const fn sampling(samples: &'static str, temperature: &'static str) -> [Param; 13] {
     [
         Param {
             name: "samples",
@@ -121,6 +122,8 @@ const fn sampling(samples: &'static str, temperature: &'static str) -> [Param; 1
             identity: true,
             help: "whether white space around a response is kept",
         },
+        gpu::DEVICE,
+        gpu::DTYPE,
         Param {
             name: "rows_at_once",
             ty: ParamType::Int { min: 1, max: 1 << 20 },
@@ -132,8 +135,8 @@ const fn sampling(samples: &'static str, temperature: &'static str) -> [Param; 1
     ]
 }
 
-static GENERATE_PARAMS: [Param; 11] = sampling("4", "1.0");
-static ANSWER_PARAMS: [Param; 11] = sampling("1", "0.0");
+static GENERATE_PARAMS: [Param; 13] = sampling("4", "1.0");
+static ANSWER_PARAMS: [Param; 13] = sampling("1", "0.0");
 
 const INPUTS: Inputs = Inputs::Fixed(&[
     InputPort {
@@ -213,6 +216,14 @@ impl Stage for Generate {
         Some(model_memory::estimate(memory, None))
     }
 
+    fn can_use_gpu(&self) -> bool {
+        true
+    }
+
+    fn choose_device(&self, declared: &mut Value, gpus: usize) -> u32 {
+        gpu::choose(declared, gpus)
+    }
+
     fn takes_all_slots(&self) -> bool {
         true
     }
@@ -246,14 +257,15 @@ fn memory(declared: &Value, settings: &Value, config: &ModelConfig) -> MemoryEst
     let tokens = whole("max_prompt_tokens", USUAL_PROMPT) + whole("max_new_tokens", 256);
     let tokens = config.context().map_or(tokens, |context| tokens.min(context));
     let rows = settings["rows_at_once"].as_u64().unwrap_or(64) as usize;
-    let of = |rows: usize| config.generation_memory(rows, tokens, READ_AT_ONCE);
+    let there = gpu::kind(declared);
+    let of = |rows: usize| config.generation_memory(rows, tokens, READ_AT_ONCE).on(there);
     let fewer = (rows / 8).max(1);
     let remedy = |rows: usize| MemoryRemedy {
         change: format!("`rows_at_once: {rows}`"),
         bytes: of(rows).total(),
     };
     let remedies = vec![remedy(fewer), remedy(1)];
-    MemoryEstimate { parts: model_memory::parts(&of(rows)), remedies }
+    MemoryEstimate { parts: model_memory::parts(&of(rows)), remedies, on_gpu: there.is_some() }
 }
 
 /// Prompts that are generated together before what they got is put aside; the last of them leave places
@@ -264,8 +276,12 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let params = &context.declared["params"];
     let config = model_folder::config(context, "model")?;
     model_memory::check(context, &memory(context.declared, context.settings, &config))?;
-    let model = model_folder::open(context, "model")?;
+    let mut model = model_folder::open(context, "model")?;
     let prompts = prompts(context, &model)?;
+    if let Some((device, kind)) = gpu::open(context)? {
+        model.lm.freeze();
+        gpu::bring(&mut model.lm, &device, kind)?;
+    }
     let rows_at_once = context.settings["rows_at_once"].as_u64().unwrap_or(64) as usize;
     let samples = params["samples"].as_u64().unwrap_or(1) as u32;
     let mut options = GenerateOptions {

@@ -133,7 +133,7 @@ impl Stage for InitModel {
         let json = new_config(&family, &sizes, rows, special).ok()?;
         let bytes = 4 * ModelConfig::parse(&json).ok()?.parameters();
         let parts = vec![MemoryPart { what: "weights", bytes }];
-        let memory = MemoryEstimate { parts, remedies: Vec::new() };
+        let memory = MemoryEstimate { parts, remedies: Vec::new(), on_gpu: false };
         Some(model_memory::estimate(memory, Some(("model", json))))
     }
 

@@ -6,6 +6,7 @@ mod corpus;
 mod describe;
 mod download;
 mod generate;
+mod gpu;
 mod hub;
 mod identify_language;
 mod import;
@@ -24,6 +25,7 @@ mod pretrain;
 mod rank;
 mod reward_model;
 mod self_instruct;
+pub mod selftest;
 mod sft;
 mod teachers;
 mod texts;
@@ -38,6 +40,11 @@ use okapi_teacher::Teachers;
 /// Whether it is known what a teacher costs: it has a price, or is free.
 pub fn has_price(identity: &serde_json::Value, settings: &serde_json::Value) -> bool {
     identity["kind"] == "offline" || okapi_teacher::price(settings).is_some()
+}
+
+/// Whether models can compute on NVIDIA GPUs.
+pub fn has_cuda() -> bool {
+    cfg!(feature = "cuda")
 }
 
 /// Every stage and every kind of teacher that okapi has.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use okapi_engine::estimate::{
     Estimate, EstimateQuestion, Expected, MemoryEstimate, MemoryPart, MemoryRemedy,
 };
-use okapi_engine::machine::total_memory;
+use okapi_engine::machine::{gpu_memory, total_memory};
 use okapi_engine::stage_context::{StageContext, StageError};
 use okapi_model::{Keep, Learning, Memory, ModelConfig};
 use serde_json::{Value, json};
 
-use crate::training;
+use crate::{gpu, training};
 
 /// What is known of the model of an input port before the run: its `config.json`.
 pub(crate) fn config(question: &EstimateQuestion<'_>, port: &str) -> Option<Value> {
@@ -56,7 +56,8 @@ pub(crate) fn of_training(
     // A longer row is computed alone.
     let tokens = training::tokens_at_once(declared).max(longest);
     let keep = training::keep(settings);
-    let of = |tokens: usize, keep: Keep| config.training_memory(learning, tokens, keep);
+    let there = gpu::kind(declared);
+    let of = |tokens: usize, keep: Keep| config.training_memory(learning, tokens, keep).on(there);
     let mut remedies = Vec::new();
     let mut offer = |change: String, memory: Memory| {
         remedies.push(MemoryRemedy { change, bytes: memory.total() });
@@ -74,15 +75,18 @@ pub(crate) fn of_training(
     if declared["params"]["method"] == "full" {
         // Adapters are small beside all else.
         let adapters = Learning { numbers: 0, ..learning };
-        let memory = config.training_memory(adapters, longest, Keep::Inputs);
+        let memory = config.training_memory(adapters, longest, Keep::Inputs).on(there);
         offer("`method: lora` with the least of all else".to_owned(), memory);
     }
-    MemoryEstimate { parts: parts(&of(tokens, keep)), remedies }
+    MemoryEstimate { parts: parts(&of(tokens, keep)), remedies, on_gpu: there.is_some() }
 }
 
 /// Refuses what the machine's memory cannot hold, before any of it is taken.
 pub(crate) fn check(context: &StageContext<'_>, memory: &MemoryEstimate) -> Result<(), StageError> {
-    let has = total_memory();
+    let has = match memory.on_gpu {
+        true => gpu_memory().unwrap_or(u64::MAX),
+        false => total_memory(),
+    };
     if let Some(reason) = memory.too_much(has) {
         let parts: Vec<String> = memory
             .parts
@@ -100,6 +104,9 @@ pub(crate) fn check(context: &StageContext<'_>, memory: &MemoryEstimate) -> Resu
         });
     }
     let mebibytes = memory.bytes() >> 20;
-    context.reporter.log(format!("takes about {mebibytes} MiB of memory"));
+    context.reporter.log(format!(
+        "takes about {mebibytes} MiB of {}",
+        if memory.on_gpu { "GPU memory" } else { "memory" }
+    ));
     Ok(())
 }

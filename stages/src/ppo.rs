@@ -13,6 +13,7 @@ use okapi_train::TrainError;
 use okapi_train::ppo::{Answer, KlControl, Length, PpoOptions, Prompts, Scorer, train};
 use serde_json::Value;
 
+use crate::gpu;
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
 use crate::model_memory;
@@ -77,7 +78,7 @@ const COUNT: ParamType = ParamType::Int { min: 1, max: 1 << 24 };
 const NUMBER: ParamType = ParamType::Float { min: 0.0, max: f64::MAX };
 const SHARE: ParamType = ParamType::Float { min: 0.0, max: 1.0 };
 
-static PARAMS: [Param; 35] = [
+static PARAMS: [Param; 37] = [
     default(
         "preset",
         ParamType::Choice(&["paper", "released"]),
@@ -162,6 +163,8 @@ static PARAMS: [Param; 35] = [
     ),
     model_folder::DTYPE,
     training::TOKENS_AT_ONCE,
+    gpu::DEVICE,
+    gpu::DTYPE,
     training::RECOMPUTE,
     Param {
         name: "rows_at_once",
@@ -238,6 +241,14 @@ impl Stage for Ppo {
         let reward = ModelConfig::parse(&reward).ok()?;
         let memory = memory(question.declared, question.settings, &policy, reward)?;
         Some(model_memory::estimate(memory, Some(("model", json))))
+    }
+
+    fn can_use_gpu(&self) -> bool {
+        true
+    }
+
+    fn choose_device(&self, declared: &mut Value, gpus: usize) -> u32 {
+        gpu::choose(declared, gpus)
     }
 
     fn takes_all_slots(&self) -> bool {
@@ -357,19 +368,21 @@ fn memory(
     let hidden = policy.hidden() as u64;
     learning.beside = 2 * hidden * hidden + 4 * hidden + 1;
     let reward = reward.with_tied_head();
+    let there = gpu::kind(declared);
     let of = |tokens: usize, keep: Keep, rows: usize| {
         let tokens = tokens.max(longest);
         let learns = policy.training_memory(learning, tokens, keep);
         let samples = policy.generation_memory(rows, longest, tokens);
         let scores = reward.generation_memory(0, 0, tokens);
         let states = 4 * u64::from(options.rollouts) * longest as u64 * hidden;
-        Memory {
+        let memory = Memory {
             // The reference has what learns as it was.
             weights: learns.weights + 4 * learning.numbers + scores.weights,
             activations: learns.activations.max(samples.activations).max(scores.activations),
             caches: samples.caches + states,
             ..learns
-        }
+        };
+        memory.on(there)
     };
     let tokens = options.tokens_at_once;
     let remedy = |change: &str, memory: Memory| MemoryRemedy {
@@ -385,7 +398,7 @@ fn memory(
         format!("`rows_at_once: 1` with `recompute: true` and `tokens_at_once: {longest}`");
     remedies.push(remedy(&change, of(longest, Keep::Inputs, 1)));
     let parts = model_memory::parts(&of(tokens, options.keep, options.rows_at_once));
-    Some(MemoryEstimate { parts, remedies })
+    Some(MemoryEstimate { parts, remedies, on_gpu: there.is_some() })
 }
 
 fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
@@ -401,11 +414,18 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let mut policy = model_folder::open(context, "policy")?;
     options.stop_tokens = policy.tokenizer.end_tokens().to_vec();
     let folder = model_folder::input_folder(context, "reward_model")?;
-    let model = RewardModel::open(&folder)
+    let mut model = RewardModel::open(&folder)
         .map_err(|error| StageError::failed(format!("`reward_model`: {error}")))?;
     let tokenizer = model_folder::open_tokenizer(&folder, "reward_model", reward_rows)?;
     let (prompts, texts) = prompts(context, &policy, &options)?;
     let most = declared["params"]["reward_max_length"].as_u64().unwrap_or(768) as usize;
+    let there = gpu::open(context)?;
+    if let Some((device, kind)) = &there {
+        model.trunk_mut().freeze();
+        gpu::bring(model.trunk_mut(), device, *kind)?;
+        policy.lm.train_top(options.trained_blocks, false);
+        gpu::bring(&mut policy.lm, device, *kind)?;
+    }
     let scorer = TextScorer {
         model: &model,
         tokenizer: &tokenizer,
@@ -424,6 +444,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let mut looker = Looker::new(context, "iterations");
     let outcome = train(&mut policy.lm, &prompts, &scorer, &options, context.scratch, &mut looker)
         .map_err(|error| training::failure(&error))?;
+    policy.lm.to_host().map_err(|error| training::failure(&error.into()))?;
     training::write_curve(context, &outcome, &mut success)?;
     let card = ModelCard {
         title: "Reinforcement learning",

@@ -12,6 +12,7 @@ use okapi_train::{AdamWOptions, Average, Example, Schedule, Select, Sft as Objec
 use serde_json::Value;
 
 use crate::corpus;
+use crate::gpu;
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
 use crate::model_memory;
@@ -32,7 +33,7 @@ and none reads another, so there is nothing to pack.
 Left out, the params are `epochs` 1, `batch` 32, `learning_rate` 3e-4, `warmup_share` 0.03, `schedule` cosine,
 `weight_decay` 0.1, `beta1` 0.9 and `beta2` 0.95.";
 
-static PARAMS: [Param; 20] = [
+static PARAMS: [Param; 22] = [
     training::EPOCHS,
     training::BATCH,
     training::LEARNING_RATE,
@@ -56,6 +57,8 @@ static PARAMS: [Param; 20] = [
     training::SELECT,
     model_folder::DTYPE,
     training::TOKENS_AT_ONCE,
+    gpu::DEVICE,
+    gpu::DTYPE,
     training::RECOMPUTE,
     training::CHECKPOINT_MINUTES,
     training::CHECKPOINT_STEPS,
@@ -114,6 +117,14 @@ impl Stage for Pretrain {
         let config = ModelConfig::parse(&json).ok()?;
         let memory = memory(question.declared, question.settings, &config);
         Some(model_memory::estimate(memory, Some(("model", json))))
+    }
+
+    fn can_use_gpu(&self) -> bool {
+        true
+    }
+
+    fn choose_device(&self, declared: &mut Value, gpus: usize) -> u32 {
+        gpu::choose(declared, gpus)
     }
 
     fn takes_all_slots(&self) -> bool {
@@ -175,8 +186,10 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
         keep: training::keep(context.settings),
     };
     let mut looker = Looker::new(context, "steps");
-    let outcome = train(&mut model.lm, &objective, &options, context.scratch, &mut looker)
-        .map_err(|error| training::failure(&error))?;
+    let outcome = gpu::with(context, &mut model.lm, |lm| {
+        train(lm, &objective, &options, context.scratch, &mut looker)
+            .map_err(|error| training::failure(&error))
+    })?;
     training::write_curve(context, &outcome, &mut success)?;
     facts.insert(0, ("tokens", tokens.to_string()));
     let card = ModelCard {

@@ -17,6 +17,7 @@ use okapi_train::{
 };
 use serde_json::Value;
 
+use crate::gpu;
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
 use crate::model_memory;
@@ -60,7 +61,7 @@ give `validation_accuracy`.
 
 The folder opens in `transformers` with `AutoModelForSequenceClassification`.";
 
-static PARAMS: [Param; 28] = [
+static PARAMS: [Param; 30] = [
     Param {
         name: "preset",
         ty: ParamType::Choice(&["paper", "released"]),
@@ -116,6 +117,8 @@ static PARAMS: [Param; 28] = [
     training::SELECT,
     model_folder::DTYPE,
     training::TOKENS_AT_ONCE,
+    gpu::DEVICE,
+    gpu::DTYPE,
     training::RECOMPUTE,
     training::CHECKPOINT_MINUTES,
     training::CHECKPOINT_STEPS,
@@ -178,6 +181,14 @@ impl Stage for RewardModel {
         let config = ModelConfig::parse(&json).ok()?;
         let memory = memory(question.declared, question.settings, config);
         Some(model_memory::estimate(memory, Some(("reward_model", json))))
+    }
+
+    fn can_use_gpu(&self) -> bool {
+        true
+    }
+
+    fn choose_device(&self, declared: &mut Value, gpus: usize) -> u32 {
+        gpu::choose(declared, gpus)
     }
 
     fn takes_all_slots(&self) -> bool {
@@ -259,9 +270,10 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let options = recipe.options(examples, context);
     recipe.check_steps(examples, &options, context)?;
     let mut looker = Looker::new(context, "steps");
-    let trunk = model.trunk_mut();
-    let outcome = train(trunk, &objective, &options, context.scratch, &mut looker)
-        .map_err(|error| training::failure(&error))?;
+    let outcome = gpu::with(context, model.trunk_mut(), |trunk| {
+        train(trunk, &objective, &options, context.scratch, &mut looker)
+            .map_err(|error| training::failure(&error))
+    })?;
     training::write_curve(context, &outcome, &mut success)?;
 
     facts.insert(0, ("rankings", learnt.to_string()));

@@ -12,6 +12,7 @@ use okapi_model::{LoraOptions, ModelConfig};
 use okapi_train::{AdamWOptions, Average, Example, Schedule, Select, Sft as Objective, train};
 use serde_json::Value;
 
+use crate::gpu;
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
 use crate::model_memory;
@@ -62,7 +63,7 @@ many of the rows as `validation_share` says, chosen by chance, are not learnt, a
 A training that is killed goes on from its last checkpoint, and ends with the bytes of one that was not. Its
 curves can be watched while they grow: `tensorboard --logdir .okapi/tensorboard`.";
 
-static PARAMS: [Param; 31] = [
+static PARAMS: [Param; 33] = [
     Param {
         name: "preset",
         ty: ParamType::Choice(&["paper", "released", "mono_or_multi"]),
@@ -139,6 +140,8 @@ static PARAMS: [Param; 31] = [
     },
     model_folder::DTYPE,
     training::TOKENS_AT_ONCE,
+    gpu::DEVICE,
+    gpu::DTYPE,
     training::RECOMPUTE,
     training::CHECKPOINT_MINUTES,
     training::CHECKPOINT_STEPS,
@@ -207,6 +210,14 @@ impl Stage for Sft {
         let config = ModelConfig::parse(&json).ok()?;
         let memory = memory(question.declared, question.settings, &config);
         Some(model_memory::estimate(memory, Some(("model", json))))
+    }
+
+    fn can_use_gpu(&self) -> bool {
+        true
+    }
+
+    fn choose_device(&self, declared: &mut Value, gpus: usize) -> u32 {
+        gpu::choose(declared, gpus)
     }
 
     fn takes_all_slots(&self) -> bool {
@@ -308,8 +319,10 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let options = recipe.options(objective.examples.len(), context);
     recipe.check_steps(objective.examples.len(), &options, context)?;
     let mut looker = Looker::new(context, "steps");
-    let outcome = train(&mut model.lm, &objective, &options, context.scratch, &mut looker)
-        .map_err(|error| training::failure(&error))?;
+    let outcome = gpu::with(context, &mut model.lm, |lm| {
+        train(lm, &objective, &options, context.scratch, &mut looker)
+            .map_err(|error| training::failure(&error))
+    })?;
     training::write_curve(context, &outcome, &mut success)?;
 
     facts.insert(0, ("examples", objective.examples.len().to_string()));

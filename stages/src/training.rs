@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 use okapi_engine::clock;
 use okapi_engine::stage::{Param, ParamDefault, ParamType};
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
-use okapi_model::Keep;
 use okapi_model::random::{Purpose, Random};
+use okapi_model::{Keep, ModelError};
 use okapi_train::tensorboard::{EventWriter, FILE_NAME};
 use okapi_train::{
     AdamWOptions, Batches, CheckpointEvery, CurveRow, Outcome, Part, Progress, Schedule, Select,
     TrainError, TrainOptions, Watch,
 };
 use serde_json::Value;
+
+use crate::gpu;
 
 const fn optional(name: &'static str, ty: ParamType, help: &'static str) -> Param {
     Param { name, ty, default: ParamDefault::Absent, identity: true, help }
@@ -444,6 +446,7 @@ impl Watch for Looker<'_> {
 pub(crate) fn failure(error: &TrainError) -> StageError {
     let hint = match error {
         TrainError::Stopped { .. } => return StageError::Cancelled,
+        TrainError::Model(ModelError::Device(error)) => return gpu::failure(error),
         TrainError::Diverged { .. } => {
             Some("lower `learning_rate`, or let it rise for longer with `warmup`".to_owned())
         }

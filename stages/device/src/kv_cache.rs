@@ -33,6 +33,11 @@ impl KvLayer {
         KvLayer { pairs, width, room, len: 0, keys, values }
     }
 
+    /// Whether it holds keys and values of such heads.
+    pub fn fits(&self, layout: HeadLayout) -> bool {
+        (self.pairs, self.width) == (layout.pairs, layout.width)
+    }
+
     /// Tokens that it holds.
     pub fn len(&self) -> usize {
         self.len

@@ -166,12 +166,7 @@ impl CausalLm {
                 let name = format!("{PREFIX}{module}.lora_{part}.weight");
                 let values = values(&name, shape)?;
                 let shape = shape.to_vec();
-                Ok::<_, CheckpointError>(parameters.push(Parameter {
-                    name,
-                    shape,
-                    values,
-                    is_trained: true,
-                }))
+                Ok::<_, CheckpointError>(parameters.push(Parameter::new(name, shape, values)))
             };
             linear.adapter = Some(LowRank {
                 down: push("A", [rank, linear.from])?,
@@ -248,7 +243,7 @@ impl CausalLm {
         let tensors = adapters.map(|parameter| TensorSource {
             name: &parameter.name,
             shape: &parameter.shape,
-            values: &parameter.values,
+            values: parameter.into(),
             kind: NumberKind::F32,
         });
         Ok(write_tensors(&folder.join(WEIGHTS), "pt", tensors)?)

@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use crate::functions::{exp, largest, sum_of, wide};
-use crate::kv_cache::KvLayer;
+use crate::kv_cache::HostLayer;
 use crate::layers::add;
 use crate::matrix::{Matrix, Target, Threads, multiply};
 use crate::single_query::SingleQuery;
@@ -240,7 +240,7 @@ impl Attention<'_> {
         rows: &'a [f32],
         count: usize,
         head: usize,
-        cache: Option<&'a KvLayer>,
+        cache: Option<&'a HostLayer>,
     ) -> Head<'a> {
         let Heads { width, row, .. } = self.heads;
         let places = self.heads.places(head);
@@ -257,7 +257,7 @@ impl Attention<'_> {
         &self,
         rows: &[f32],
         sequences: &Sequences,
-        caches: Option<&[&mut KvLayer]>,
+        caches: Option<&[&mut HostLayer]>,
     ) -> Vec<f32> {
         let Heads { width, row, .. } = self.heads;
         let tasks = self.tasks(sequences);

@@ -1,9 +1,11 @@
 //! One block of a model: attention and an MLP around the residual stream. The parts of all families are the
 //! same; how they are put together is not.
 
+use crate::array::Array;
 use crate::attention::{Attention, Heads, Sequences};
-use crate::kv_cache::KvLayer;
-use crate::layers::{Activation, Linear, Norm, Pass, add, scale_by};
+use crate::kv_cache::{self, KvLayer};
+use crate::layers::{Activation, Columns, Linear, Norm, Pass};
+use crate::on_device::DevicePass;
 use crate::parameters::{Gradients, ParameterId};
 use crate::positions::{Direction, Rotation};
 
@@ -58,6 +60,8 @@ pub(crate) struct Context<'a> {
     pub(crate) sequences: &'a Sequences,
     /// The place of each token in its sequence, those that a cache holds counted.
     pub(crate) places: &'a [usize],
+    /// Where the model is on a GPU.
+    pub(crate) device: Option<&'a DevicePass<'a>>,
 }
 
 /// What the backward pass needs of the forward one, beside what went in. Norms and activations are
@@ -65,14 +69,14 @@ pub(crate) struct Context<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Trace {
     /// Queries, keys and values, turned.
-    rows: Vec<f32>,
-    attended: Vec<f32>,
+    rows: Array,
+    attended: Array,
     /// The stream between the two halves; empty where both read the same.
-    middle: Vec<f32>,
+    middle: Array,
     /// What the activation read.
-    inner: Vec<f32>,
+    inner: Array,
     /// What it was multiplied with, with a gate.
-    up: Vec<f32>,
+    up: Array,
 }
 
 impl Context<'_> {
@@ -84,9 +88,46 @@ impl Context<'_> {
         Attention { heads: self.heads, slopes }
     }
 
-    fn turn(&self, rows: &mut [f32], direction: Direction) {
-        if let Positions::Rotary(rotation) = self.positions {
-            rotation.apply(rows, self.places, self.heads, direction);
+    fn turn(&self, rows: &mut Array, direction: Direction) {
+        match (rows, self.device, self.positions) {
+            (rows @ Array::Device(_), Some(device), _) => device.turn(rows, direction),
+            (Array::Host(rows), _, Positions::Rotary(rotation)) => {
+                rotation.apply(rows, self.places, self.heads, direction);
+            }
+            _ => {}
+        }
+    }
+
+    /// What every token gets from those before it. With caches, keys and values are added to them first.
+    fn attend(&self, rows: &Array, caches: Option<&mut [&mut KvLayer]>) -> Array {
+        let Some(device) = self.device else {
+            let rows = rows.host();
+            let caches = caches.map(|caches| kv_cache::of_host(caches));
+            let caches = caches.map(|mut caches| {
+                let row = self.heads.row;
+                for (range, cache) in self.sequences.ranges().zip(&mut caches) {
+                    cache.append(&rows[range.start * row..range.end * row], self.heads);
+                }
+                caches
+            });
+            return Array::Host(self.attention().forward(rows, self.sequences, caches.as_deref()));
+        };
+        let caches = caches.map(|caches| {
+            let mut caches = kv_cache::of_device(caches);
+            device.append(rows, &mut caches);
+            caches.into_iter().map(|cache| &*cache).collect::<Vec<_>>()
+        });
+        device.attend(rows, caches.as_deref())
+    }
+
+    /// The gradient of the rows, given that of what tokens got.
+    fn attend_backward(&self, rows: &Array, d_attended: &Array) -> Array {
+        match self.device {
+            Some(device) => device.attend_backward(rows, d_attended),
+            None => {
+                let (rows, d_attended) = (rows.host(), d_attended.host());
+                Array::Host(self.attention().backward(rows, self.sequences, d_attended))
+            }
         }
     }
 }
@@ -118,32 +159,25 @@ impl Block {
     pub(crate) fn forward(
         &self,
         context: &Context<'_>,
-        x: &[f32],
+        x: &Array,
         caches: Option<&mut [&mut KvLayer]>,
-    ) -> (Vec<f32>, Trace) {
+    ) -> (Array, Trace) {
         let pass = &context.pass;
         let normed = self.attention_norm.forward(pass, x);
         let row = context.heads.row;
-        let mut rows = vec![0.0; context.places.len() * row];
-        for (linear, column) in &self.queries_keys_values {
-            if let Some(rows) = rows.get_mut(*column..) {
-                linear.forward_to(pass, &normed, rows, row);
-            }
+        let mut rows = x.zeros_of(context.places.len() * row);
+        for (linear, first) in &self.queries_keys_values {
+            let columns = Columns { first: *first, step: row };
+            linear.forward_to(pass, &normed, &mut rows, columns);
         }
         context.turn(&mut rows, Direction::Forward);
-        let caches = caches.map(|caches| {
-            for (range, cache) in context.sequences.ranges().zip(caches.iter_mut()) {
-                cache.append(&rows[range.start * row..range.end * row], context.heads);
-            }
-            &*caches
-        });
-        let attended = context.attention().forward(&rows, context.sequences, caches);
+        let attended = context.attend(&rows, caches);
         let mut middle = match self.wiring {
-            Wiring::Sequential | Wiring::Parallel => x.to_vec(),
+            Wiring::Sequential | Wiring::Parallel => x.clone(),
             Wiring::AfterNorm => normed,
         };
-        let width = self.attention_out.to;
-        self.attention_out.forward_to(pass, &attended, &mut middle, width);
+        let all = Columns::all(self.attention_out.to);
+        self.attention_out.forward_to(pass, &attended, &mut middle, all);
         let mut y;
         let mlp_reads = match self.wiring {
             Wiring::Sequential => {
@@ -169,13 +203,13 @@ impl Block {
         &self,
         context: &Context<'_>,
         gradients: &mut Gradients,
-        x: &[f32],
+        x: &Array,
         trace: &Trace,
-        (dy, is_needed): (Vec<f32>, bool),
-    ) -> Vec<f32> {
+        (dy, is_needed): (Array, bool),
+    ) -> Array {
         let pass = &context.pass;
         let stream = if self.wiring == Wiring::Parallel { x } else { &trace.middle };
-        let mut d_reads = vec![0.0; x.len()];
+        let mut d_reads = x.zeros();
         // Beside the attention the MLP is a way to the input alone.
         let passes_mlp = is_needed
             || self.wiring != Wiring::Parallel
@@ -183,20 +217,20 @@ impl Block {
             || self.mlp.linears().any(|linear| linear.is_trained(gradients));
         if passes_mlp {
             let mlp_reads = self.mlp_norm.forward(pass, stream);
-            let kept = (&trace.inner[..], &trace.up[..]);
+            let kept = (&trace.inner, &trace.up);
             self.mlp.backward(pass, gradients, &mlp_reads, kept, &dy, &mut d_reads);
         }
         // From here on `d` is the gradient of the stream between the halves; where both read the same,
         // that of what they were added to.
         let mut d = dy;
-        let mut dx = Vec::new();
+        let mut dx = Array::default();
         match self.wiring {
             Wiring::Sequential => {
                 self.mlp_norm.backward(pass, gradients, stream, &d_reads, &mut d);
             }
             Wiring::AfterNorm => {
-                add(&mut d_reads, &d);
-                d.fill(0.0);
+                d_reads.add(&d);
+                d.clear();
                 self.mlp_norm.backward(pass, gradients, stream, &d_reads, &mut d);
             }
             Wiring::Parallel => {
@@ -206,12 +240,10 @@ impl Block {
                 }
             }
         }
-        let mut d_attended = vec![0.0; trace.attended.len()];
-        let width = self.attention_out.to;
-        let of = (&d[..], width);
-        let d_out = Some(&mut d_attended[..]);
-        self.attention_out.backward(pass, gradients, &trace.attended, of, d_out);
-        let mut d_rows = context.attention().backward(&trace.rows, context.sequences, &d_attended);
+        let mut d_attended = trace.attended.zeros();
+        let of = (&d, Columns::all(self.attention_out.to));
+        self.attention_out.backward(pass, gradients, &trace.attended, of, Some(&mut d_attended));
+        let mut d_rows = context.attend_backward(&trace.rows, &d_attended);
         drop(d_attended);
         context.turn(&mut d_rows, Direction::Back);
         let normed = self.attention_norm.forward(pass, x);
@@ -219,23 +251,20 @@ impl Block {
         match self.wiring {
             // What the halves were added to is the normed stream itself.
             Wiring::AfterNorm => {
-                d_normed.copy_from_slice(&d);
-                d.fill(0.0);
-                dx = d;
+                dx = std::mem::replace(&mut d_normed, d);
+                dx.clear();
             }
             Wiring::Sequential => {
-                d_normed.fill(0.0);
+                d_normed.clear();
                 dx = d;
             }
-            Wiring::Parallel => d_normed.fill(0.0),
+            Wiring::Parallel => d_normed.clear(),
         }
         let passes_norm = is_needed || self.attention_norm.is_trained(gradients);
-        for (linear, column) in &self.queries_keys_values {
-            if let Some(d_rows) = d_rows.get(*column..) {
-                let of = (d_rows, context.heads.row);
-                let d_normed = passes_norm.then_some(&mut d_normed[..]);
-                linear.backward(pass, gradients, &normed, of, d_normed);
-            }
+        for (linear, first) in &self.queries_keys_values {
+            let of = (&d_rows, Columns { first: *first, step: context.heads.row });
+            let d_normed = passes_norm.then_some(&mut d_normed);
+            linear.backward(pass, gradients, &normed, of, d_normed);
         }
         if passes_norm {
             self.attention_norm.backward(pass, gradients, x, &d_normed, &mut dx);
@@ -250,21 +279,21 @@ impl Mlp {
     }
 
     /// Adds to `y`. Gives what the activation read, and with a gate what it was multiplied with.
-    fn forward_to(&self, pass: &Pass<'_>, x: &[f32], y: &mut [f32]) -> (Vec<f32>, Vec<f32>) {
+    fn forward_to(&self, pass: &Pass<'_>, x: &Array, y: &mut Array) -> (Array, Array) {
         let up = self.up.forward(pass, x);
         let (inner, up) = match &self.gate {
-            None => (up, Vec::new()),
+            None => (up, Array::default()),
             Some(gate) => (gate.forward(pass, x), up),
         };
         let middle = self.middle(&inner, &up);
-        self.down.forward_to(pass, &middle, y, self.down.to);
+        self.down.forward_to(pass, &middle, y, Columns::all(self.down.to));
         (inner, up)
     }
 
-    fn middle(&self, inner: &[f32], up: &[f32]) -> Vec<f32> {
+    fn middle(&self, inner: &Array, up: &Array) -> Array {
         let mut middle = self.activation.forward(inner);
         if self.gate.is_some() {
-            scale_by(&mut middle, up);
+            middle.scale_by(up);
         }
         middle
     }
@@ -273,26 +302,29 @@ impl Mlp {
         &self,
         pass: &Pass<'_>,
         gradients: &mut Gradients,
-        x: &[f32],
-        (inner, up): (&[f32], &[f32]),
-        dy: &[f32],
-        dx: &mut [f32],
+        x: &Array,
+        (inner, up): (&Array, &Array),
+        dy: &Array,
+        dx: &mut Array,
     ) {
         let middle = self.middle(inner, up);
-        let mut d_middle = vec![0.0; middle.len()];
-        let of = (dy, self.down.to);
+        let mut d_middle = middle.zeros();
+        let of = (dy, Columns::all(self.down.to));
         self.down.backward(pass, gradients, &middle, of, Some(&mut d_middle));
         if let Some(gate) = &self.gate {
-            let mut d_up = middle;
-            d_up.copy_from_slice(&self.activation.forward(inner));
-            scale_by(&mut d_up, &d_middle);
-            self.up.backward(pass, gradients, x, (&d_up, self.up.to), Some(&mut *dx));
-            scale_by(&mut d_middle, up);
+            drop(middle);
+            let mut d_up = self.activation.forward(inner);
+            d_up.scale_by(&d_middle);
+            let of = (&d_up, Columns::all(self.up.to));
+            self.up.backward(pass, gradients, x, of, Some(&mut *dx));
+            d_middle.scale_by(up);
             self.activation.backward(inner, &mut d_middle);
-            gate.backward(pass, gradients, x, (&d_middle, gate.to), Some(dx));
+            let of = (&d_middle, Columns::all(gate.to));
+            gate.backward(pass, gradients, x, of, Some(dx));
         } else {
             self.activation.backward(inner, &mut d_middle);
-            self.up.backward(pass, gradients, x, (&d_middle, self.up.to), Some(dx));
+            let of = (&d_middle, Columns::all(self.up.to));
+            self.up.backward(pass, gradients, x, of, Some(dx));
         }
     }
 }

@@ -3,9 +3,12 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use okapi_device::{Device, DeviceError, Kind};
 use serde_json::Value;
 
+use crate::array::Array;
 use crate::attention::Sequences;
 use crate::block::{self, Block, Context};
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -15,11 +18,13 @@ use crate::head::{Place, TokenScore};
 use crate::kv_cache::{KvCache, KvLayer};
 use crate::layers::{Linear, Pass};
 use crate::low_rank::Dropout;
+use crate::on_device::{DevicePass, OnDevice};
 use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::random::{Purpose, Random};
 use crate::reward_model;
 use crate::row_product::Product;
 use crate::tensor_file::NumberKind;
+use crate::value_head;
 
 /// The deviation of weights that have learnt nothing.
 pub(crate) const INITIAL_DEVIATION: f64 = 0.02;
@@ -41,6 +46,9 @@ pub enum ModelError {
         /// How many there are.
         vocabulary: usize,
     },
+    /// The GPU that it is on.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Adapters that do not belong to it.
     #[error("{0}")]
     Adapter(String),
@@ -82,6 +90,8 @@ pub struct CausalLm {
     kind: NumberKind,
     parameters: Parameters,
     pub(crate) layers: Layers,
+    /// The GPU that its numbers are on, if they are.
+    there: Option<Arc<OnDevice>>,
 }
 
 /// What a forward pass keeps for the backward one.
@@ -96,7 +106,7 @@ pub enum Keep {
 }
 
 /// What went into a block, and what its backward pass needs beside it.
-type Kept = (Vec<f32>, Option<block::Trace>);
+type Kept = (Array, Option<block::Trace>);
 
 /// A forward pass: its states, and what its backward pass needs.
 #[derive(Debug, Clone)]
@@ -107,17 +117,17 @@ pub struct Forward {
     /// What went into each block that is passed through backward, the lowest first.
     kept: Vec<Kept>,
     /// What went into the last norm.
-    last: Vec<f32>,
-    states: Vec<f32>,
+    last: Array,
+    states: Array,
 }
 
 impl Forward {
     /// The normed states after the last block, `hidden` numbers a token.
-    pub fn states(&self) -> &[f32] {
+    pub fn states(&self) -> &Array {
         &self.states
     }
 
-    pub(crate) fn into_states(self) -> Vec<f32> {
+    pub(crate) fn into_states(self) -> Array {
         self.states
     }
 }
@@ -148,7 +158,7 @@ impl CausalLm {
         let kind = first.unwrap_or(NumberKind::F32);
         let parameters = Parameters::read(&checkpoint, tensors)?;
         let layers = Layers::new(&config, &parameters)?;
-        Ok(CausalLm { config, json, kind, parameters, layers })
+        Ok(CausalLm { config, json, kind, parameters, layers, there: None })
     }
 
     /// A model of this `config.json` that has learnt nothing: norms that change nothing, biases of zero, and all other weights
@@ -171,7 +181,30 @@ impl CausalLm {
             (0..count).map(|_| (INITIAL_DEVIATION * random.normal()) as f32).collect()
         });
         let layers = Layers::new(&config, &parameters)?;
-        Ok(CausalLm { config, json, kind: NumberKind::F32, parameters, layers })
+        Ok(CausalLm { config, json, kind: NumberKind::F32, parameters, layers, there: None })
+    }
+
+    /// The same on a GPU, drawn there: weights from another stream, and none of them ever in the processor's
+    /// memory. With `is_trained` what half precision lacks is there too.
+    ///
+    /// # Errors
+    /// When the sizes are not those of a model, or it does not fit.
+    pub fn new_on_device(
+        json: Value,
+        seed: u64,
+        device: &Device,
+        kind: Kind,
+        is_trained: bool,
+    ) -> Result<CausalLm, ModelError> {
+        let config = ModelConfig::parse(&json)?;
+        let parameters =
+            Parameters::new_on_device(config.tensors(), device, kind, is_trained, seed);
+        let layers = Layers::new(&config, &parameters)?;
+        let there = OnDevice::new(device, kind, layers.heads, &layers.positions);
+        let there = Some(Arc::new(there));
+        let model = CausalLm { config, json, kind: NumberKind::F32, parameters, layers, there };
+        model.check()?;
+        Ok(model)
     }
 
     /// The family and the sizes.
@@ -256,13 +289,14 @@ impl CausalLm {
         keep: Keep,
         dropout: Option<Dropout>,
         caches: Option<&mut [&mut KvCache]>,
-        entering: Option<(usize, Vec<f32>)>,
+        entering: Option<(usize, Array)>,
     ) -> Result<Forward, ModelError> {
         let places = match &caches {
             None => sequences.positions(),
             Some(caches) => sequences.positions_after(caches.iter().map(|cache| cache.len())),
         };
-        let mut context = self.context(&sequences, &places, dropout);
+        let there = self.pass_there(&sequences, &places);
+        let mut context = self.context(&sequences, &places, dropout, there.as_ref());
         if caches.is_some() {
             context.pass.product = Product::RowByRow;
         }
@@ -272,7 +306,9 @@ impl CausalLm {
         };
         let (x, kept) = self.through(&context, first..self.blocks(), x, keep, caches);
         let states = self.layers.norm.forward(&context.pass, &x);
-        let last = if keep == Keep::Nothing { Vec::new() } else { x };
+        let last = if keep == Keep::Nothing { Array::default() } else { x };
+        drop(there);
+        self.check()?;
         Ok(Forward { sequences, places, dropout, kept, last, states })
     }
 
@@ -290,12 +326,15 @@ impl CausalLm {
         &self,
         block: usize,
         sequences: &Sequences,
-    ) -> Result<Vec<f32>, ModelError> {
+    ) -> Result<Array, ModelError> {
         let places = sequences.positions();
-        let context = self.context(sequences, &places, None);
+        let there = self.pass_there(sequences, &places);
+        let context = self.context(sequences, &places, None, there.as_ref());
         let x = self.embed(&context)?;
         let blocks = 0..block.min(self.blocks());
-        Ok(self.through(&context, blocks, x, Keep::Nothing, None).0)
+        let (x, _) = self.through(&context, blocks, x, Keep::Nothing, None);
+        self.check()?;
+        Ok(x)
     }
 
     /// Computes the states after every token from those that enter a block, to the last bit as
@@ -309,7 +348,7 @@ impl CausalLm {
     pub fn forward_from(
         &self,
         block: usize,
-        x: Vec<f32>,
+        x: Array,
         sequences: Sequences,
         keep: Keep,
     ) -> Result<Forward, ModelError> {
@@ -321,7 +360,7 @@ impl CausalLm {
     }
 
     /// What enters the first block.
-    fn embed(&self, context: &Context<'_>) -> Result<Vec<f32>, ModelError> {
+    fn embed(&self, context: &Context<'_>) -> Result<Array, ModelError> {
         let vocabulary = self.layers.embedding_rows(&self.parameters);
         let tokens = context.sequences.tokens();
         if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocabulary) {
@@ -339,10 +378,10 @@ impl CausalLm {
         &self,
         context: &Context<'_>,
         blocks: Range<usize>,
-        mut x: Vec<f32>,
+        mut x: Array,
         keep: Keep,
         mut caches: Option<&mut [&mut KvCache]>,
-    ) -> (Vec<f32>, Vec<Kept>) {
+    ) -> (Array, Vec<Kept>) {
         let mut kept = Vec::new();
         for number in blocks {
             let mut layers: Option<Vec<&mut KvLayer>> = caches
@@ -365,12 +404,13 @@ impl CausalLm {
     ///
     /// # Panics
     /// When the forward pass has kept nothing.
-    pub fn backward(&self, forward: Forward, d_states: &[f32], gradients: &mut Gradients) {
+    pub fn backward(&self, forward: Forward, d_states: &Array, gradients: &mut Gradients) {
         assert!(forward.last.len() == d_states.len(), "the forward pass kept nothing");
         let Forward { sequences, places, dropout, mut kept, last, .. } = forward;
-        let context = self.context(&sequences, &places, dropout);
+        let there = self.pass_there(&sequences, &places);
+        let context = self.context(&sequences, &places, dropout, there.as_ref());
         let pass = &context.pass;
-        let mut d = vec![0.0; d_states.len()];
+        let mut d = d_states.zeros();
         self.layers.norm.backward(pass, gradients, &last, d_states, &mut d);
         drop(last);
         let first = self.frozen_blocks();
@@ -386,7 +426,7 @@ impl CausalLm {
         }
         if let Some(norm) = embedding_norm {
             let rows = embedding.forward(pass, sequences.tokens());
-            let mut d_rows = vec![0.0; d.len()];
+            let mut d_rows = d.zeros();
             norm.backward(pass, gradients, &rows, &d, &mut d_rows);
             d = d_rows;
         }
@@ -397,9 +437,11 @@ impl CausalLm {
     ///
     /// # Errors
     /// At the first of them that it has no logit for.
-    pub fn scores(&self, states: &[f32], places: &[Place]) -> Result<Vec<TokenScore>, ModelError> {
+    pub fn scores(&self, states: &Array, places: &[Place]) -> Result<Vec<TokenScore>, ModelError> {
         self.known(places)?;
-        Ok(self.layers.head.scores(&self.parameters, states, places))
+        let scores = self.layers.head.scores(&self.parameters, states, places);
+        self.check()?;
+        Ok(scores)
     }
 
     /// What the model says of tokens that follow, and the gradients of a loss: `grade` gives, for the
@@ -410,14 +452,16 @@ impl CausalLm {
     /// At the first of the tokens that it has no logit for.
     pub fn scores_backward(
         &self,
-        (states, d_states): (&[f32], &mut [f32]),
+        (states, d_states): (&Array, &mut Array),
         places: &[Place],
         gradients: &mut Gradients,
         grade: impl Fn(usize, &TokenScore) -> f64 + Sync,
     ) -> Result<Vec<TokenScore>, ModelError> {
         self.known(places)?;
         let of = (states, d_states);
-        Ok(self.layers.head.backward(&self.parameters, gradients, of, places, grade))
+        let scores = self.layers.head.backward(&self.parameters, gradients, of, places, grade);
+        self.check()?;
+        Ok(scores)
     }
 
     fn known(&self, places: &[Place]) -> Result<(), ModelError> {
@@ -455,10 +499,62 @@ impl CausalLm {
         }
     }
 
+    /// Trains nothing: for a model that is only asked.
+    pub fn freeze(&mut self) {
+        self.parameters.iter_mut().for_each(|parameter| parameter.is_trained = false);
+    }
+
     /// Its numbers and its linear layers, to be given adapters.
     pub(crate) fn parts_mut(&mut self) -> (&mut Parameters, Vec<&mut Linear>) {
         let linears = self.layers.blocks.iter_mut().flat_map(Block::linears_mut);
         (&mut self.parameters, linears.collect())
+    }
+
+    /// Brings its numbers to a GPU, stored in this kind, but for what stands on its states: heads of values and
+    /// rewards. What is to be trained has to be decided before, as of that nothing is rounded away.
+    ///
+    /// # Errors
+    /// When they do not fit.
+    pub fn to_device(&mut self, device: &Device, kind: Kind) -> Result<(), ModelError> {
+        let beside =
+            |name: &str| name == reward_model::SCORE || name.starts_with(value_head::PREFIX);
+        self.parameters.to_device(device, kind, |name| !beside(name));
+        let (heads, positions) = (self.layers.heads, &self.layers.positions);
+        self.there = Some(Arc::new(OnDevice::new(device, kind, heads, positions)));
+        self.check()
+    }
+
+    /// Brings its numbers back to the processor.
+    ///
+    /// # Errors
+    /// When the GPU has failed.
+    pub fn to_host(&mut self) -> Result<(), ModelError> {
+        self.parameters.to_host();
+        self.check()?;
+        self.there = None;
+        Ok(())
+    }
+
+    /// The GPU that its numbers are on, and how they are stored there.
+    pub fn device(&self) -> Option<(&Device, Kind)> {
+        self.there.as_ref().map(|there| (&there.device, there.kind))
+    }
+
+    pub(crate) fn on_device(&self) -> Option<&OnDevice> {
+        self.there.as_deref()
+    }
+
+    /// Whether its GPU, if it is on one, has done all that it was asked so far.
+    ///
+    /// # Errors
+    /// The GPU's first failure.
+    pub fn check(&self) -> Result<(), ModelError> {
+        self.on_device().map_or(Ok(()), |there| Ok(there.check()?))
+    }
+
+    fn pass_there(&self, sequences: &Sequences, places: &[usize]) -> Option<DevicePass<'_>> {
+        let there = self.on_device()?;
+        Some(there.pass(&self.layers.positions, sequences, places))
     }
 
     fn context<'a>(
@@ -466,6 +562,7 @@ impl CausalLm {
         sequences: &'a Sequences,
         places: &'a [usize],
         dropout: Option<Dropout>,
+        device: Option<&'a DevicePass<'a>>,
     ) -> Context<'a> {
         Context {
             pass: Pass { parameters: &self.parameters, dropout, product: Product::InBlocks },
@@ -473,6 +570,7 @@ impl CausalLm {
             positions: &self.layers.positions,
             sequences,
             places,
+            device,
         }
     }
 

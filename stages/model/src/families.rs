@@ -43,7 +43,7 @@ impl Names<'_> {
 
     fn rms_norm(&self, name: &str, epsilon: f64) -> Result<Norm, CheckpointError> {
         let weight = self.0.id(&format!("{name}.weight"))?;
-        let width = self.0.values(weight).len();
+        let width = self.0.get(weight).count();
         Ok(Norm { weight, bias: None, epsilon, width })
     }
 
@@ -79,7 +79,7 @@ impl Layers {
 
     /// Tokens that the embedding has a row for.
     pub(crate) fn embedding_rows(&self, parameters: &Parameters) -> usize {
-        parameters.values(self.embedding.table).len() / self.embedding.width
+        parameters.get(self.embedding.table).count() / self.embedding.width
     }
 }
 

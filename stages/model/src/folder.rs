@@ -49,7 +49,7 @@ impl CausalLm {
         let tensors = self.parameters().iter().take(count).map(|parameter| TensorSource {
             name: &parameter.name,
             shape: &parameter.shape,
-            values: &parameter.values,
+            values: parameter.into(),
             kind,
         });
         write_weights(folder, &tensors.collect::<Vec<_>>(), SHARD)
@@ -182,7 +182,7 @@ mod tests {
             .map(|parameter| TensorSource {
                 name: &parameter.name,
                 shape: &parameter.shape,
-                values: &parameter.values,
+                values: parameter.into(),
                 kind: NumberKind::F32,
             })
             .collect();

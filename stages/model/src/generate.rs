@@ -8,6 +8,7 @@
 
 use rayon::prelude::*;
 
+use crate::array::Array;
 use crate::causal_lm::{CausalLm, ModelError};
 use crate::kv_cache::KvCache;
 use crate::random::Random;
@@ -252,7 +253,7 @@ struct Prompt {
     number: usize,
     cache: KvCache,
     /// After its last token.
-    state: Vec<f32>,
+    state: Array,
     /// The sample that begins next.
     sample: u32,
 }
@@ -267,7 +268,7 @@ struct Row {
     /// Of the tokens that were read: all, or all but the last.
     cache: KvCache,
     /// After the last token that was read.
-    state: Vec<f32>,
+    state: Array,
     finish: Option<FinishReason>,
 }
 
@@ -298,7 +299,7 @@ impl<'a> Generation<'a> {
         while free > 0 && tokens < TOKENS && self.next < self.prompts.len() {
             let (number, count) = (self.next, self.prompts[self.next].len());
             let cache = self.model.kv_cache(self.room(count));
-            new.push(Prompt { number, cache, state: Vec::new(), sample: 0 });
+            new.push(Prompt { number, cache, state: Array::default(), sample: 0 });
             free = free.saturating_sub(self.options.samples as usize);
             tokens += count;
             self.next += 1;
@@ -319,7 +320,7 @@ impl<'a> Generation<'a> {
         let room = self.room(tokens.len());
         while self.rows.len() < self.options.rows_at_once {
             let sample = prompt.sample;
-            let row = |cache: KvCache, state: Vec<f32>| Row {
+            let row = |cache: KvCache, state: Array| Row {
                 prompt: prompt.number,
                 sample,
                 tokens: tokens.to_vec(),
@@ -342,7 +343,7 @@ impl<'a> Generation<'a> {
     /// Reads new prompts, and the last tokens of rows that have not.
     fn read(&mut self, mut new: Vec<Prompt>) -> Result<(), GenerateError> {
         let mut inputs: Vec<(&[u32], &mut KvCache)> = Vec::new();
-        let mut outputs: Vec<&mut Vec<f32>> = Vec::new();
+        let mut outputs: Vec<&mut Array> = Vec::new();
         for Row { tokens, cache, state, .. } in &mut self.rows {
             if cache.len() < tokens.len() {
                 inputs.push((&tokens[cache.len()..], cache));
@@ -360,8 +361,7 @@ impl<'a> Generation<'a> {
         let mut end = 0;
         for (count, output) in counts.into_iter().zip(outputs) {
             end += count * width;
-            output.clear();
-            output.extend_from_slice(&states[end - width..end]);
+            *output = states.part(end - width, width);
         }
         new.into_iter().for_each(|prompt| self.place(prompt));
         Ok(())
@@ -372,7 +372,8 @@ impl<'a> Generation<'a> {
         let Generation { model, options, prompts, context, .. } = self;
         let (head, vocabulary) = (&model.layers.head, model.vocabulary());
         for rows in self.rows.chunks_mut(head.chunk()) {
-            let states: Vec<f32> = rows.iter().flat_map(|row| &row.state).copied().collect();
+            let states: Vec<&Array> = rows.iter().map(|row| &row.state).collect();
+            let states = Array::concat(&states);
             let draw = |(logits, row): (&mut [f32], &Row)| {
                 let number = options.first_row + row.prompt as u32;
                 let step = row.log_probabilities.len() as u32;

@@ -1,10 +1,11 @@
 //! The head: from states to the probabilities of next tokens, a chunk of rows at a time, so that never more
 //! than a chunk's logits are in memory.
 
+use okapi_device::{self as device, DeviceArray, Kind};
 use rayon::prelude::*;
 
+use crate::array::Array;
 use crate::functions::{exp, largest, wide};
-use crate::layers::add;
 use crate::matrix::{Matrix, Target, Threads, multiply};
 use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::row_product::Product;
@@ -32,6 +33,9 @@ pub struct Place {
 /// Bytes of logits that are computed at once.
 const CHUNK: usize = 32 << 20;
 
+/// The same on a GPU, which is quicker the more it is given.
+const CHUNK_ON_DEVICE: usize = 1 << 30;
+
 /// The head's weight: a row of `width` numbers for each token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Head {
@@ -45,13 +49,53 @@ impl Head {
         Matrix::new(parameters.values(self.weight), self.vocabulary, self.width, self.width)
     }
 
-    /// Rows whose logits are computed at once.
+    fn device_weight<'a>(&self, parameters: &'a Parameters) -> device::product::Matrix<'a> {
+        let weight = parameters.on_device(self.weight);
+        device::product::Matrix::new(weight, 0, self.vocabulary, self.width, self.width)
+    }
+
+    /// Rows whose logits the processor computes at once.
     pub(crate) fn chunk(&self) -> usize {
         (CHUNK / 4 / self.vocabulary.max(1)).clamp(16, 4096)
     }
 
-    /// Logits of every row of states.
+    fn chunk_of(&self, states: &Array) -> usize {
+        match states {
+            Array::Host(_) => self.chunk(),
+            Array::Device(_) => (CHUNK_ON_DEVICE / 4 / self.vocabulary.max(1)).clamp(16, 16 << 10),
+        }
+    }
+
+    /// Logits of every row of states, brought to the processor.
     pub(crate) fn logits(
+        &self,
+        parameters: &Parameters,
+        states: &Array,
+        product: Product,
+    ) -> Vec<f32> {
+        match states {
+            Array::Host(states) => self.logits_on_host(parameters, states, product),
+            Array::Device(states) => self.logits_on_device(parameters, states).read(),
+        }
+    }
+
+    fn logits_on_device(&self, parameters: &Parameters, states: &DeviceArray) -> DeviceArray {
+        let rows = states.len() / self.width;
+        let mut logits = DeviceArray::zeros(states.device(), Kind::F32, rows * self.vocabulary);
+        let to =
+            device::product::MatrixMut::new(&mut logits, 0, rows, self.vocabulary, self.vocabulary);
+        let states = device::product::Matrix::new(states, 0, rows, self.width, self.width);
+        device::product::multiply(
+            to,
+            states,
+            self.device_weight(parameters).transposed(),
+            1.0,
+            false,
+        );
+        logits
+    }
+
+    fn logits_on_host(
         &self,
         parameters: &Parameters,
         states: &[f32],
@@ -65,22 +109,27 @@ impl Head {
         logits
     }
 
-    fn gather(&self, states: &[f32], places: &[Place]) -> Vec<f32> {
-        let row = |place: &Place| &states[place.row * self.width..(place.row + 1) * self.width];
-        places.iter().flat_map(row).copied().collect()
+    fn gather(&self, states: &Array, places: &[Place]) -> Array {
+        let rows: Vec<usize> = places.iter().map(|place| place.row).collect();
+        states.gathered(self.width, &rows)
     }
 
     /// Scores of the tokens that follow.
     pub(crate) fn scores(
         &self,
         parameters: &Parameters,
-        states: &[f32],
+        states: &Array,
         places: &[Place],
     ) -> Vec<TokenScore> {
         let mut scores = Vec::with_capacity(places.len());
-        for places in places.chunks(self.chunk()) {
-            let mut logits =
-                self.logits(parameters, &self.gather(states, places), Product::InBlocks);
+        for places in places.chunks(self.chunk_of(states)) {
+            let read = self.gather(states, places);
+            if let Array::Device(read) = &read {
+                let logits = self.logits_on_device(parameters, read);
+                scores.extend(self.scores_there(&logits, &next_of(&logits, places)).0);
+                continue;
+            }
+            let mut logits = self.logits(parameters, &read, Product::InBlocks);
             let rows = logits.par_chunks_exact_mut(self.vocabulary).zip(places);
             scores.par_extend(rows.map(|(logits, place)| wide!(shares(logits, place.next).0)));
         }
@@ -93,15 +142,35 @@ impl Head {
         &self,
         parameters: &Parameters,
         gradients: &mut Gradients,
-        (states, d_states): (&[f32], &mut [f32]),
+        (states, d_states): (&Array, &mut Array),
         places: &[Place],
         grade: impl Fn(usize, &TokenScore) -> f64 + Sync,
     ) -> Vec<TokenScore> {
         let mut scores = Vec::with_capacity(places.len());
-        for (chunk, places) in places.chunks(self.chunk()).enumerate() {
-            let first = chunk * self.chunk();
-            let read = self.gather(states, places);
-            let mut logits = self.logits(parameters, &read, Product::InBlocks);
+        let size = self.chunk_of(states);
+        for (chunk, places) in places.chunks(size).enumerate() {
+            let first = chunk * size;
+            let rows: Vec<usize> = places.iter().map(|place| place.row).collect();
+            let read = match self.gather(states, places) {
+                Array::Host(read) => read,
+                Array::Device(read) => {
+                    let logits = self.logits_on_device(parameters, &read);
+                    let next = next_of(&logits, places);
+                    let (some, seen) = self.scores_there(&logits, &next);
+                    let grades = some.iter().enumerate();
+                    let grades: Vec<f32> =
+                        grades.map(|(number, it)| grade(first + number, it) as f32).collect();
+                    scores.extend(some);
+                    let d_logits =
+                        device::head::logits_backward(&logits, &seen, &next, &grades, read.kind());
+                    drop(logits);
+                    let d_read = self.backward_there(parameters, gradients, &read, &d_logits);
+                    d_states.add_rows(self.width, &rows, &Array::Device(d_read));
+                    continue;
+                }
+            };
+            let mut logits = self.logits_on_host(parameters, &read, Product::InBlocks);
+            let all = rows;
             let rows = logits.par_chunks_exact_mut(self.vocabulary).zip(places).enumerate();
             scores.par_extend(rows.map(|(number, (logits, place))| {
                 wide!({
@@ -117,10 +186,8 @@ impl Head {
             let mut d_read = vec![0.0; read.len()];
             let to = Target { data: &mut d_read, step: self.width, adds: false };
             multiply(to, d_logits, self.weight(parameters), 1.0, Threads::All);
-            for (d, place) in d_read.chunks_exact(self.width).zip(places) {
-                add(&mut d_states[place.row * self.width..][..self.width], d);
-            }
-            if let Some(gradient) = gradients.get_mut(self.weight) {
+            d_states.add_rows(self.width, &all, &Array::Host(d_read));
+            if let Some(gradient) = gradients.host_mut(self.weight) {
                 let read = Matrix::new(&read, places.len(), self.width, self.width);
                 let to = Target { data: gradient, step: self.width, adds: true };
                 multiply(to, d_logits.transposed(), read, 1.0, Threads::All);
@@ -128,6 +195,55 @@ impl Head {
         }
         scores
     }
+
+    /// Scores from logits on a GPU, and what their gradient needs.
+    fn scores_there(
+        &self,
+        logits: &DeviceArray,
+        next: &DeviceArray,
+    ) -> (Vec<TokenScore>, device::head::TokenScores) {
+        let seen = device::head::token_scores(logits, self.vocabulary, next);
+        let score = |place: usize| TokenScore {
+            log_probability: seen.log_probability[place],
+            entropy: seen.entropy[place],
+            is_top: seen.is_top[place],
+        };
+        ((0..next.len()).map(score).collect(), seen)
+    }
+
+    /// The gradient of the states that were read; that of the weight is added.
+    fn backward_there(
+        &self,
+        parameters: &Parameters,
+        gradients: &mut Gradients,
+        read: &DeviceArray,
+        d_logits: &DeviceArray,
+    ) -> DeviceArray {
+        let rows = read.len() / self.width;
+        let d_logits =
+            device::product::Matrix::new(d_logits, 0, rows, self.vocabulary, self.vocabulary);
+        let mut d_read = DeviceArray::zeros(read.device(), read.kind(), read.len());
+        let to = device::product::MatrixMut::new(&mut d_read, 0, rows, self.width, self.width);
+        device::product::multiply(to, d_logits, self.device_weight(parameters), 1.0, false);
+        if let Some(gradient) = gradients.device_mut(self.weight) {
+            let read = device::product::Matrix::new(read, 0, rows, self.width, self.width);
+            let to = device::product::MatrixMut::new(
+                gradient,
+                0,
+                self.vocabulary,
+                self.width,
+                self.width,
+            );
+            device::product::multiply(to, d_logits.transposed(), read, 1.0, true);
+        }
+        d_read
+    }
+}
+
+/// The tokens that follow, where the logits are.
+fn next_of(logits: &DeviceArray, places: &[Place]) -> DeviceArray {
+    let next: Vec<u32> = places.iter().map(|place| place.next).collect();
+    DeviceArray::of_u32(logits.device(), &next)
 }
 
 /// From logits to exponentials, in place: the probability of a token is its exponential times what comes

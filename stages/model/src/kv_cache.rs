@@ -1,6 +1,9 @@
 //! Keys and values of tokens that a model has read, so that of what follows them only the new tokens are
 //! computed.
 
+pub(crate) use okapi_device::kv_cache::KvLayer as DeviceLayer;
+
+use crate::array::{APART, Array};
 use crate::attention::{Heads, Sequences};
 use crate::causal_lm::{CausalLm, Keep, ModelError};
 use crate::matrix::Matrix;
@@ -12,10 +15,35 @@ pub struct KvCache {
     layers: Vec<KvLayer>,
 }
 
+/// Keys and values of one block.
+#[derive(Debug)]
+pub(crate) enum KvLayer {
+    Host(HostLayer),
+    Device(DeviceLayer),
+}
+
+/// Those in the processor's memory.
+pub(crate) fn of_host<'a>(layers: &'a mut [&mut KvLayer]) -> Vec<&'a mut HostLayer> {
+    let host = |layer: &'a mut &mut KvLayer| match layer {
+        KvLayer::Host(layer) => layer,
+        KvLayer::Device(_) => panic!("{APART}"),
+    };
+    layers.iter_mut().map(host).collect()
+}
+
+/// Those on a GPU.
+pub(crate) fn of_device<'a>(layers: &'a mut [&mut KvLayer]) -> Vec<&'a mut DeviceLayer> {
+    let device = |layer: &'a mut &mut KvLayer| match layer {
+        KvLayer::Device(layer) => layer,
+        KvLayer::Host(_) => panic!("{APART}"),
+    };
+    layers.iter_mut().map(device).collect()
+}
+
 /// Keys and values of one block: for each head of them, `room` rows of `width` numbers, the first `len` of
 /// which hold something. Keys are turned already.
 #[derive(Debug)]
-pub(crate) struct KvLayer {
+pub(crate) struct HostLayer {
     pairs: usize,
     width: usize,
     room: usize,
@@ -27,7 +55,7 @@ pub(crate) struct KvLayer {
 impl KvCache {
     /// Tokens that it holds.
     pub fn len(&self) -> usize {
-        self.layers.first().map_or(0, |layer| layer.len)
+        self.layers.first().map_or(0, KvLayer::len)
     }
 
     /// Whether it holds none.
@@ -42,7 +70,12 @@ impl KvCache {
 
     /// Forgets all but the first tokens.
     pub fn truncate(&mut self, len: usize) {
-        self.layers.iter_mut().for_each(|layer| layer.len = layer.len.min(len));
+        for layer in &mut self.layers {
+            match layer {
+                KvLayer::Host(layer) => layer.len = layer.len.min(len),
+                KvLayer::Device(layer) => layer.truncate(len),
+            }
+        }
     }
 
     pub(crate) fn layer_mut(&mut self, number: usize) -> &mut KvLayer {
@@ -51,11 +84,27 @@ impl KvCache {
 }
 
 impl KvLayer {
-    fn new(heads: Heads, room: usize) -> KvLayer {
+    fn len(&self) -> usize {
+        match self {
+            KvLayer::Host(layer) => layer.len,
+            KvLayer::Device(layer) => layer.len(),
+        }
+    }
+
+    fn copy(&self, room: usize) -> KvLayer {
+        match self {
+            KvLayer::Host(layer) => KvLayer::Host(layer.copy(room)),
+            KvLayer::Device(layer) => KvLayer::Device(layer.copy(room)),
+        }
+    }
+}
+
+impl HostLayer {
+    fn new(heads: Heads, room: usize) -> HostLayer {
         let Heads { pairs, width, .. } = heads;
         // Zeroed memory costs nothing until it is used.
         let [keys, values] = [(); 2].map(|()| vec![0.0; pairs * room * width]);
-        KvLayer { pairs, width, room, len: 0, keys, values }
+        HostLayer { pairs, width, room, len: 0, keys, values }
     }
 
     fn fits(&self, heads: Heads) -> bool {
@@ -74,7 +123,7 @@ impl KvLayer {
             .map(|all| Matrix::new(&all[first..], self.len, self.width, self.width))
     }
 
-    fn copy(&self, room: usize) -> KvLayer {
+    fn copy(&self, room: usize) -> HostLayer {
         let room = room.max(self.len);
         let (block, used) = (self.room * self.width, self.len * self.width);
         let copy = |from: &[f32]| {
@@ -85,7 +134,7 @@ impl KvLayer {
             }
             to
         };
-        KvLayer { room, keys: copy(&self.keys), values: copy(&self.values), ..*self }
+        HostLayer { room, keys: copy(&self.keys), values: copy(&self.values), ..*self }
     }
 
     /// Adds the keys and values that `rows` hold, a row for each token.
@@ -112,7 +161,10 @@ impl CausalLm {
     /// A cache that holds nothing, with room for so many tokens; it grows when it needs more. A token
     /// takes 8 bytes for each number of a key, in every head of keys and every block.
     pub fn kv_cache(&self, room: usize) -> KvCache {
-        let layer = |_| KvLayer::new(self.layers.heads, room);
+        let layer = |_| match self.on_device() {
+            None => KvLayer::Host(HostLayer::new(self.layers.heads, room)),
+            Some(there) => KvLayer::Device(there.layer(room)),
+        };
         KvCache { layers: (0..self.blocks()).map(layer).collect() }
     }
 
@@ -126,9 +178,13 @@ impl CausalLm {
     ///
     /// # Errors
     /// When a token is not the model's or a cache is another's. The caches are then as they were.
-    pub fn read_on(&self, rows: &mut [(&[u32], &mut KvCache)]) -> Result<Vec<f32>, ModelError> {
+    pub fn read_on(&self, rows: &mut [(&[u32], &mut KvCache)]) -> Result<Array, ModelError> {
         let fits = |cache: &KvCache| {
-            let all = cache.layers.iter().all(|layer| layer.fits(self.layers.heads));
+            let all = cache.layers.iter().all(|layer| match (layer, self.on_device()) {
+                (KvLayer::Host(layer), None) => layer.fits(self.layers.heads),
+                (KvLayer::Device(layer), Some(there)) => there.fits(layer),
+                _ => false,
+            });
             all && cache.layers.len() == self.blocks()
         };
         if !rows.iter().all(|(_, cache)| fits(cache)) {
@@ -153,11 +209,18 @@ mod tests {
         (0..count * 24).map(|n| (first * 24 + n) as f32).collect()
     }
 
+    fn host(cache: &mut KvCache) -> &mut HostLayer {
+        match &mut cache.layers[0] {
+            KvLayer::Host(layer) => layer,
+            KvLayer::Device(_) => panic!("not here"),
+        }
+    }
+
     #[test]
     fn a_layer_keeps_what_it_is_given_however_it_grows() {
-        let mut whole = KvLayer::new(HEADS, 9);
+        let mut whole = HostLayer::new(HEADS, 9);
         whole.append(&rows(7, 0), HEADS);
-        let mut grown = KvLayer::new(HEADS, 0);
+        let mut grown = HostLayer::new(HEADS, 0);
         for (count, first) in [(2, 0), (1, 2), (0, 3), (4, 3)] {
             grown.append(&rows(count, first), HEADS);
         }
@@ -177,13 +240,13 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_is_written_over() {
-        let mut cache = KvCache { layers: vec![KvLayer::new(HEADS, 4)] };
-        cache.layers[0].append(&rows(3, 0), HEADS);
+        let mut cache = KvCache { layers: vec![KvLayer::Host(HostLayer::new(HEADS, 4))] };
+        host(&mut cache).append(&rows(3, 0), HEADS);
         cache.truncate(9);
         assert_eq!(cache.len(), 3);
         cache.truncate(1);
-        cache.layers[0].append(&rows(1, 5), HEADS);
+        host(&mut cache).append(&rows(1, 5), HEADS);
         assert!(cache.len() == 2 && !cache.is_empty());
-        assert_eq!(cache.layers[0].head(0)[0].row(1), [132.0, 133.0, 134.0]);
+        assert_eq!(host(&mut cache).head(0)[0].row(1), [132.0, 133.0, 134.0]);
     }
 }

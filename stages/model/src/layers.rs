@@ -7,8 +7,10 @@
 //! tokens are taken in chunks of a fixed size, chunk after chunk, so that the number of threads does not
 //! show in them.
 
+use okapi_device as device;
 use rayon::prelude::*;
 
+use crate::array::{APART, Array};
 use crate::functions::{erf, exp, sum_of, tanh, wide};
 use crate::low_rank::{Dropout, LowRank};
 use crate::matrix::{Matrix, Target, Threads, multiply};
@@ -26,6 +28,22 @@ pub(crate) struct Pass<'a> {
     pub(crate) dropout: Option<Dropout>,
     /// How linear layers compute.
     pub(crate) product: Product,
+}
+
+/// Where a layer's numbers lie in rows that are longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Columns {
+    /// The first of them.
+    pub(crate) first: usize,
+    /// Numbers from one row to the next.
+    pub(crate) step: usize,
+}
+
+impl Columns {
+    /// All of rows that have so many.
+    pub(crate) fn all(count: usize) -> Columns {
+        Columns { first: 0, step: count }
+    }
 }
 
 /// A linear layer: `y = x W^T + b`, and with an adapter `+ scale dropout(x) A^T B^T`.
@@ -61,49 +79,92 @@ impl Linear {
         Matrix::new(parameters.values(self.weight), self.to, self.from, self.from)
     }
 
+    fn device_weight<'a>(&self, parameters: &'a Parameters) -> device::product::Matrix<'a> {
+        device::product::Matrix::new(
+            parameters.on_device(self.weight),
+            0,
+            self.to,
+            self.from,
+            self.from,
+        )
+    }
+
     /// A row of `to` numbers for every row of `from`.
-    pub(crate) fn forward(&self, pass: &Pass<'_>, x: &[f32]) -> Vec<f32> {
-        let mut y = vec![0.0; x.len() / self.from * self.to];
-        self.forward_to(pass, x, &mut y, self.to);
+    pub(crate) fn forward(&self, pass: &Pass<'_>, x: &Array) -> Array {
+        let mut y = x.zeros_of(x.len() / self.from * self.to);
+        self.forward_to(pass, x, &mut y, Columns::all(self.to));
         y
     }
 
-    /// Adds to rows that are `step` numbers apart.
-    pub(crate) fn forward_to(&self, pass: &Pass<'_>, x: &[f32], y: &mut [f32], step: usize) {
-        if let Some(bias) = self.bias {
-            let bias = pass.parameters.values(bias);
-            y.par_chunks_mut(step * ROWS).for_each(|rows| {
-                for row in rows.chunks_mut(step) {
-                    row.iter_mut().zip(bias).for_each(|(number, bias)| *number += bias);
+    /// Adds to some columns.
+    pub(crate) fn forward_to(&self, pass: &Pass<'_>, x: &Array, y: &mut Array, columns: Columns) {
+        let Columns { first, step } = columns;
+        let rows = x.len() / self.from;
+        match (x, &mut *y) {
+            _ if rows == 0 => return,
+            (Array::Host(x), Array::Host(y)) => {
+                let y = &mut y[first..];
+                if let Some(bias) = self.bias {
+                    let bias = pass.parameters.values(bias);
+                    y.par_chunks_mut(step * ROWS).for_each(|rows| {
+                        for row in rows.chunks_mut(step) {
+                            row.iter_mut().zip(bias).for_each(|(number, bias)| *number += bias);
+                        }
+                    });
                 }
-            });
+                let rows = Matrix::new(x, rows, self.from, self.from);
+                let to = Target { data: y, step, adds: true };
+                pass.product.with_weight(to, rows, self.weight(pass.parameters), 1.0);
+            }
+            (Array::Device(x), Array::Device(y)) => {
+                if let Some(bias) = self.bias {
+                    device::elementwise::add_bias(y, first, step, pass.parameters.on_device(bias));
+                }
+                let weight = self.device_weight(pass.parameters).transposed();
+                let to = device::product::MatrixMut::new(y, first, rows, self.to, step);
+                let x = device::product::Matrix::new(x, 0, rows, self.from, self.from);
+                device::product::multiply(to, x, weight, 1.0, true);
+            }
+            _ => panic!("{APART}"),
         }
-        let rows = Matrix::new(x, x.len() / self.from, self.from, self.from);
-        let to = Target { data: &mut *y, step, adds: true };
-        pass.product.with_weight(to, rows, self.weight(pass.parameters), 1.0);
         if let Some(adapter) = &self.adapter {
-            adapter.forward_to(pass, x, y, step);
+            adapter.forward_to(pass, x, y, columns);
         }
     }
 
-    /// The gradients for `y = forward(x)`: `dy` is that of `y`, in rows that are `step` numbers apart; to `dx`,
-    /// that of `x` is added, if anybody needs it.
+    /// The gradients for `y = forward(x)`: `dy` is that of `y`, in some columns; to `dx`, that of `x` is added,
+    /// if anybody needs it.
     pub(crate) fn backward(
         &self,
         pass: &Pass<'_>,
         gradients: &mut Gradients,
-        x: &[f32],
-        (dy, step): (&[f32], usize),
-        mut dx: Option<&mut [f32]>,
+        x: &Array,
+        (dy, columns): (&Array, Columns),
+        mut dx: Option<&mut Array>,
     ) {
-        self.backward_of_parameters(gradients, x, (dy, step));
-        if let Some(adapter) = &self.adapter {
-            adapter.backward(pass, gradients, x, (dy, step), dx.as_deref_mut());
+        let rows = x.len() / self.from;
+        if rows == 0 {
+            return;
         }
-        let Some(dx) = dx else { return };
-        let dy = Matrix::new(dy, x.len() / self.from, self.to, step);
-        let dx = Target { data: dx, step: self.from, adds: true };
-        multiply(dx, dy, self.weight(pass.parameters), 1.0, Threads::All);
+        self.backward_of_parameters(gradients, x, (dy, columns));
+        if let Some(adapter) = &self.adapter {
+            adapter.backward(pass, gradients, x, (dy, columns), dx.as_deref_mut());
+        }
+        let Columns { first, step } = columns;
+        match (dy, dx) {
+            (_, None) => {}
+            (Array::Host(dy), Some(Array::Host(dx))) => {
+                let dy = Matrix::new(&dy[first..], rows, self.to, step);
+                let dx = Target { data: dx, step: self.from, adds: true };
+                multiply(dx, dy, self.weight(pass.parameters), 1.0, Threads::All);
+            }
+            (Array::Device(dy), Some(Array::Device(dx))) => {
+                let dy = device::product::Matrix::new(dy, first, rows, self.to, step);
+                let dx = device::product::MatrixMut::new(dx, 0, rows, self.from, self.from);
+                device::product::multiply(dx, dy, self.device_weight(pass.parameters), 1.0, true);
+            }
+            _ => panic!("{APART}"),
+        }
     }
 
     /// Whether a pass back gives any of its parameters a gradient.
@@ -114,18 +175,36 @@ impl Linear {
     fn backward_of_parameters(
         &self,
         gradients: &mut Gradients,
-        x: &[f32],
-        (dy, step): (&[f32], usize),
+        x: &Array,
+        (dy, Columns { first, step }): (&Array, Columns),
     ) {
         let rows = x.len() / self.from;
-        if let Some(gradient) = gradients.get_mut(self.weight) {
-            let x = Matrix::new(x, rows, self.from, self.from);
-            let dy = Matrix::new(dy, rows, self.to, step);
-            let gradient = Target { data: gradient, step: self.from, adds: true };
-            multiply(gradient, dy.transposed(), x, 1.0, Threads::All);
-        }
-        if let Some(gradient) = self.bias.and_then(|bias| gradients.get_mut(bias)) {
-            add_rows(gradient, dy, step);
+        match (x, dy) {
+            (Array::Host(x), Array::Host(dy)) => {
+                let dy = &dy[first..];
+                if let Some(gradient) = gradients.host_mut(self.weight) {
+                    let x = Matrix::new(x, rows, self.from, self.from);
+                    let dy = Matrix::new(dy, rows, self.to, step);
+                    let gradient = Target { data: gradient, step: self.from, adds: true };
+                    multiply(gradient, dy.transposed(), x, 1.0, Threads::All);
+                }
+                if let Some(gradient) = self.bias.and_then(|bias| gradients.host_mut(bias)) {
+                    add_rows(gradient, dy, step);
+                }
+            }
+            (Array::Device(x), Array::Device(dy)) => {
+                if let Some(gradient) = gradients.device_mut(self.weight) {
+                    let x = device::product::Matrix::new(x, 0, rows, self.from, self.from);
+                    let d = device::product::Matrix::new(dy, first, rows, self.to, step);
+                    let to =
+                        device::product::MatrixMut::new(gradient, 0, self.to, self.from, self.from);
+                    device::product::multiply(to, d.transposed(), x, 1.0, true);
+                }
+                if let Some(gradient) = self.bias.and_then(|bias| gradients.device_mut(bias)) {
+                    device::elementwise::sum_rows(gradient, dy, first, step);
+                }
+            }
+            _ => panic!("{APART}"),
         }
     }
 }
@@ -175,7 +254,15 @@ impl Norm {
     }
 
     /// The statistics are taken in double precision.
-    pub(crate) fn forward(&self, pass: &Pass<'_>, x: &[f32]) -> Vec<f32> {
+    pub(crate) fn forward(&self, pass: &Pass<'_>, x: &Array) -> Array {
+        let x = match x {
+            Array::Host(x) => x,
+            Array::Device(x) => {
+                let weight = pass.parameters.on_device(self.weight);
+                let bias = self.bias.map(|bias| pass.parameters.on_device(bias));
+                return Array::Device(device::norm::norm(x, weight, bias, self.epsilon));
+            }
+        };
         let mut y = vec![0.0; x.len()];
         let weight = pass.parameters.values(self.weight);
         let bias = self.bias.map(|bias| pass.parameters.values(bias));
@@ -193,7 +280,7 @@ impl Norm {
                 }
             });
         });
-        y
+        Array::Host(y)
     }
 
     /// Whether a pass back gives any of its parameters a gradient.
@@ -204,6 +291,37 @@ impl Norm {
     /// With `n` the normed row and `g = dy * weight`, `dx = (g - mean(g) - n mean(g n)) * scale`; for RMS norm
     /// without `mean(g)`. That is added to `dx`.
     pub(crate) fn backward(
+        &self,
+        pass: &Pass<'_>,
+        gradients: &mut Gradients,
+        x: &Array,
+        dy: &Array,
+        dx: &mut Array,
+    ) {
+        match (x, dy, dx) {
+            (Array::Host(x), Array::Host(dy), Array::Host(dx)) => {
+                self.backward_on_host(pass, gradients, x, dy, dx);
+            }
+            (Array::Device(x), Array::Device(dy), Array::Device(dx)) => {
+                let weight = pass.parameters.on_device(self.weight);
+                let [d_weight, d_bias] = gradients.two_device_mut([Some(self.weight), self.bias]);
+                let is_layer = self.bias.is_some();
+                device::norm::norm_backward(
+                    x,
+                    weight,
+                    is_layer,
+                    self.epsilon,
+                    dy,
+                    dx,
+                    d_weight,
+                    d_bias,
+                );
+            }
+            _ => panic!("{APART}"),
+        }
+    }
+
+    fn backward_on_host(
         &self,
         pass: &Pass<'_>,
         gradients: &mut Gradients,
@@ -222,10 +340,10 @@ impl Norm {
                 sum
             })
             .collect();
-        if let Some(gradient) = gradients.get_mut(self.weight) {
+        if let Some(gradient) = gradients.host_mut(self.weight) {
             sums.iter().for_each(|sum| add(gradient, sum));
         }
-        if let Some(gradient) = self.bias.and_then(|bias| gradients.get_mut(bias)) {
+        if let Some(gradient) = self.bias.and_then(|bias| gradients.host_mut(bias)) {
             add_rows(gradient, dy, self.width);
         }
     }
@@ -281,18 +399,38 @@ const NUMBERS: usize = 1 << 14;
 
 impl Activation {
     /// The function of every number.
-    pub(crate) fn forward(self, x: &[f32]) -> Vec<f32> {
-        let mut y = x.to_vec();
+    pub(crate) fn forward(self, x: &Array) -> Array {
+        let mut y = match x {
+            Array::Host(x) => x.clone(),
+            Array::Device(x) => {
+                return Array::Device(device::elementwise::activate(self.on_device(), x));
+            }
+        };
         y.par_chunks_mut(NUMBERS).for_each(|y| match self {
             Activation::GeluTanh => each(y, gelu_tanh),
             Activation::Gelu => each(y, gelu),
             Activation::Silu => each(y, silu),
         });
-        y
+        Array::Host(y)
+    }
+
+    fn on_device(self) -> device::Activation {
+        match self {
+            Activation::GeluTanh => device::Activation::GeluTanh,
+            Activation::Gelu => device::Activation::Gelu,
+            Activation::Silu => device::Activation::Silu,
+        }
     }
 
     /// The gradient of what went in, in place of that of what came out.
-    pub(crate) fn backward(self, x: &[f32], dy: &mut [f32]) {
+    pub(crate) fn backward(self, x: &Array, dy: &mut Array) {
+        let (x, dy) = match (x, dy) {
+            (Array::Host(x), Array::Host(dy)) => (x, dy),
+            (Array::Device(x), Array::Device(dy)) => {
+                return device::elementwise::activate_backward(self.on_device(), x, dy);
+            }
+            _ => panic!("{APART}"),
+        };
         let chunks = dy.par_chunks_mut(NUMBERS).zip(x.par_chunks(NUMBERS));
         chunks.for_each(|(dy, x)| match self {
             Activation::GeluTanh => both(dy, x, |dy, x| dy * gelu_tanh_slope(x)),
@@ -358,20 +496,33 @@ pub(crate) struct Embedding {
 
 impl Embedding {
     /// The rows of the tokens.
-    pub(crate) fn forward(&self, pass: &Pass<'_>, tokens: &[u32]) -> Vec<f32> {
+    pub(crate) fn forward(&self, pass: &Pass<'_>, tokens: &[u32]) -> Array {
+        if let Some(there) = &pass.parameters.get(self.table).on_device {
+            let table = &there.weights;
+            let tokens = device::DeviceArray::of_u32(table.device(), tokens);
+            return Array::Device(device::embedding::gather(table, self.width, &tokens));
+        }
         let table = pass.parameters.values(self.table);
         let mut x = vec![0.0; tokens.len() * self.width];
         for (x, token) in x.chunks_exact_mut(self.width).zip(tokens) {
             x.copy_from_slice(&table[*token as usize * self.width..][..self.width]);
         }
-        x
+        Array::Host(x)
     }
 
     /// Adds each row's gradient to that of its token, in the order of the tokens.
-    pub(crate) fn backward(&self, gradients: &mut Gradients, tokens: &[u32], dx: &[f32]) {
-        let Some(gradient) = gradients.get_mut(self.table) else { return };
-        for (dx, token) in dx.chunks_exact(self.width).zip(tokens) {
-            add(&mut gradient[*token as usize * self.width..][..self.width], dx);
+    pub(crate) fn backward(&self, gradients: &mut Gradients, tokens: &[u32], dx: &Array) {
+        match (gradients.get_mut(self.table), dx) {
+            (None, _) => {}
+            (Some(Array::Host(gradient)), Array::Host(dx)) => {
+                for (dx, token) in dx.chunks_exact(self.width).zip(tokens) {
+                    add(&mut gradient[*token as usize * self.width..][..self.width], dx);
+                }
+            }
+            (Some(Array::Device(gradient)), Array::Device(dx)) => {
+                device::embedding::scatter_add(gradient, self.width, tokens, dx);
+            }
+            _ => panic!("{APART}"),
         }
     }
 }
@@ -395,7 +546,11 @@ mod tests {
 
     fn push(parameters: &mut Parameters, shape: &[usize], values: Vec<f32>) -> ParameterId {
         let name = format!("p{}", parameters.iter().len());
-        parameters.push(Parameter { name, shape: shape.to_vec(), values, is_trained: true })
+        parameters.push(Parameter::new(name, shape.to_vec(), values))
+    }
+
+    fn host(numbers: &[f32]) -> Array {
+        Array::Host(numbers.to_vec())
     }
 
     fn norm(parameters: &mut Parameters, with_bias: bool) -> Norm {
@@ -410,8 +565,11 @@ mod tests {
         let layer = norm(&mut parameters, true);
         let rms = norm(&mut parameters, false);
         let pass = Pass { parameters: &parameters, dropout: None, product: Product::InBlocks };
-        assert_eq!(layer.forward(&pass, &[1.0, 3.0, 1.0, 3.0]), [-1.0, 3.0, -1.0, 3.0]);
-        assert_eq!(rms.forward(&pass, &[3.0, -3.0, 3.0, 3.0]), [2.0, -2.0, 2.0, 2.0]);
+        assert_eq!(
+            layer.forward(&pass, &host(&[1.0, 3.0, 1.0, 3.0])).host(),
+            [-1.0, 3.0, -1.0, 3.0]
+        );
+        assert_eq!(rms.forward(&pass, &host(&[3.0, -3.0, 3.0, 3.0])).host(), [2.0, -2.0, 2.0, 2.0]);
     }
 
     #[test]
@@ -421,8 +579,8 @@ mod tests {
         let bias = Some(push(&mut parameters, &[3], vec![0.5, 0.0, -1.0]));
         let linear = Linear::new(weight, bias, 2, 3);
         let pass = Pass { parameters: &parameters, dropout: None, product: Product::InBlocks };
-        let y = linear.forward(&pass, &[1.0, 0.0, 3.0, 4.0]);
-        assert_eq!(y, [1.5, 0.0, 0.0, 11.5, 4.0, 6.0]);
+        let y = linear.forward(&pass, &host(&[1.0, 0.0, 3.0, 4.0]));
+        assert_eq!(y.host(), [1.5, 0.0, 0.0, 11.5, 4.0, 6.0]);
     }
 
     /// Central differences of a function of single numbers.

@@ -8,6 +8,7 @@
 //! This crate knows no stage, no engine and no network.
 
 mod adapter;
+mod array;
 mod attention;
 mod block;
 mod causal_lm;
@@ -23,6 +24,7 @@ mod layers;
 mod low_rank;
 mod matrix;
 mod memory;
+mod on_device;
 mod parameters;
 mod pickle;
 pub mod pickle_file;
@@ -43,9 +45,11 @@ mod tokenizer;
 mod tokenizer_class;
 mod tokenizer_folder;
 mod tokenizer_training;
+pub mod twins;
 mod value_head;
 
 pub use adapter::LoraOptions;
+pub use array::Array;
 pub use attention::Sequences;
 pub use causal_lm::{CausalLm, Forward, Keep, ModelError};
 pub use checkpoint::{Checkpoint, CheckpointError};
@@ -57,7 +61,7 @@ pub use head::{Place, TokenScore};
 pub use kv_cache::KvCache;
 pub use low_rank::Dropout;
 pub use memory::{Learning, Memory};
-pub use parameters::{Gradients, Parameter, ParameterId, Parameters};
+pub use parameters::{DeviceValues, Gradients, Parameter, ParameterId, Parameters};
 pub use reward_model::RewardModel;
 pub use sampling::SamplingOptions;
 pub use scalar_head::ScalarHead;

@@ -3,6 +3,8 @@
 //! Everything is f32 here, whatever a folder stores. What is counted is what grows with the model and with
 //! the tokens that are computed at once; the program itself, tokenizers and rows of data are not.
 
+use okapi_device::Kind;
+
 use crate::adapter::LoraOptions;
 use crate::causal_lm::Keep;
 use crate::config::ModelConfig;
@@ -11,6 +13,8 @@ use crate::config::ModelConfig;
 const NUMBER: u64 = 4;
 /// Bytes of the logits that are computed at once, and of what is computed with them.
 const LOGITS: u64 = 64 << 20;
+/// The same on a GPU, with the scores of attention.
+const ON_DEVICE: u64 = 3 << 30;
 
 /// Bytes, by what they are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +35,21 @@ impl Memory {
     /// All of it.
     pub fn total(&self) -> u64 {
         self.weights + self.gradients + self.moments + self.activations + self.caches
+    }
+
+    /// The same work on a GPU that stores numbers in this kind. In bfloat16 what learns has its lower halves
+    /// beside it, and gradients and moments stay in single precision.
+    #[must_use]
+    pub fn on(self, kind: Option<Kind>) -> Memory {
+        let Some(kind) = kind else { return self };
+        let stored = |bytes: u64| bytes / NUMBER * kind.bytes() as u64;
+        let lows = if kind == Kind::Bf16 { self.gradients / NUMBER * 2 } else { 0 };
+        Memory {
+            weights: stored(self.weights) + lows,
+            activations: stored(self.activations.saturating_sub(LOGITS)) + ON_DEVICE,
+            caches: stored(self.caches),
+            ..self
+        }
     }
 
     /// With the memory of another model beside it.

@@ -3,19 +3,114 @@
 //! Layers hold ids, not numbers. So one model can be read by many threads while it is run, changed in
 //! place by an optimiser, and written back under the names that it was read by.
 
+use std::borrow::Cow;
+
+use okapi_device::random::fill_normal;
+use okapi_device::{Device, DeviceArray, Kind};
+
+use crate::array::{APART, Array};
+use crate::causal_lm::INITIAL_DEVIATION;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 
 /// One parameter of a model.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Parameter {
     /// As in the checkpoint: `transformer.h.0.mlp.dense_h_to_4h.weight`.
     pub name: String,
     /// Sizes, the last of them contiguous.
     pub shape: Vec<usize>,
-    /// The numbers.
+    /// The numbers; none while they are on a GPU.
     pub values: Vec<f32>,
+    /// The numbers, while they are on a GPU.
+    pub on_device: Option<DeviceValues>,
     /// Whether training changes it. What is not trained gets no gradient, and costs none.
     pub is_trained: bool,
+}
+
+/// A parameter's numbers in a GPU's memory.
+#[derive(Debug, Clone)]
+pub struct DeviceValues {
+    /// What is computed with.
+    pub weights: DeviceArray,
+    /// Where that is in half precision and is trained: what it lacks to single precision, which is what an
+    /// optimiser moves.
+    pub lows: Option<DeviceArray>,
+}
+
+impl Parameter {
+    /// One that is trained, in the processor's memory.
+    pub fn new(name: String, shape: Vec<usize>, values: Vec<f32>) -> Parameter {
+        Parameter { name, shape, values, on_device: None, is_trained: true }
+    }
+
+    /// How many numbers.
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The numbers, brought to the processor if they are not there.
+    pub fn read(&self) -> Cow<'_, [f32]> {
+        match &self.on_device {
+            None => Cow::Borrowed(&self.values),
+            Some(DeviceValues { weights, lows: None }) => Cow::Owned(weights.read()),
+            Some(DeviceValues { weights, lows: Some(lows) }) => {
+                Cow::Owned(okapi_device::adamw::joined(weights, lows))
+            }
+        }
+    }
+
+    /// Other numbers, wherever they are.
+    pub fn write(&mut self, values: Vec<f32>) {
+        match &mut self.on_device {
+            None => self.values = values,
+            Some(there) => {
+                let (device, kind) = (there.weights.device().clone(), there.weights.kind());
+                *there = DeviceValues::new(&device, kind, &values, there.lows.is_some());
+            }
+        }
+    }
+}
+
+impl Parameter {
+    /// Numbers in single precision, brought to where this one's are: what an optimiser keeps.
+    pub fn beside(&self, numbers: Vec<f32>) -> Array {
+        match &self.on_device {
+            None => Array::Host(numbers),
+            Some(there) => {
+                Array::Device(DeviceArray::new(there.weights.device(), Kind::F32, &numbers))
+            }
+        }
+    }
+
+    /// As many zeros in single precision, in the same memory: a gradient, or what an optimiser keeps.
+    pub fn zeros(&self) -> Array {
+        match &self.on_device {
+            None => Array::Host(vec![0.0; self.values.len()]),
+            Some(there) => {
+                let device = there.weights.device();
+                Array::Device(DeviceArray::zeros(device, Kind::F32, there.weights.len()))
+            }
+        }
+    }
+}
+
+impl DeviceValues {
+    fn new(device: &Device, kind: Kind, values: &[f32], keeps_lows: bool) -> DeviceValues {
+        if keeps_lows && kind == Kind::Bf16 {
+            let (weights, lows) = okapi_device::adamw::split(device, values);
+            return DeviceValues { weights, lows: Some(lows) };
+        }
+        DeviceValues { weights: DeviceArray::new(device, kind, values), lows: None }
+    }
+}
+
+/// The same numbers, wherever they are.
+impl PartialEq for Parameter {
+    fn eq(&self, other: &Parameter) -> bool {
+        let is_same = (&self.name, &self.shape, self.is_trained)
+            == (&other.name, &other.shape, other.is_trained);
+        is_same && self.read() == other.read()
+    }
 }
 
 /// Which parameter.
@@ -41,7 +136,7 @@ impl Parameters {
     ) -> Result<Parameters, CheckpointError> {
         let read = |(name, shape): (String, Vec<usize>)| {
             let values = checkpoint.read(&name)?;
-            Ok(Parameter { name, shape, values, is_trained: true })
+            Ok(Parameter::new(name, shape, values))
         };
         Ok(Parameters(tensors.into_iter().map(read).collect::<Result<_, CheckpointError>>()?))
     }
@@ -52,13 +147,38 @@ impl Parameters {
         tensors: Vec<(String, Vec<usize>)>,
         mut values: impl FnMut(&str, &[usize]) -> Vec<f32>,
     ) -> Parameters {
-        let parameter = |(name, shape): (String, Vec<usize>)| Parameter {
-            values: values(&name, &shape),
-            name,
-            shape,
-            is_trained: true,
+        let parameter = |(name, shape): (String, Vec<usize>)| {
+            let values = values(&name, &shape);
+            Parameter::new(name, shape, values)
         };
         Parameters(tensors.into_iter().map(parameter).collect())
+    }
+
+    /// The same on a GPU, drawn there.
+    pub(crate) fn new_on_device(
+        tensors: Vec<(String, Vec<usize>)>,
+        device: &Device,
+        kind: Kind,
+        is_trained: bool,
+        seed: u64,
+    ) -> Parameters {
+        let parameter = |(number, (name, shape)): (usize, (String, Vec<usize>))| {
+            let count = shape.iter().product();
+            let mut weights = match shape.len() {
+                1 if name.ends_with(".bias") => DeviceArray::zeros(device, kind, count),
+                1 => DeviceArray::new(device, kind, &vec![1.0; count]),
+                _ => DeviceArray::zeros(device, kind, count),
+            };
+            if shape.len() > 1 {
+                let seed = seed ^ (number as u64) << 32;
+                fill_normal(&mut weights, INITIAL_DEVIATION as f32, seed);
+            }
+            let has_lows = is_trained && kind == Kind::Bf16;
+            let lows = has_lows.then(|| DeviceArray::zeros(device, Kind::I16, count));
+            let on_device = Some(DeviceValues { weights, lows });
+            Parameter { on_device, is_trained, ..Parameter::new(name, shape, Vec::new()) }
+        };
+        Parameters(tensors.into_iter().enumerate().map(parameter).collect())
     }
 
     /// Adds one at the end.
@@ -86,9 +206,37 @@ impl Parameters {
         &mut self.0[id.0]
     }
 
-    /// Its numbers.
+    /// Its numbers, where the processor computes.
     pub(crate) fn values(&self, id: ParameterId) -> &[f32] {
         &self.0[id.0].values
+    }
+
+    /// Its numbers, where a GPU computes.
+    pub(crate) fn on_device(&self, id: ParameterId) -> &DeviceArray {
+        &self.0[id.0].on_device.as_ref().expect(APART).weights
+    }
+
+    /// Brings numbers to a GPU: in halves of them what is trained keeps the others beside it.
+    pub(crate) fn to_device(
+        &mut self,
+        device: &Device,
+        kind: Kind,
+        is_there: impl Fn(&str) -> bool,
+    ) {
+        for parameter in self.0.iter_mut().filter(|it| it.on_device.is_none() && is_there(&it.name))
+        {
+            let values = std::mem::take(&mut parameter.values);
+            let there = DeviceValues::new(device, kind, &values, parameter.is_trained);
+            parameter.on_device = Some(there);
+        }
+    }
+
+    /// Brings all numbers back to the processor.
+    pub(crate) fn to_host(&mut self) {
+        for parameter in &mut self.0 {
+            parameter.values = parameter.read().into_owned();
+            parameter.on_device = None;
+        }
     }
 
     pub(crate) fn values_mut(&mut self, id: ParameterId) -> &mut [f32] {
@@ -114,34 +262,58 @@ impl Parameters {
 
     /// How many numbers they are.
     pub fn count(&self) -> usize {
-        self.0.iter().map(|parameter| parameter.values.len()).sum()
+        self.0.iter().map(Parameter::count).sum()
     }
 }
 
 /// The gradient of a loss: as many numbers as each trained parameter has, and none for the others.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Gradients(Vec<Option<Vec<f32>>>);
+pub struct Gradients(Vec<Option<Array>>);
 
 impl Gradients {
     /// Zero for all that is trained.
     pub fn zeros(parameters: &Parameters) -> Gradients {
-        let zeros =
-            |parameter: &Parameter| parameter.is_trained.then(|| vec![0.0; parameter.values.len()]);
+        let zeros = |it: &Parameter| it.is_trained.then(|| it.zeros());
         Gradients(parameters.iter().map(zeros).collect())
     }
 
     /// Back to zero.
     pub fn clear(&mut self) {
-        self.0.iter_mut().flatten().for_each(|gradient| gradient.fill(0.0));
+        self.0.iter_mut().flatten().for_each(Array::clear);
     }
 
     /// The gradient of a parameter, if it is trained.
-    pub fn get(&self, id: ParameterId) -> Option<&[f32]> {
-        self.0[id.0].as_deref()
+    pub fn get(&self, id: ParameterId) -> Option<&Array> {
+        self.0[id.0].as_ref()
     }
 
-    pub(crate) fn get_mut(&mut self, id: ParameterId) -> Option<&mut [f32]> {
-        self.0[id.0].as_deref_mut()
+    pub(crate) fn get_mut(&mut self, id: ParameterId) -> Option<&mut Array> {
+        self.0[id.0].as_mut()
+    }
+
+    /// That of one that the processor holds, to be added to.
+    pub(crate) fn host_mut(&mut self, id: ParameterId) -> Option<&mut [f32]> {
+        self.get_mut(id).map(Array::host_mut)
+    }
+
+    /// That of one that a GPU holds, to be added to.
+    pub(crate) fn device_mut(&mut self, id: ParameterId) -> Option<&mut DeviceArray> {
+        self.get_mut(id).map(Array::device_mut)
+    }
+
+    /// Those of two different ones that a GPU holds.
+    pub(crate) fn two_device_mut(
+        &mut self,
+        ids: [Option<ParameterId>; 2],
+    ) -> [Option<&mut DeviceArray>; 2] {
+        let mut found = [None, None];
+        for (place, gradient) in self.0.iter_mut().enumerate() {
+            let which = ids.iter().position(|id| id.is_some_and(|id| id.0 == place));
+            if let (Some(which), Some(gradient)) = (which, gradient.as_mut()) {
+                found[which] = Some(gradient.device_mut());
+            }
+        }
+        found
     }
 
     pub(crate) fn has(&self, id: ParameterId) -> bool {
@@ -149,12 +321,12 @@ impl Gradients {
     }
 
     /// In the order of the parameters.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Option<&[f32]>> {
-        self.0.iter().map(Option::as_deref)
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Option<&Array>> {
+        self.0.iter().map(Option::as_ref)
     }
 
     /// In the order of the parameters, to be changed.
-    pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = Option<&mut [f32]>> {
-        self.0.iter_mut().map(Option::as_deref_mut)
+    pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = Option<&mut Array>> {
+        self.0.iter_mut().map(Option::as_mut)
     }
 }

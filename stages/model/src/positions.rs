@@ -35,6 +35,20 @@ impl Rotation {
         Rotation { frequencies: (0..width / 2).map(frequency).collect() }
     }
 
+    /// Pairs of numbers of a head that are turned.
+    pub(crate) fn pairs(&self) -> usize {
+        self.frequencies.len()
+    }
+
+    /// For each of the first positions, for each pair: sine and cosine.
+    pub(crate) fn table(&self, positions: usize) -> Vec<f32> {
+        let turns = (0..positions).into_par_iter().flat_map_iter(|position| {
+            let turns = self.turns(position, Direction::Forward);
+            turns.into_iter().flat_map(|(sine, cosine)| [sine, cosine])
+        });
+        turns.collect()
+    }
+
     /// How far the numbers of a token are turned: sine and cosine for every pair.
     fn turns(&self, position: usize, direction: Direction) -> Vec<(f32, f32)> {
         let turn = |frequency: &f64| {

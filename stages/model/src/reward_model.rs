@@ -27,7 +27,7 @@ use crate::random::{Purpose, Random};
 use crate::scalar_head::ScalarHead;
 use crate::tensor_file::NumberKind;
 
-const SCORE: &str = "score.weight";
+pub(crate) const SCORE: &str = "score.weight";
 const CLASS: &str = "ForSequenceClassification";
 
 /// A product of matrices with one row, or with up to so many numbers in all, is summed in another order than
@@ -68,12 +68,9 @@ impl RewardModel {
         let width = trunk.hidden();
         // Streams of the second number 0 are those of a new model's weights, of 1 those of adapters.
         let mut random = Random::new(seed, Purpose::Weights, 0, 2);
-        let weight = trunk.parameters_mut().push(Parameter {
-            name: SCORE.to_owned(),
-            shape: vec![1, width],
-            values: (0..width).map(|_| (INITIAL_DEVIATION * random.normal()) as f32).collect(),
-            is_trained: true,
-        });
+        let values = (0..width).map(|_| (INITIAL_DEVIATION * random.normal()) as f32).collect();
+        let score = Parameter::new(SCORE.to_owned(), vec![1, width], values);
+        let weight = trunk.parameters_mut().push(score);
         Ok(RewardModel { trunk, head: ScalarHead::new(weight, width) })
     }
 

@@ -1,5 +1,6 @@
 //! A head that reads one number from a state: `w . h`, without a bias.
 
+use crate::array::Array;
 use crate::functions::{sum_of, wide};
 use crate::parameters::{Gradients, ParameterId, Parameters};
 
@@ -30,10 +31,11 @@ impl ScalarHead {
     ///
     /// # Panics
     /// When there is no such row.
-    pub fn read(&self, parameters: &Parameters, states: &[f32], rows: &[usize]) -> Vec<f64> {
+    pub fn read(&self, parameters: &Parameters, states: &Array, rows: &[usize]) -> Vec<f64> {
         let weight = parameters.values(self.weight);
         let product = |x, w| f64::from(x) * f64::from(w);
-        rows.iter().map(|&row| wide!(sum_of(self.row(states, row), weight, product))).collect()
+        let read = states.rows(self.width, rows); // [R, C]
+        read.chunks_exact(self.width).map(|row| wide!(sum_of(row, weight, product))).collect()
     }
 
     /// Adds to the gradients of the weight and of the states, given that of each number that was read.
@@ -47,27 +49,23 @@ impl ScalarHead {
         &self,
         parameters: &Parameters,
         gradients: &mut Gradients,
-        (states, d_states): (&[f32], &mut [f32]),
+        (states, d_states): (&Array, &mut Array),
         rows: &[usize],
         grades: &[f64],
     ) {
         let weight = parameters.values(self.weight);
         let mut d_weight = vec![0.0; self.width]; // [C]
-        for (&row, &grade) in rows.iter().zip(grades) {
-            let d_row = &mut d_states[row * self.width..][..self.width];
-            for (d, w) in d_row.iter_mut().zip(weight) {
-                *d += (grade * f64::from(*w)) as f32;
-            }
-            for (d, x) in d_weight.iter_mut().zip(self.row(states, row)) {
+        let read = states.rows(self.width, rows); // [R, C]
+        for (row, &grade) in read.chunks_exact(self.width).zip(grades) {
+            for (d, x) in d_weight.iter_mut().zip(row) {
                 *d += grade * f64::from(*x);
             }
         }
-        if let Some(gradient) = gradients.get_mut(self.weight) {
+        let graded = |grade: &f64| weight.iter().map(|w| (grade * f64::from(*w)) as f32).collect();
+        let d_read: Vec<Vec<f32>> = grades.iter().map(graded).collect();
+        d_states.add_host_rows(self.width, rows, d_read.concat());
+        if let Some(gradient) = gradients.host_mut(self.weight) {
             gradient.iter_mut().zip(&d_weight).for_each(|(to, d)| *to += *d as f32);
         }
-    }
-
-    fn row<'a>(&self, states: &'a [f32], row: usize) -> &'a [f32] {
-        &states[row * self.width..][..self.width]
     }
 }

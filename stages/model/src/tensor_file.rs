@@ -13,7 +13,7 @@ use safetensors::tensor::{Dtype, Metadata};
 
 use crate::checkpoint::CheckpointError;
 use crate::stored_zip::{DAMAGED, Extent};
-pub use crate::tensor_writer::{TensorSource, write_tensors};
+pub use crate::tensor_writer::{Numbers, TensorSource, write_tensors};
 
 /// The most bytes of a file's header.
 const LARGEST_HEADER: u64 = 100 << 20;

@@ -8,7 +8,9 @@ use std::path::Path;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, View};
 
+use crate::array::Array;
 use crate::checkpoint::CheckpointError;
+use crate::parameters::Parameter;
 use crate::tensor_file::{NOTE, NumberKind};
 
 /// A tensor to be written, whose bytes are asked for when it is its turn.
@@ -28,6 +30,41 @@ pub(crate) trait Writable {
     }
 }
 
+/// Numbers in the memory of the processor, or in that of a GPU: then they are brought from there one tensor
+/// at a time.
+#[derive(Debug, Clone, Copy)]
+pub enum Numbers<'a> {
+    /// The processor's.
+    Slice(&'a [f32]),
+    /// Those of a model.
+    Parameter(&'a Parameter),
+    /// What is kept beside a model.
+    Array(&'a Array),
+}
+
+impl<'a> Numbers<'a> {
+    /// All of them.
+    pub fn read(self) -> Cow<'a, [f32]> {
+        match self {
+            Numbers::Slice(numbers) => Cow::Borrowed(numbers),
+            Numbers::Parameter(parameter) => parameter.read(),
+            Numbers::Array(array) => array.read(),
+        }
+    }
+}
+
+impl<'a> From<&'a Parameter> for Numbers<'a> {
+    fn from(parameter: &'a Parameter) -> Numbers<'a> {
+        Numbers::Parameter(parameter)
+    }
+}
+
+impl<'a> From<&'a Array> for Numbers<'a> {
+    fn from(array: &'a Array) -> Numbers<'a> {
+        Numbers::Array(array)
+    }
+}
+
 /// A tensor whose numbers are in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorSource<'a> {
@@ -36,7 +73,7 @@ pub struct TensorSource<'a> {
     /// Sizes, the last of them contiguous.
     pub shape: &'a [usize],
     /// The numbers.
-    pub values: &'a [f32],
+    pub values: Numbers<'a>,
     /// How they are stored.
     pub kind: NumberKind,
 }
@@ -56,7 +93,7 @@ impl Writable for TensorSource<'_> {
 
     fn bytes(&self) -> Result<Vec<u8>, CheckpointError> {
         let mut bytes = Vec::with_capacity(self.size());
-        encode(self.name, 0, self.values, self.kind, &mut bytes)?;
+        encode(self.name, 0, &self.values.read(), self.kind, &mut bytes)?;
         Ok(bytes)
     }
 }
@@ -187,8 +224,12 @@ mod tests {
         let path = folder.path().join("some.safetensors");
         let values = [0.0, -1.5, 3.25, 1024.0, 0.125, -0.0];
         let kinds = [("a", NumberKind::F32), ("b", NumberKind::F16), ("c", NumberKind::Bf16)];
-        let tensors =
-            kinds.map(|(name, kind)| TensorSource { name, shape: &[2, 3], values: &values, kind });
+        let tensors = kinds.map(|(name, kind)| TensorSource {
+            name,
+            shape: &[2, 3],
+            values: Numbers::Slice(&values),
+            kind,
+        });
         write_tensors(&path, "{\"step\":3}", tensors).unwrap();
         let file = TensorFile::open(&path).unwrap();
         assert_eq!(file.note(), Some("{\"step\":3}"));
@@ -210,6 +251,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("some.safetensors");
         let write = |values: &[f32], kind| {
+            let values = Numbers::Slice(values);
             write_tensors(&path, "pt", [TensorSource { name: "a", shape: &[2], values, kind }])
         };
         let said = write(&[1.0, -70000.0], NumberKind::F16).unwrap_err().to_string();

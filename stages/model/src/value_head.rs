@@ -1,13 +1,14 @@
 //! A value head: from the state before a token to the return that is expected from there on.
 
+use crate::array::Array;
 use crate::causal_lm::CausalLm;
-use crate::layers::{Linear, Pass, add};
+use crate::layers::{Columns, Linear, Pass};
 use crate::parameters::{Gradients, Parameter, ParameterId, Parameters};
 use crate::random::{Purpose, Random};
 use crate::row_product::Product;
 
 /// What the names of its parameters begin with, as in trlx.
-const PREFIX: &str = "v_head.";
+pub(crate) const PREFIX: &str = "v_head.";
 
 /// `W2 relu(W1 h + b1) + b2`, with `2 C` numbers between the two layers.
 ///
@@ -39,14 +40,10 @@ impl ValueHead {
             stream += 1;
             let most = (from as f64).sqrt().recip();
             let count = shape.iter().product();
-            model.parameters_mut().push(Parameter {
-                name: format!("{PREFIX}{name}"),
-                shape: shape.to_vec(),
-                values: (0..count)
-                    .map(|_| ((2.0 * random.uniform() - 1.0) * most) as f32)
-                    .collect(),
-                is_trained: true,
-            })
+            let values = (0..count).map(|_| ((2.0 * random.uniform() - 1.0) * most) as f32);
+            let parameter =
+                Parameter::new(format!("{PREFIX}{name}"), shape.to_vec(), values.collect());
+            model.parameters_mut().push(parameter)
         };
         let mut linear = |name: &str, from: usize, to: usize| {
             let weight = push(&format!("{name}.weight"), &[to, from], from);
@@ -68,11 +65,12 @@ impl ValueHead {
     ///
     /// # Panics
     /// When there is no such row.
-    pub fn read(&self, parameters: &Parameters, states: &[f32], rows: &[usize]) -> Vec<f64> {
+    pub fn read(&self, parameters: &Parameters, states: &Array, rows: &[usize]) -> Vec<f64> {
         let pass = pass(parameters);
-        let mut middle = self.inner.forward(&pass, &self.gather(states, rows)); // [R, 2 C]
-        relu(&mut middle);
-        self.outer.forward(&pass, &middle).into_iter().map(f64::from).collect()
+        let read = Array::Host(states.rows(self.inner.from, rows)); // [R, C]
+        let mut middle = self.inner.forward(&pass, &read); // [R, 2 C]
+        relu(middle.host_mut());
+        self.outer.forward(&pass, &middle).host().iter().copied().map(f64::from).collect()
     }
 
     /// Adds to the gradients of the head and of the states, given the loss's derivative by each value that was
@@ -87,33 +85,28 @@ impl ValueHead {
         &self,
         parameters: &Parameters,
         gradients: &mut Gradients,
-        (states, d_states): (&[f32], &mut [f32]),
+        (states, d_states): (&Array, &mut Array),
         rows: &[usize],
         grades: &[f64],
     ) {
         let pass = pass(parameters);
-        let read = self.gather(states, rows); // [R, C]
+        let width = self.inner.from;
+        let read = Array::Host(states.rows(width, rows)); // [R, C]
         let mut middle = self.inner.forward(&pass, &read); // [R, 2 C]
-        relu(&mut middle);
-        let d_values: Vec<f32> = grades.iter().map(|grade| *grade as f32).collect(); // [R]
-        let mut d_middle = vec![0.0; middle.len()];
-        self.outer.backward(&pass, gradients, &middle, (&d_values, 1), Some(&mut d_middle));
-        for (d, x) in d_middle.iter_mut().zip(&middle) {
+        relu(middle.host_mut());
+        let d_values = Array::Host(grades.iter().map(|grade| *grade as f32).collect()); // [R]
+        let mut d_middle = middle.zeros();
+        let of = (&d_values, Columns::all(1));
+        self.outer.backward(&pass, gradients, &middle, of, Some(&mut d_middle));
+        for (d, x) in d_middle.host_mut().iter_mut().zip(middle.host()) {
             if *x <= 0.0 {
                 *d = 0.0;
             }
         }
-        let mut d_read = vec![0.0; read.len()];
-        self.inner.backward(&pass, gradients, &read, (&d_middle, self.inner.to), Some(&mut d_read));
-        let width = self.inner.from;
-        for (&row, d) in rows.iter().zip(d_read.chunks_exact(width)) {
-            add(&mut d_states[row * width..][..width], d);
-        }
-    }
-
-    fn gather(&self, states: &[f32], rows: &[usize]) -> Vec<f32> {
-        let width = self.inner.from;
-        rows.iter().flat_map(|row| &states[row * width..][..width]).copied().collect()
+        let mut d_read = read.zeros();
+        let of = (&d_middle, Columns::all(self.inner.to));
+        self.inner.backward(&pass, gradients, &read, of, Some(&mut d_read));
+        d_states.add_host_rows(width, rows, d_read.read().into_owned());
     }
 }
 

@@ -57,9 +57,9 @@ fn learn(model: &CausalLm, dropout: Option<Dropout>) -> (f64, Gradients) {
         Some(dropout) => model.forward_in_training(batch, Keep::Inputs, dropout),
     };
     let forward = forward.unwrap();
-    let mut d_states = vec![0.0; forward.states().len()];
+    let mut d_states = forward.states().zeros();
     let weight = 1.0 / places.len() as f64;
-    let of = (forward.states(), &mut d_states[..]);
+    let of = (forward.states(), &mut d_states);
     let scores = model.scores_backward(of, &places, &mut gradients, |_, _| -weight).unwrap();
     model.backward(forward, &d_states, &mut gradients);
     (-scores.iter().map(|score| score.log_probability * weight).sum::<f64>(), gradients)
@@ -97,7 +97,7 @@ fn logits_losses_and_gradients_are_those_of_peft() {
         assert_eq!(trained.len(), file.names().count());
         for tensor in file.names() {
             let id = model.parameters().id(tensor).unwrap();
-            close(gradients.get(id).unwrap(), &file.read(tensor).unwrap(), 2e-5, tensor);
+            close(gradients.get(id).unwrap().host(), &file.read(tensor).unwrap(), 2e-5, tensor);
         }
         // Nothing is computed for what is frozen.
         assert_eq!(gradients.iter().flatten().count(), trained.len());
@@ -154,7 +154,7 @@ fn new_adapters_change_nothing_until_they_learn() {
         let (_, gradients) = learn(&model, None);
         for (parameter, gradient) in model.parameters().iter().zip(gradients.iter()) {
             let Some(gradient) = gradient else { continue };
-            let is_zero = gradient.iter().all(|x| *x == 0.0);
+            let is_zero = gradient.host().iter().all(|x| *x == 0.0);
             assert_eq!(is_zero, parameter.name.contains("lora_A"), "{}", parameter.name);
         }
         assert!(model.add_adapters(&options, 3).unwrap_err().to_string().contains("already"));
@@ -188,7 +188,7 @@ fn dropout_is_of_its_step_and_part_alone_and_keeps_the_mean() {
     let (_, gradients) = learn(&model, dropout);
     let name = "base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight";
     let id = model.parameters().id(name).unwrap();
-    let gradient = gradients.get(id).unwrap().to_vec();
+    let gradient = gradients.get(id).unwrap().host().to_vec();
     // A difference of losses shows large derivatives best.
     let mut places: Vec<usize> = (0..gradient.len()).collect();
     places.sort_by(|one, other| gradient[*other].abs().total_cmp(&gradient[*one].abs()));

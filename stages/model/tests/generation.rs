@@ -56,7 +56,7 @@ fn read_in_parts(model: &CausalLm, texts: &[Vec<u32>], parts: &[usize]) -> Vec<V
         }
         let counts: Vec<usize> = rows.iter().map(|(tokens, _)| tokens.len()).collect();
         let all = model.read_on(&mut rows).unwrap();
-        let mut all = all.chunks(model.hidden());
+        let mut all = all.host().chunks(model.hidden());
         for (states, count) in states.iter_mut().zip(counts) {
             states.extend(all.by_ref().take(count).flatten());
         }
@@ -83,7 +83,7 @@ fn what_is_read_in_parts_is_what_is_read_at_once() {
         let whole = model.forward(Sequences::new(&texts), Keep::Nothing).unwrap();
         for parts in [&[1000][..], &[1], &[7, 1, 70], &[3, 0, 64]] {
             let states = read_in_parts(&model, &texts, parts).concat();
-            assert_close(&states, whole.states(), &format!("{name}, {parts:?}"));
+            assert_close(&states, whole.states().host(), &format!("{name}, {parts:?}"));
         }
     }
 }
@@ -97,7 +97,7 @@ fn adapters_read_in_parts_too() {
         let texts = texts();
         let whole = model.forward(Sequences::new(&texts), Keep::Nothing).unwrap();
         let states = read_in_parts(&model, &texts, &[5, 1]);
-        assert_close(&states.concat(), whole.states(), name);
+        assert_close(&states.concat(), whole.states().host(), name);
         assert_eq!(read_in_parts(&model, &texts[2..3], &[5, 1]), states[2..3], "{name}");
     }
 }
@@ -131,10 +131,10 @@ fn a_cache_can_be_copied_and_shortened() {
     let states = model.read_on(&mut [(&other[10..], &mut cache)]).unwrap();
     let mixed = [&one[..10], &other[10..]].concat();
     let whole = model.forward(Sequences::new(&[mixed]), Keep::Nothing).unwrap();
-    assert_close(&states, &whole.states()[10 * model.hidden()..], "shortened");
+    assert_close(states.host(), &whole.states().host()[10 * model.hidden()..], "shortened");
     let states = model.read_on(&mut [(&other, &mut copy)]).unwrap();
     let whole = model.forward(Sequences::new(&[[one, other].concat()]), Keep::Nothing).unwrap();
-    assert_close(&states, &whole.states()[20 * model.hidden()..], "copied");
+    assert_close(states.host(), &whole.states().host()[20 * model.hidden()..], "copied");
     assert_eq!((cache.len(), copy.len()), (20, 40));
 }
 

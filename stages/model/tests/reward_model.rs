@@ -67,8 +67,8 @@ fn rewards_and_their_gradients_are_those_of_pytorch() {
         let (trunk, rows) = (model.trunk(), sequences.last_rows().unwrap());
         let mut gradients = Gradients::zeros(trunk.parameters());
         let forward = trunk.forward(sequences, Keep::All).unwrap();
-        let mut d_states = vec![0.0; forward.states().len()];
-        let of = (forward.states(), &mut d_states[..]);
+        let mut d_states = forward.states().zeros();
+        let of = (forward.states(), &mut d_states);
         model.head().backward(trunk.parameters(), &mut gradients, of, &rows, &grades);
         trunk.backward(forward, &d_states, &mut gradients);
         let path = fixtures().join(format!("training/{name}_reward_gradients.safetensors"));
@@ -79,7 +79,7 @@ fn rewards_and_their_gradients_are_those_of_pytorch() {
             let size = |numbers: &mut dyn Iterator<Item = f32>| {
                 numbers.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
             };
-            let both = gradient.unwrap().iter().zip(&theirs);
+            let both = gradient.unwrap().host().iter().zip(&theirs);
             let off = size(&mut both.map(|(ours, theirs)| ours - theirs));
             // The last bias adds the same to both rewards of a pair: its gradient is rounding.
             let is_zero = parameter.name == "transformer.ln_f.bias";
@@ -218,8 +218,8 @@ fn only_the_top_is_trained_and_costs_gradients() {
                 let rows = sequences.last_rows().unwrap();
                 let mut gradients = Gradients::zeros(model.trunk().parameters());
                 let forward = model.trunk().forward(sequences, Keep::All).unwrap();
-                let mut d_states = vec![0.0; forward.states().len()];
-                let of = (forward.states(), &mut d_states[..]);
+                let mut d_states = forward.states().zeros();
+                let of = (forward.states(), &mut d_states);
                 let grades = vec![1.0; rows.len()];
                 let parameters = model.trunk().parameters();
                 model.head().backward(parameters, &mut gradients, of, &rows, &grades);

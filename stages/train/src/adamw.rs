@@ -1,6 +1,8 @@
 //! AdamW (Loshchilov and Hutter, 2019), as PyTorch computes it, with the gradient clipped by its norm.
 
-use okapi_model::{Gradients, Parameter, Parameters};
+use okapi_device::DeviceArray;
+use okapi_device::adamw::{AdamWStep, adamw, sum_of_all_squares};
+use okapi_model::{Array, Gradients, Parameter, Parameters};
 use rayon::prelude::*;
 
 /// What is chosen once.
@@ -31,7 +33,7 @@ impl Default for AdamWOptions {
 }
 
 /// The optimiser with its memory.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct AdamW {
     options: AdamWOptions,
     steps: u64,
@@ -40,12 +42,12 @@ pub struct AdamW {
 }
 
 /// The running means of a parameter.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Moments {
     /// Of the gradient.
-    pub(crate) first: Vec<f32>,
+    pub(crate) first: Array,
     /// Of its square.
-    pub(crate) second: Vec<f32>,
+    pub(crate) second: Array,
 }
 
 /// Numbers that one task of the pool works on. Sums are taken by it, so it never changes with the threads.
@@ -55,7 +57,7 @@ impl AdamW {
     /// An optimiser that has not taken a step.
     pub fn new(options: AdamWOptions, parameters: &Parameters) -> AdamW {
         let moments = |parameter: &Parameter| {
-            let zeros = || vec![0.0; parameter.values.len()];
+            let zeros = || parameter.zeros();
             parameter.is_trained.then(|| Moments { first: zeros(), second: zeros() })
         };
         AdamW { options, steps: 0, moments: parameters.iter().map(moments).collect() }
@@ -85,19 +87,25 @@ impl AdamW {
         self.steps += 1;
         let AdamWOptions { beta1, beta2, epsilon, weight_decay, max_norm } = self.options;
         let clip = max_norm.map_or(1.0, |most| (most / (norm + 1e-6)).min(1.0)) as f32;
-        let steps = self.steps as f64;
-        let size = (rate / (1.0 - beta1.powf(steps))) as f32;
-        let root = (1.0 - beta2.powf(steps)).sqrt().recip() as f32;
-        let (first, second, epsilon) = (beta1 as f32, beta2 as f32, epsilon as f32);
-        let (new_first, new_second) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
+        let (betas, steps) = ([beta1, beta2], self.steps);
+        let decaying = AdamWStep::new(betas, epsilon, weight_decay, rate, steps, clip);
         let all = parameters.iter_mut().zip(gradients.iter()).zip(&mut self.moments);
         for ((parameter, gradient), moments) in all {
             let (Some(gradient), Some(moments)) = (gradient, moments) else { continue };
             let decays = parameter.shape.len() > 1;
-            let keep = if decays { (1.0 - rate * weight_decay) as f32 } else { 1.0 };
-            let values = parameter.values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
-            let firsts = moments.first.par_chunks_mut(CHUNK);
-            let seconds = moments.second.par_chunks_mut(CHUNK);
+            let step = if decays { decaying } else { AdamWStep { keep: 1.0, ..decaying } };
+            if let Some(there) = &mut parameter.on_device {
+                let (first, second) = (moments.first.device_mut(), moments.second.device_mut());
+                let (weights, lows) = (&mut there.weights, there.lows.as_mut());
+                adamw(weights, lows, gradient.device(), first, second, &step);
+                continue;
+            }
+            let AdamWStep { clip, first, new_first, second, new_second, root, epsilon, size, keep } =
+                step;
+            let values =
+                parameter.values.par_chunks_mut(CHUNK).zip(gradient.host().par_chunks(CHUNK));
+            let firsts = moments.first.host_mut().par_chunks_mut(CHUNK);
+            let seconds = moments.second.host_mut().par_chunks_mut(CHUNK);
             values.zip(firsts.zip(seconds)).for_each(|((values, gradient), (firsts, seconds))| {
                 let one = values.iter_mut().zip(gradient).zip(firsts.iter_mut().zip(seconds));
                 for ((value, gradient), (mean, square)) in one {
@@ -116,9 +124,19 @@ impl AdamW {
 pub(crate) fn norm(gradients: &Gradients) -> f64 {
     let of = |chunk: &[f32]| chunk.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
     let mut sum = 0.0;
+    let mut there: Vec<&DeviceArray> = Vec::new();
     for gradient in gradients.iter().flatten() {
-        let parts: Vec<f64> = gradient.par_chunks(CHUNK).map(of).collect();
-        sum += parts.iter().sum::<f64>();
+        match gradient {
+            Array::Host(gradient) => {
+                let parts: Vec<f64> = gradient.par_chunks(CHUNK).map(of).collect();
+                sum += parts.iter().sum::<f64>();
+            }
+            // All of them are asked at once: each answer of a GPU has to be waited for.
+            Array::Device(gradient) => there.push(gradient),
+        }
+    }
+    if let Some(first) = there.first() {
+        sum += sum_of_all_squares(first.device(), &there);
     }
     sum.sqrt()
 }

@@ -14,8 +14,10 @@ pub mod ppo;
 mod reward_model;
 mod sft;
 pub mod tensorboard;
+pub mod throughput;
 mod train_state;
 mod trainer;
+pub mod twins;
 
 pub use adamw::{AdamW, AdamWOptions};
 pub use batches::Batches;

@@ -280,8 +280,8 @@ impl Objective for RewardModeling {
                 grades[chosen] += slope;
                 grades[rejected] -= slope;
             }
-            let mut d_states = vec![0.0; forward.states().len()]; // [T, C]
-            let of = (forward.states(), &mut d_states[..]);
+            let mut d_states = forward.states().zeros(); // [T, C]
+            let of = (forward.states(), &mut d_states);
             self.head.backward(model.parameters(), gradients, of, &rows, &grades);
             model.backward(forward, &d_states, gradients);
             on_part(number + 1, count)?;

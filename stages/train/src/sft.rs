@@ -103,8 +103,8 @@ impl Objective for Sft {
             let dropout = dropout(number);
             let forward = model.forward_in_training(sequences(&part), self.keep, dropout)?;
             let (places, weights) = self.weights(&part, &batch);
-            let mut d_states = vec![0.0; forward.states().len()];
-            let of = (forward.states(), &mut d_states[..]);
+            let mut d_states = forward.states().zeros();
+            let of = (forward.states(), &mut d_states);
             let scores =
                 model.scores_backward(of, &places, gradients, |place, _| -weights[place])?;
             model.backward(forward, &d_states, gradients);

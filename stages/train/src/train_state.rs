@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use okapi_model::tensor_file::{NumberKind, TensorFile, TensorSource, write_tensors};
+use okapi_model::tensor_file::{NumberKind, Numbers, TensorFile, TensorSource, write_tensors};
 use okapi_model::{CausalLm, CheckpointError};
 use serde::{Deserialize, Serialize};
 
@@ -104,7 +104,8 @@ impl TrainState {
             let [value, first, second] = PARTS.map(read);
             let (value, first, second) = (value?, first?, second?);
             check = [&value, &first, &second].into_iter().fold(check, |check, it| add(check, it));
-            parameter.values = value;
+            parameter.write(value);
+            let [first, second] = [first, second].map(|numbers| parameter.beside(numbers));
             moments.push(Some(Moments { first, second }));
         }
         if check != state.note.check {
@@ -169,11 +170,12 @@ impl TrainState {
             return Ok(());
         }
         let trained = || model.parameters().iter().filter(|parameter| parameter.is_trained);
-        let check = trained().fold(0, |check, parameter| add(check, &parameter.values));
+        let check = trained().fold(0, |check, parameter| add(check, &parameter.read()));
+        model.check()?;
         let tensors = trained().map(|parameter| TensorSource {
             name: &parameter.name,
             shape: &parameter.shape,
-            values: &parameter.values,
+            values: parameter.into(),
             kind: NumberKind::F32,
         });
         write_tensors(&self.best(step), "best", tensors)?;
@@ -193,11 +195,13 @@ impl TrainState {
         for (parameter, moments) in model.parameters().iter().zip(optimiser.moments()) {
             let Some(moments) = moments else { continue };
             names.extend(PARTS.map(|part| format!("{part}.{}", parameter.name)));
-            for values in [&parameter.values, &moments.first, &moments.second] {
-                tensors.push((&parameter.shape[..], &values[..]));
-            }
+            let values: [Numbers<'_>; 3] =
+                [parameter.into(), (&moments.first).into(), (&moments.second).into()];
+            tensors.extend(values.map(|values| (&parameter.shape[..], values)));
         }
-        self.note.check = tensors.iter().fold(0, |check, (_, values)| add(check, values));
+        self.note.check = tensors.iter().fold(0, |check, (_, values)| add(check, &values.read()));
+        // What a GPU that failed gives is nothing to keep.
+        model.check()?;
         let sources = names.iter().zip(&tensors).map(|(name, &(shape, values))| TensorSource {
             name,
             shape,
@@ -231,8 +235,9 @@ impl TrainState {
             let file = TensorFile::open(&path)?;
             let mut check = 0;
             for parameter in model.parameters_mut().iter_mut().filter(|it| it.is_trained) {
-                parameter.values = file.read(&parameter.name)?;
-                check = add(check, &parameter.values);
+                let values = file.read(&parameter.name)?;
+                check = add(check, &values);
+                parameter.write(values);
             }
             if check != best.check {
                 return Err(damaged(&path));

@@ -268,6 +268,7 @@ pub fn train(
             };
             finite(step + 1, "loss", measures.loss)?;
             let norm = optimiser.step(model.parameters_mut(), &gradients, rate.at(step));
+            model.check()?;
             finite(step + 1, "norm of the gradient", norm)?;
             tokens = measures.tokens;
             let mut row = CurveRow {

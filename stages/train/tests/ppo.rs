@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-use okapi_model::{CausalLm, Keep, Place, RewardModel, Sequences};
+use okapi_model::{Array, CausalLm, Keep, Place, RewardModel, Sequences};
 use okapi_train::ppo::{self, Answer, KlControl, Length, PpoOptions, Prompts, RewardScorer};
 use okapi_train::{AdamWOptions, CurveRow, Outcome, Part, Progress, TrainError, Watch};
 use serde_json::Value;
@@ -113,7 +113,7 @@ fn entropy_and_divergence_are_those_of_pytorch() {
         let mut state = vec![0.0; width];
         state[0] = 1.0;
         let places: Vec<Place> = (0..48).map(|next| Place { row: 0, next }).collect();
-        model.scores(&state, &places).unwrap()
+        model.scores(&Array::Host(state), &places).unwrap()
     };
     let policy = scores(&logits("policy_logits"));
     let reference = scores(&logits("reference_logits"));

@@ -371,7 +371,7 @@ fn a_batch_in_parts_is_the_same_batch() {
             let (loss, others) = learn(tokens_at_once, average);
             assert!((loss - whole).abs() < 1e-6);
             for (one, other) in gradients.iter().flatten().zip(others.iter().flatten()) {
-                for (one, other) in one.iter().zip(other) {
+                for (one, other) in one.host().iter().zip(other.host()) {
                     assert!((one - other).abs() < 1e-5, "{one} {other}");
                 }
             }

@@ -31,7 +31,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use okapi_model::random::{Purpose, Random};
-use okapi_model::{CausalLm, Gradients, ValueHead};
+use okapi_model::{Array, CausalLm, Gradients, ValueHead};
 
 pub use self::advantage::{advantages, returns, whiten};
 pub use self::kl::{KlControl, k1, k3, rewards};
@@ -168,6 +168,7 @@ fn iterate(
                 finite(iteration, "value loss", learnt.value_loss())?;
                 learning_rate = rate.at(optimiser.steps());
                 let norm = optimiser.step(model.parameters_mut(), &gradients, learning_rate);
+                model.check()?;
                 finite(iteration, "norm of the gradient", norm)?;
                 sums.update(&learnt, norm);
                 let done = sums.updates();
@@ -227,7 +228,8 @@ fn learn(
     let size = |rollout: &&Rollout| rollout.response.tokens().len();
     for part in parts(rollouts.iter().copied(), options.tokens_at_once, size) {
         let (sequences, places) = batch(part.iter().map(|it| &it.response));
-        let entering: Vec<f32> = part.iter().flat_map(|it| &it.entering).copied().collect(); // [T, C]
+        let entering: Vec<&Array> = part.iter().map(|it| &it.entering).collect();
+        let entering = Array::concat(&entering); // [T, C]
         let forward = model.forward_from(block, entering, sequences, options.keep)?;
         // Of every token that was sampled, in the order of `places`.
         let of = |numbers: fn(&Rollout) -> &[f64]| -> Vec<f64> {
@@ -242,7 +244,7 @@ fn learn(
             value_loss(value, values_old[place], returns[place], options.value_clip)
         };
 
-        let mut d_states = vec![0.0; forward.states().len()]; // [T, C]
+        let mut d_states = forward.states().zeros(); // [T, C]
         let scores = model.scores_backward(
             (forward.states(), &mut d_states),
             &places,
@@ -255,7 +257,7 @@ fn learn(
             .zip(&values)
             .map(|(place, it)| options.value_coefficient * weight * value(place, *it).slope)
             .collect();
-        let of = (forward.states(), &mut d_states[..]);
+        let of = (forward.states(), &mut d_states);
         head.backward(model.parameters(), gradients, of, &rows, &grades);
         model.backward(forward, &d_states, gradients);
         for (place, (score, it)) in scores.iter().zip(&values).enumerate() {
@@ -350,7 +352,7 @@ mod tests {
             };
             let (_, gradients) = learn(&model);
             for (place, gradient) in gradients.iter().enumerate() {
-                let Some(gradient) = gradient else { continue };
+                let Some(gradient) = gradient.map(Array::host) else { continue };
                 let norm = (0..gradient.len()).map(|n| wave(n) * wave(n)).sum::<f32>().sqrt();
                 let along = |n: usize| wave(n) / norm;
                 let ours: f64 =

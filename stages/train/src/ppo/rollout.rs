@@ -2,7 +2,7 @@
 //! the value head said of every token when they were.
 
 use okapi_model::{
-    CausalLm, FinishReason, GenerateError, GenerateOptions, GenerateProgress, GenerateWatch,
+    Array, CausalLm, FinishReason, GenerateError, GenerateOptions, GenerateProgress, GenerateWatch,
     Generated, Keep, Place, Sequences, ValueHead,
 };
 
@@ -27,12 +27,12 @@ pub(crate) struct Response {
 }
 
 /// A response that is learnt from, with numbers for each of its tokens: `[R]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rollout {
     pub(crate) response: Response,
     /// What enters the first trained block, prompt and response: `[T, C]`. The frozen blocks are computed once
     /// for all passes.
-    pub(crate) entering: Vec<f32>,
+    pub(crate) entering: Array,
     /// The log-probability by the policy that sampled it.
     pub(crate) logp: Vec<f64>,
     /// The log-probability by the reference.
@@ -212,7 +212,7 @@ pub(crate) fn observe(
             let advantages = advantages(&rewards, &values, options.gamma, options.lambda);
             rollouts.push(Rollout {
                 response,
-                entering: entering[range.start * width..range.end * width].to_vec(),
+                entering: entering.part(range.start * width, range.len() * width),
                 entropies: scores[all].iter().map(|score| score.entropy).collect(),
                 returns: returns(&advantages, &values),
                 logp,

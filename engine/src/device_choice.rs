@@ -1,0 +1,26 @@
+//! Which instances compute on a GPU, where the pipeline leaves that to the machine.
+//!
+//! A pipeline file says nothing of the machine, and numbers from a GPU are not those of the processor to the last
+//! bit. So the choice is made when the machine is known, and before any action is: it is written into `declared`,
+//! and what was computed in one way is never taken for what was computed in the other.
+
+use okapi_cache::canonical_json;
+
+use crate::graph::Graph;
+use crate::machine::Machine;
+use crate::stage::StageRegistry;
+
+/// Has every stage that can compute on a GPU say, for each of its instances, whether it does, and gives those
+/// that do as many as they take.
+pub fn choose(graph: &mut Graph, registry: &StageRegistry, machine: &Machine) {
+    let stages: Vec<_> = graph.nodes.iter().map(|node| registry.get(&node.stage)).collect();
+    for instance in &mut graph.instances {
+        let Some(stage) = stages[instance.node as usize].filter(|stage| stage.can_use_gpu()) else {
+            continue;
+        };
+        let Ok(mut declared) = serde_json::from_str(&instance.declared) else { continue };
+        let gpus = stage.choose_device(&mut declared, machine.gpus.len());
+        instance.declared = canonical_json::to_string(&declared).into();
+        instance.resources.gpu = instance.resources.gpu.max(gpus);
+    }
+}
