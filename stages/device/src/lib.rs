@@ -11,6 +11,8 @@
 
 mod array;
 mod backend;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod device;
 
 pub use array::{DeviceArray, Kind};
