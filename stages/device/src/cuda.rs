@@ -69,13 +69,16 @@ impl Cuda {
             .map_err(|error| unavailable(format_args!("the driver says {}", words(error))))?;
         let number = i32::try_from(ordinal).unwrap_or(i32::MAX);
         if number >= count {
-            return Err(unavailable(format_args!("there is no number {ordinal}, but {count} in all")));
+            return Err(unavailable(format_args!(
+                "there is no number {ordinal}, but {count} in all"
+            )));
         }
         let found = Found::new(number).map_err(|error| unavailable(words(error)))?;
         found.check()?;
 
-        let device = CudaDevice::new_with_stream(ordinal)
-            .map_err(|error| unavailable(format_args!("candle cannot open {}: {error}", found.name)))?;
+        let device = CudaDevice::new_with_stream(ordinal).map_err(|error| {
+            unavailable(format_args!("candle cannot open {}: {error}", found.name))
+        })?;
         #[expect(unsafe_code, reason = "several streams would have to be kept apart")]
         // SAFETY: there is one stream.
         unsafe {
@@ -264,7 +267,9 @@ impl Found {
         let attribute = |attribute| {
             #[expect(unsafe_code, reason = "a call of the driver")]
             // SAFETY: the device is one that the driver named.
-            unsafe { result::device::get_attribute(device, attribute) }
+            unsafe {
+                result::device::get_attribute(device, attribute)
+            }
         };
         let mut driver = 0;
         #[expect(unsafe_code, reason = "a call of the driver")]

@@ -47,6 +47,10 @@ pub struct DeviceMemory {
 }
 
 impl Device {
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "emulated")),
+        expect(dead_code, reason = "without either there is no device")
+    )]
     pub(crate) fn new(backend: Box<dyn Backend>) -> Device {
         Device(Arc::new(Shared { backend, failure: OnceLock::new() }))
     }

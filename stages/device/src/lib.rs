@@ -14,6 +14,15 @@ mod backend;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
+pub mod elementwise;
+pub mod embedding;
+#[cfg(feature = "emulated")]
+mod emulated;
+mod kernel;
+pub mod norm;
+pub mod product;
+pub mod rotary;
 
 pub use array::{DeviceArray, Kind};
 pub use device::{Device, DeviceError, DeviceMemory};
+pub use elementwise::Activation;

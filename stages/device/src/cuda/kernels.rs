@@ -70,7 +70,8 @@ impl Kernels {
             return Err(DeviceError::Failed(format!("there is no kernel {name}")));
         };
         // The driver reads as much behind each pointer as the kernel takes, and cannot know whether it is there.
-        if !arguments.iter().map(|argument| bytes(*argument)).eq(kernel.parameters.iter().copied()) {
+        if !arguments.iter().map(|argument| bytes(*argument)).eq(kernel.parameters.iter().copied())
+        {
             return Err(DeviceError::Failed(format!(
                 "the kernel {name} takes parameters of {:?} bytes, but is given {arguments:?}",
                 kernel.parameters
@@ -87,7 +88,10 @@ impl Kernels {
         }
         .map_err(|error| {
             let [x, y] = grid;
-            failed(format_args!("starting the kernel {name} ({x} x {y} blocks of {threads})"), error)
+            failed(
+                format_args!("starting the kernel {name} ({x} x {y} blocks of {threads})"),
+                error,
+            )
         })
     }
 }
@@ -213,7 +217,8 @@ mod tests {
 
     #[test]
     fn pointers_lead_to_the_values() {
-        let arguments = [Argument::Address(7), Argument::U32(8), Argument::U64(9), Argument::F32(1.5)];
+        let arguments =
+            [Argument::Address(7), Argument::U32(8), Argument::U64(9), Argument::F32(1.5)];
         for argument in &arguments {
             let at = pointer(argument).cast_const().cast::<u8>();
             #[expect(unsafe_code, reason = "reads as the driver does")]

@@ -40,8 +40,9 @@ impl Products {
                 sys::cublasSetMathMode(handle, mode).result()
             })
         };
-        status
-            .map_err(|error| DeviceError::Unavailable(format!("cuBLAS cannot be set up: {error}")))?;
+        status.map_err(|error| {
+            DeviceError::Unavailable(format!("cuBLAS cannot be set up: {error}"))
+        })?;
         Ok(Products { blas: Mutex::new(blas) })
     }
 
@@ -94,7 +95,9 @@ impl Call {
     fn new(product: &BatchProduct) -> Result<Call, DeviceError> {
         let BatchProduct { to, left, right, rows, columns, inner, .. } = *product;
         let is_known = match (left.kind, to.kind) {
-            (Kind::Bf16, Kind::Bf16 | Kind::F32) | (Kind::F32, Kind::F32) => left.kind == right.kind,
+            (Kind::Bf16, Kind::Bf16 | Kind::F32) | (Kind::F32, Kind::F32) => {
+                left.kind == right.kind
+            }
             _ => false,
         };
         if !is_known || to.is_transposed {
@@ -172,7 +175,10 @@ impl Matrix {
 /// A number as cuBLAS takes it.
 fn small(number: usize, what: &str) -> Result<c_int, DeviceError> {
     c_int::try_from(number).map_err(|_| {
-        DeviceError::Failed(format!("a product has {number} {what}, but cuBLAS takes {}", c_int::MAX))
+        DeviceError::Failed(format!(
+            "a product has {number} {what}, but cuBLAS takes {}",
+            c_int::MAX
+        ))
     })
 }
 

@@ -1,0 +1,26 @@
+// All kernels, compiled for the processor, and the table of their names.
+
+#include "launch.h"
+
+#include "../kernels/elementwise.cu"
+#include "../kernels/embedding.cu"
+#include "../kernels/norm.cu"
+#include "../kernels/rotary.cu"
+
+#define BOTH(name) EMULATED_KERNEL(name##_f32) EMULATED_KERNEL(name##_bf16)
+#define FROM_BOTH(name) BOTH(name##_f32) BOTH(name##_bf16)
+
+const Kernel okapi_emulated_kernels[] = {
+    // clang-format off
+    // elementwise.cu
+    BOTH(add) BOTH(multiply_by) BOTH(scale_by) BOTH(activate) BOTH(activate_backward) BOTH(add_bias)
+    BOTH(sum_rows) EMULATED_KERNEL(add_parts) FROM_BOTH(cast) FROM_BOTH(copy_columns)
+    // embedding.cu
+    BOTH(gather) BOTH(scatter_add_f32) EMULATED_KERNEL(scatter_add_bf16_bf16)
+    // norm.cu
+    BOTH(norm) BOTH(norm_backward) BOTH(norm_weight_parts)
+    // rotary.cu
+    BOTH(turn)
+    // clang-format on
+    {nullptr, nullptr, nullptr},
+};

@@ -1,0 +1,423 @@
+//! A device that is emulated on the processor, so that all but a GPU's speed can be tested without one: the
+//! same kernels, compiled by a C++ compiler.
+//!
+//! It is stricter than a GPU. Memory begins as numbers that are none, so that reading what was never written
+//! shows; every place is checked against the blocks that are allocated; after every kernel it looks whether
+//! something beside the blocks that it was given has been written. What is found panics.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_char};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use half::bf16;
+
+use crate::array::Kind;
+use crate::backend::{Address, Argument, Backend, BatchProduct, Operand};
+use crate::device::{Device, DeviceError, DeviceMemory};
+
+impl Device {
+    /// A device on the processor, with so many bytes of memory.
+    pub fn emulated(memory: usize) -> Device {
+        Device::new(Box::new(Emulated { memory, blocks: Mutex::default() }))
+    }
+}
+
+#[derive(Debug)]
+struct Emulated {
+    memory: usize,
+    /// What is allocated, by its place. Whoever holds the lock has the memory for himself.
+    blocks: Mutex<Blocks>,
+}
+
+#[derive(Debug, Default)]
+struct Blocks {
+    /// Its bytes, the guards around it not among them.
+    by_place: BTreeMap<Address, usize>,
+    used: usize,
+}
+
+/// Where blocks begin: as a GPU's do.
+const ALIGNMENT: usize = 256;
+/// Bytes before and behind every block that nobody may write.
+const GUARD: usize = 256;
+const GUARD_BYTE: u8 = 0xa5;
+
+mod kernels {
+    use std::ffi::c_char;
+
+    #[repr(C)]
+    pub(super) struct Kernel {
+        private: [u8; 0],
+    }
+
+    #[expect(unsafe_code, reason = "the kernels are C++")]
+    // SAFETY: these are the declarations of emulation/cuda_on_host.cpp.
+    unsafe extern "C" {
+        pub(super) fn okapi_emulated_find(name: *const u8, length: usize) -> *const Kernel;
+        pub(super) fn okapi_emulated_signature(kernel: *const Kernel) -> *const c_char;
+        pub(super) fn okapi_emulated_launch(
+            kernel: *const Kernel,
+            blocks: u32,
+            others: u32,
+            threads: u32,
+            slots: *const u64,
+        ) -> *const c_char;
+    }
+}
+
+impl Blocks {
+    /// The block that so many bytes lie in.
+    fn holding(&self, at: Address, bytes: usize) -> Option<(Address, usize)> {
+        let (first, size) = self.by_place.range(..=at).next_back()?;
+        (at as usize + bytes <= *first as usize + size).then_some((*first, *size))
+    }
+
+    fn check(&self, at: Address, bytes: usize) {
+        assert!(self.holding(at, bytes).is_some(), "{bytes} bytes at {at:#x} are not allocated");
+    }
+}
+
+fn layout(bytes: usize) -> std::alloc::Layout {
+    let whole = bytes.next_multiple_of(ALIGNMENT) + 2 * GUARD;
+    std::alloc::Layout::from_size_align(whole, ALIGNMENT).expect("a size that memory can have")
+}
+
+fn pointer<T>(at: Address) -> *mut T {
+    std::ptr::with_exposed_provenance_mut(at as usize)
+}
+
+/// The bytes at a place. They must be of a block that is allocated.
+#[expect(unsafe_code, reason = "a device's memory has no owner in Rust")]
+fn bytes_at(_blocks: &Blocks, at: Address, bytes: usize) -> &[u8] {
+    // SAFETY: whoever calls has checked the place, and holds the lock; every byte was written when the block
+    // was allocated.
+    unsafe { std::slice::from_raw_parts(pointer(at), bytes) }
+}
+
+/// As [`bytes_at`], to write them.
+#[expect(unsafe_code, reason = "a device's memory has no owner in Rust")]
+fn bytes_at_mut(_blocks: &mut Blocks, at: Address, bytes: usize) -> &mut [u8] {
+    // SAFETY: as there; and the blocks are borrowed for as long as the bytes.
+    unsafe { std::slice::from_raw_parts_mut(pointer(at), bytes) }
+}
+
+/// Whether nobody wrote around a block.
+fn is_guarded(blocks: &Blocks, (first, bytes): (Address, usize)) -> bool {
+    let behind = bytes.next_multiple_of(ALIGNMENT) - bytes + GUARD;
+    let guards = [(first - GUARD as u64, GUARD), (first + bytes as u64, behind)];
+    guards
+        .iter()
+        .all(|(at, bytes)| bytes_at(blocks, *at, *bytes).iter().all(|byte| *byte == GUARD_BYTE))
+}
+
+impl Emulated {
+    fn lock(&self) -> MutexGuard<'_, Blocks> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend for Emulated {
+    fn name(&self) -> String {
+        "a GPU that is emulated".to_string()
+    }
+
+    fn memory(&self) -> Result<DeviceMemory, DeviceError> {
+        Ok(DeviceMemory { free: self.memory - self.lock().used, total: self.memory })
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
+        let mut blocks = self.lock();
+        let free = self.memory - blocks.used;
+        if bytes > free {
+            return Err(DeviceError::Memory { bytes, free, total: self.memory });
+        }
+        #[expect(unsafe_code, reason = "a device's memory has no owner in Rust")]
+        // SAFETY: the size is not 0, as guards are added.
+        let memory = unsafe { std::alloc::alloc(layout(bytes)) };
+        assert!(!memory.is_null(), "the processor's memory is full");
+        let first = (memory.expose_provenance() + GUARD) as Address;
+        #[expect(unsafe_code, reason = "a device's memory has no owner in Rust")]
+        // SAFETY: so many bytes were allocated there.
+        unsafe {
+            memory.write_bytes(GUARD_BYTE, layout(bytes).size());
+            // Not a number in every kind of numbers that has such.
+            memory.add(GUARD).write_bytes(0xff, bytes);
+        }
+        blocks.by_place.insert(first, bytes);
+        blocks.used += bytes;
+        Ok(first)
+    }
+
+    fn free(&self, at: Address, bytes: usize) {
+        let mut blocks = self.lock();
+        let found = blocks.by_place.remove(&at);
+        if std::thread::panicking() {
+            return;
+        }
+        assert_eq!(found, Some(bytes), "a block of {bytes} bytes at {at:#x} is not allocated");
+        assert!(is_guarded(&blocks, (at, bytes)), "something was written beside a block");
+        blocks.used -= bytes;
+        #[expect(unsafe_code, reason = "a device's memory has no owner in Rust")]
+        // SAFETY: it was allocated with this layout, and nobody else knows of it any more.
+        unsafe {
+            std::alloc::dealloc(pointer(at - GUARD as u64), layout(bytes));
+        }
+    }
+
+    fn upload(&self, to: Address, bytes: &[u8]) -> Result<(), DeviceError> {
+        let mut blocks = self.lock();
+        blocks.check(to, bytes.len());
+        bytes_at_mut(&mut blocks, to, bytes.len()).copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        let blocks = self.lock();
+        blocks.check(from, bytes.len());
+        bytes.copy_from_slice(bytes_at(&blocks, from, bytes.len()));
+        Ok(())
+    }
+
+    fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), DeviceError> {
+        let mut blocks = self.lock();
+        blocks.check(to, bytes);
+        blocks.check(from, bytes);
+        assert!(to + bytes as u64 <= from || from + bytes as u64 <= to, "a copy overlaps itself");
+        let copied = bytes_at(&blocks, from, bytes).to_vec();
+        bytes_at_mut(&mut blocks, to, bytes).copy_from_slice(&copied);
+        Ok(())
+    }
+
+    fn zero(&self, at: Address, bytes: usize) -> Result<(), DeviceError> {
+        let mut blocks = self.lock();
+        blocks.check(at, bytes);
+        bytes_at_mut(&mut blocks, at, bytes).fill(0);
+        Ok(())
+    }
+
+    fn launch(
+        &self,
+        kernel: &str,
+        grid: [u32; 2],
+        threads: u32,
+        arguments: &[Argument],
+    ) -> Result<(), DeviceError> {
+        let blocks = self.lock();
+        #[expect(unsafe_code, reason = "the kernels are C++")]
+        // SAFETY: the name is so long; the signature ends with a zero and is never freed.
+        let (found, signature) = unsafe {
+            let found = kernels::okapi_emulated_find(kernel.as_ptr(), kernel.len());
+            assert!(!found.is_null(), "there is no kernel `{kernel}`");
+            (found, text(kernels::okapi_emulated_signature(found)))
+        };
+        let given: String = arguments.iter().map(letter).collect();
+        assert_eq!(given, signature, "the arguments of kernel `{kernel}`");
+        let mut touched = Vec::new();
+        for argument in arguments {
+            if let Argument::Address(at @ 1..) = argument {
+                let block = blocks.holding(*at, 1);
+                touched.push(block.unwrap_or_else(|| panic!("`{kernel}`: {at:#x} is no place")));
+            }
+        }
+        let slots: Vec<u64> = arguments.iter().map(slot).collect();
+        #[expect(unsafe_code, reason = "the kernels are C++")]
+        // SAFETY: there are as many arguments as the kernel takes, of its types. That it stays within the blocks
+        // is what is tested.
+        let failure = unsafe {
+            let [x, y] = grid;
+            kernels::okapi_emulated_launch(found, x, y, threads, slots.as_ptr())
+        };
+        if !failure.is_null() {
+            #[expect(unsafe_code, reason = "the kernels are C++")]
+            // SAFETY: it ends with a zero, and is kept until this thread's next failure.
+            let failure = unsafe { text(failure) };
+            panic!("`{kernel}`: {failure}");
+        }
+        for block in touched {
+            assert!(is_guarded(&blocks, block), "`{kernel}` wrote beside what it was given");
+        }
+        Ok(())
+    }
+
+    fn multiply(&self, product: &BatchProduct) -> Result<(), DeviceError> {
+        let mut blocks = self.lock();
+        let BatchProduct { to, left, right, rows, columns, inner, scale, adds, batch } = *product;
+        assert!(left.kind == right.kind && [left.kind, Kind::F32].contains(&to.kind), "kinds");
+        assert!(!to.is_transposed, "a product is never written transposed");
+        if batch > 1 && rows * columns > 0 {
+            let apart = to.stride >= (rows - 1) * to.step + columns;
+            // Or matrices side by side in common rows.
+            let beside = to.stride >= columns && to.stride * (batch - 1) + columns <= to.step;
+            assert!(apart || beside, "products of a batch are written over each other");
+        }
+        let mut result = vec![0f32; rows * columns];
+        for number in 0..batch {
+            let left = Stored::new(left, number, [rows, inner]).read(&blocks);
+            let right = Stored::new(right, number, [inner, columns]).read(&blocks);
+            let to = Stored::new(to, number, [rows, columns]);
+            if adds {
+                result = to.read(&blocks);
+            }
+            add_product(&mut result, &left, &right, [rows, columns, inner], scale, adds);
+            to.write(&mut blocks, &result);
+        }
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+}
+
+impl Drop for Emulated {
+    fn drop(&mut self) {
+        // Arrays hold the device, so only what a panic kept from being freed is left.
+        for (at, bytes) in &self.lock().by_place {
+            #[expect(unsafe_code, reason = "a device's memory has no owner in Rust")]
+            // SAFETY: it was allocated with this layout, and the device is gone.
+            unsafe {
+                std::alloc::dealloc(pointer(at - GUARD as u64), layout(*bytes));
+            }
+        }
+    }
+}
+
+/// # Safety
+/// It ends with a zero.
+#[expect(unsafe_code, reason = "the kernels are C++")]
+unsafe fn text(at: *const c_char) -> String {
+    // SAFETY: as above.
+    unsafe { CStr::from_ptr(at) }.to_string_lossy().into_owned()
+}
+
+fn letter(argument: &Argument) -> char {
+    match argument {
+        Argument::Address(_) => 'a',
+        Argument::U32(_) => 'u',
+        Argument::U64(_) => 'U',
+        Argument::F32(_) => 'f',
+    }
+}
+
+fn slot(argument: &Argument) -> u64 {
+    match *argument {
+        Argument::Address(at) => at,
+        Argument::U32(number) => u64::from(number),
+        Argument::U64(number) => number,
+        Argument::F32(number) => u64::from(number.to_bits()),
+    }
+}
+
+/// A matrix of a batch, as it is stored.
+struct Stored {
+    at: Address,
+    /// From its first byte to behind its last.
+    bytes: usize,
+    operand: Operand,
+    rows: usize,
+    columns: usize,
+}
+
+impl Stored {
+    fn new(operand: Operand, number: usize, [rows, columns]: [usize; 2]) -> Stored {
+        let (stored_rows, stored_columns) =
+            if operand.is_transposed { (columns, rows) } else { (rows, columns) };
+        assert!(stored_columns <= operand.step, "rows overlap");
+        let count = match stored_rows * stored_columns {
+            0 => 0,
+            _ => (stored_rows - 1) * operand.step + stored_columns,
+        };
+        let size = operand.kind.bytes();
+        let at = operand.at + (number * operand.stride * size) as u64;
+        Stored { at, bytes: count * size, operand, rows, columns }
+    }
+
+    fn place(&self, row: usize, column: usize) -> usize {
+        let Operand { step, is_transposed, .. } = self.operand;
+        let number = if is_transposed { column * step + row } else { row * step + column };
+        number * self.operand.kind.bytes()
+    }
+
+    /// In single precision, row after row.
+    fn read(&self, blocks: &Blocks) -> Vec<f32> {
+        let mut numbers = Vec::with_capacity(self.rows * self.columns);
+        if self.bytes == 0 {
+            return numbers;
+        }
+        blocks.check(self.at, self.bytes);
+        let bytes = bytes_at(blocks, self.at, self.bytes);
+        for row in 0..self.rows {
+            for column in 0..self.columns {
+                let at = &bytes[self.place(row, column)..];
+                numbers.push(match self.operand.kind {
+                    Kind::F32 => f32::from_le_bytes([at[0], at[1], at[2], at[3]]),
+                    Kind::Bf16 => bf16::from_le_bytes([at[0], at[1]]).to_f32(),
+                    kind => panic!("a product of {kind:?}"),
+                });
+            }
+        }
+        numbers
+    }
+
+    fn write(&self, blocks: &mut Blocks, numbers: &[f32]) {
+        if self.bytes == 0 {
+            return;
+        }
+        blocks.check(self.at, self.bytes);
+        let bytes = bytes_at_mut(blocks, self.at, self.bytes);
+        for (place, number) in numbers.iter().enumerate() {
+            let at = self.place(place / self.columns, place % self.columns);
+            match self.operand.kind {
+                Kind::F32 => bytes[at..at + 4].copy_from_slice(&number.to_le_bytes()),
+                _ => {
+                    let rounded = bf16::from_f32(*number).to_le_bytes();
+                    bytes[at..at + 2].copy_from_slice(&rounded);
+                }
+            }
+        }
+    }
+}
+
+/// `to = scale * left * right`, or that added to it. All are whole, row after row.
+fn add_product(
+    to: &mut [f32],
+    left: &[f32],
+    right: &[f32],
+    [rows, columns, inner]: [usize; 3],
+    scale: f32,
+    adds: bool,
+) {
+    let sizes = [rows * columns, rows * inner, inner * columns];
+    assert_eq!([to.len(), left.len(), right.len()], sizes, "sizes of a product");
+    if inner == 0 {
+        if !adds {
+            to.fill(0.0);
+        }
+        return;
+    }
+    #[expect(unsafe_code, reason = "what multiplies takes pointers")]
+    // SAFETY: all three have as many numbers as their shapes say.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            inner,
+            to.as_mut_ptr(),
+            1,
+            columns as isize,
+            adds,
+            left.as_ptr(),
+            1,
+            inner as isize,
+            right.as_ptr(),
+            1,
+            columns as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}

@@ -1,0 +1,9 @@
+//! Every operation against a computation that is obviously right, on a device that is emulated.
+
+mod elementwise;
+mod embedding;
+mod memory;
+mod norm;
+mod product;
+mod rotary;
+mod support;
