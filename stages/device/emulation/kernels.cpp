@@ -2,8 +2,10 @@
 
 #include "launch.h"
 
+#include "../kernels/attention.cu"
 #include "../kernels/elementwise.cu"
 #include "../kernels/embedding.cu"
+#include "../kernels/kv_cache.cu"
 #include "../kernels/norm.cu"
 #include "../kernels/rotary.cu"
 
@@ -12,11 +14,15 @@
 
 const Kernel okapi_emulated_kernels[] = {
     // clang-format off
+    // attention.cu
+    BOTH(attention_shares) BOTH(attention_shares_backward) BOTH(heads_to_rows)
     // elementwise.cu
     BOTH(add) BOTH(multiply_by) BOTH(scale_by) BOTH(activate) BOTH(activate_backward) BOTH(add_bias)
     BOTH(sum_rows) EMULATED_KERNEL(add_parts) FROM_BOTH(cast) FROM_BOTH(copy_columns)
     // embedding.cu
     BOTH(gather) BOTH(scatter_add_f32) EMULATED_KERNEL(scatter_add_bf16_bf16)
+    // kv_cache.cu
+    BOTH(cache_append) BOTH(attend_once)
     // norm.cu
     BOTH(norm) BOTH(norm_backward) BOTH(norm_weight_parts)
     // rotary.cu

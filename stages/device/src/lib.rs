@@ -10,6 +10,7 @@
 //! This crate knows no model.
 
 mod array;
+pub mod attention;
 mod backend;
 mod device;
 pub mod elementwise;
@@ -17,6 +18,7 @@ pub mod embedding;
 #[cfg(feature = "emulated")]
 mod emulated;
 mod kernel;
+pub mod kv_cache;
 pub mod norm;
 pub mod product;
 pub mod rotary;

@@ -1,5 +1,6 @@
 //! Every operation against a computation that is obviously right, on a device that is emulated.
 
+mod attention;
 mod elementwise;
 mod embedding;
 mod memory;
