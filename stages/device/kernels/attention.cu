@@ -59,14 +59,16 @@ static __device__ __forceinline__ void attention_shares_backward(T *shares, cons
     }
 }
 
-// Heads that each have rows of their own, [heads, rows, width], into common rows.
+// Heads that each have rows of their own, [heads, rows, width], into common rows. `heads` are blockIdx.y.
 template <typename T>
-static __device__ __forceinline__ void heads_to_rows(T *to, u64 row_step, u64 head_step, const float *from, u32 heads,
-                                                     u64 rows, u32 width) {
-    u64 count = heads * rows * width;
+static __device__ __forceinline__ void heads_to_rows(T *to, u64 row_step, u64 head_step, const float *from, u64 rows,
+                                                     u32 width) {
+    u64 count = rows * width;
+    to += blockIdx.y * head_step;
+    from += blockIdx.y * count;
     for (u64 i = first_number(); i < count; i += all_threads()) {
-        u64 whole = i / width, head = whole / rows, row = whole - head * rows;
-        to[row * row_step + head * head_step + (i - whole * width)] = narrow<T>(from[i]);
+        u64 row = i / width;
+        to[row * row_step + (i - row * width)] = narrow<T>(from[i]);
     }
 }
 
@@ -79,9 +81,8 @@ static __device__ __forceinline__ void heads_to_rows(T *to, u64 row_step, u64 he
                                             u32 before) {                                                         \
         attention_shares_backward(shares, d_shares, count, columns, before);                                      \
     }                                                                                                             \
-    KERNEL heads_to_rows_##kind(T *to, u64 row_step, u64 head_step, const float *from, u32 heads, u64 rows,       \
-                                u32 width) {                                                                      \
-        heads_to_rows(to, row_step, head_step, from, heads, rows, width);                                         \
+    KERNEL heads_to_rows_##kind(T *to, u64 row_step, u64 head_step, const float *from, u64 rows, u32 width) {     \
+        heads_to_rows(to, row_step, head_step, from, rows, width);                                                \
     }
 
 KERNELS(float, f32)

@@ -296,8 +296,8 @@ impl<'a> Sequence<'a> {
         for (place, sums) in [(keys, d_keys), (values, d_values)] {
             let kernel = Kernel::of("heads_to_rows", &[d_rows.kind()]).part(d_rows, place);
             let kernel = kernel.size(row).size(self.layout.head_step()).array(&sums);
-            let kernel = kernel.u32(pairs).size(len).u32(width);
-            kernel.pieces(self.device(), sums.len());
+            let blocks = (len * width).div_ceil(THREADS as usize).min(1 << 12);
+            kernel.size(len).u32(width).blocks(self.device(), blocks, pairs);
         }
     }
 }
