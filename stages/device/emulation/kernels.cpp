@@ -2,6 +2,8 @@
 
 #include "launch.h"
 
+#include "broken_kernels.cu"
+
 #include "../kernels/adamw.cu"
 #include "../kernels/attention.cu"
 #include "../kernels/dropout.cu"
@@ -39,6 +41,9 @@ const Kernel okapi_emulated_kernels[] = {
     BOTH(fill_normal)
     // rotary.cu
     BOTH(turn)
+    // broken_kernels.cu
+    EMULATED_KERNEL(broken_barrier) EMULATED_KERNEL(broken_shuffle) EMULATED_KERNEL(broken_lanes)
+    EMULATED_KERNEL(broken_race) EMULATED_KERNEL(broken_bounds)
     // clang-format on
     {nullptr, nullptr, nullptr},
 };
