@@ -16,8 +16,10 @@ static __device__ __forceinline__ float activation(float x, u32 which) {
         return 0.5f * x * (1.0f + erff(x * ROOT_HALF));
     case SILU:
         return x / (1.0f + expf(-x));
-    default:
+    case RELU:
         return x > 0.0f ? x : x != x ? x : 0.0f;
+    default:
+        return not_a_number();
     }
 }
 
@@ -34,8 +36,10 @@ static __device__ __forceinline__ float activation_slope(float x, u32 which) {
         float share = 1.0f / (1.0f + expf(-x));
         return share * (1.0f + x * (1.0f - share));
     }
-    default:
+    case RELU:
         return x > 0.0f ? 1.0f : x != x ? x : 0.0f;
+    default:
+        return not_a_number();
     }
 }
 
@@ -95,26 +99,27 @@ static __device__ __forceinline__ void cast(To *y, const From *x, u64 count) {
     }
 }
 
-// Rows are `step` numbers apart.
+// A thread a column, in every row that its block gets. Rows are `step` numbers apart.
 template <typename T>
 static __device__ __forceinline__ void add_bias(T *y, const T *bias, u64 rows, u32 columns, u64 step) {
-    u64 count = rows * columns;
-    for (u64 i = first_number(); i < count; i += all_threads()) {
-        u64 row = i / columns;
-        u32 column = static_cast<u32>(i - row * columns);
-        T *at = y + row * step + column;
-        *at = narrow<T>(wide(*at) + wide(bias[column]));
+    u32 column = blockIdx.x * blockDim.x + threadIdx.x;
+    if (column < columns) {
+        float added = wide(bias[column]);
+        for (u64 row = blockIdx.y; row < rows; row += gridDim.y) {
+            T *at = y + row * step + column;
+            *at = narrow<T>(wide(*at) + added);
+        }
     }
 }
 
 template <typename To, typename From>
 static __device__ __forceinline__ void copy_columns(To *to, u64 to_step, const From *from, u64 from_step, u64 rows,
                                                     u32 columns) {
-    u64 count = rows * columns;
-    for (u64 i = first_number(); i < count; i += all_threads()) {
-        u64 row = i / columns;
-        u32 column = static_cast<u32>(i - row * columns);
-        to[row * to_step + column] = narrow<To>(wide(from[row * from_step + column]));
+    u32 column = blockIdx.x * blockDim.x + threadIdx.x;
+    if (column < columns) {
+        for (u64 row = blockIdx.y; row < rows; row += gridDim.y) {
+            to[row * to_step + column] = narrow<To>(wide(from[row * from_step + column]));
+        }
     }
 }
 

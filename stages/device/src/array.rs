@@ -73,6 +73,22 @@ impl DeviceArray {
         array
     }
 
+    /// Lower halves of the processor.
+    pub(crate) fn of_i16(device: &Device, numbers: &[i16]) -> DeviceArray {
+        let array = DeviceArray::uninitialized(device, Kind::I16, numbers.len());
+        if let Some(at) = array.at {
+            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            device.upload(at, &bytes);
+        }
+        array
+    }
+
+    /// Room for so many sums in double precision, which kernels alone write: each takes that of two whole
+    /// numbers.
+    pub(crate) fn for_doubles(device: &Device, len: usize) -> DeviceArray {
+        DeviceArray::uninitialized(device, Kind::U32, 2 * len)
+    }
+
     /// Writes numbers over those at a place, rounded.
     ///
     /// # Panics
@@ -108,11 +124,7 @@ impl DeviceArray {
     /// # Panics
     /// When there are not so many, or they are lower halves.
     pub fn read_part(&self, first: usize, count: usize) -> Vec<f32> {
-        assert!(first + count <= self.len, "out of bounds");
-        let mut bytes = vec![0; count * self.kind.bytes()];
-        if let (Some(at), false) = (self.at, bytes.is_empty()) {
-            self.device.download(at + (first * self.kind.bytes()) as u64, &mut bytes);
-        }
+        let bytes = self.download(first, count);
         let four = |it: &[u8]| [it[0], it[1], it[2], it[3]];
         match self.kind {
             Kind::F32 => bytes.chunks_exact(4).map(|it| f32::from_le_bytes(four(it))).collect(),
@@ -125,6 +137,30 @@ impl DeviceArray {
             }
             Kind::I16 => panic!("lower halves alone are no numbers"),
         }
+    }
+
+    /// Waits for lower halves.
+    pub(crate) fn read_i16(&self) -> Vec<i16> {
+        assert_eq!(self.kind, Kind::I16, "other numbers");
+        let bytes = self.download(0, self.len);
+        bytes.chunks_exact(2).map(|it| i16::from_le_bytes([it[0], it[1]])).collect()
+    }
+
+    /// Waits for sums that lie where [`DeviceArray::for_doubles`] made room.
+    pub(crate) fn read_doubles(&self) -> Vec<f64> {
+        assert_eq!(self.kind, Kind::U32, "other numbers");
+        let bytes = self.download(0, self.len);
+        let eight = |it: &[u8]| std::array::from_fn(|place| it[place]);
+        bytes.chunks_exact(8).map(|it| f64::from_le_bytes(eight(it))).collect()
+    }
+
+    fn download(&self, first: usize, count: usize) -> Vec<u8> {
+        assert!(first + count <= self.len, "out of bounds");
+        let mut bytes = vec![0; count * self.kind.bytes()];
+        if let (Some(at), false) = (self.at, bytes.is_empty()) {
+            self.device.download(at + (first * self.kind.bytes()) as u64, &mut bytes);
+        }
+        bytes
     }
 
     /// All numbers become 0.

@@ -93,7 +93,7 @@ pub fn add_bias(y: &mut DeviceArray, first: usize, step: usize, bias: &DeviceArr
     let rows = Columns { first, count: bias.len(), step }.rows_of(y);
     let kernel = Kernel::of("add_bias", &[y.kind()]).part(y, first).array(bias);
     let kernel = kernel.size(rows).u32(bias.len()).size(step);
-    kernel.pieces(y.device(), rows * bias.len());
+    kernel.columns(y.device(), bias.len(), rows);
 }
 
 /// Writes columns of one array's rows over columns of another's, rounded to its kind.
@@ -113,7 +113,7 @@ pub fn copy_columns(
     let kernel = kernel.part(to, to_columns.first).size(to_columns.step);
     let kernel = kernel.part(from, from_columns.first).size(from_columns.step);
     let kernel = kernel.size(rows).u32(to_columns.count);
-    kernel.pieces(to.device(), rows * to_columns.count);
+    kernel.columns(to.device(), to_columns.count, rows);
 }
 
 /// Rows that are added up together, before their sums are. It never changes, so that sums do not.

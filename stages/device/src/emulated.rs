@@ -421,3 +421,101 @@ fn add_product(
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::array::DeviceArray;
+    use crate::product::{Matrix, MatrixMut, multiply};
+
+    /// What something panics with.
+    fn panic_of(work: impl FnOnce()) -> String {
+        let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+            .expect_err("a mistake was not found");
+        match payload.downcast::<String>() {
+            Ok(message) => *message,
+            Err(payload) => payload.downcast_ref::<&str>().expect("a message").to_string(),
+        }
+    }
+
+    fn launch(device: &Device, kernel: &str, arguments: &[Argument]) {
+        device.launch(kernel, [1, 1], 256, arguments);
+    }
+
+    #[test]
+    fn mistakes_of_kernels_are_found() {
+        let device = Device::emulated(1 << 20);
+        let to = DeviceArray::zeros(&device, Kind::F32, 300);
+        let at = Argument::Address(to.at(0));
+        for kernel in ["broken_barrier", "broken_shuffle"] {
+            let message = panic_of(|| launch(&device, kernel, &[at]));
+            assert!(message.contains("wait for others that never come"), "{message}");
+            // Its fibers were left where they were; others still run.
+            let mut sum = DeviceArray::zeros(&device, Kind::F32, 1);
+            let ones = DeviceArray::new(&device, Kind::F32, &[1.0; 999]);
+            crate::elementwise::sum_rows(&mut sum, &ones, 0, 1);
+            assert_eq!(sum.read(), [999.0]);
+            assert_eq!(crate::adamw::sum_of_squares(&ones), 999.0);
+        }
+        let message = panic_of(|| launch(&device, "broken_lanes", &[at]));
+        assert!(message.contains("some of its lanes only"), "{message}");
+        for _ in 0..2 {
+            launch(&device, "broken_race", &[at]);
+            let right = |place: usize| ((place + 1) % 256 + (place + 255) % 256) as f32;
+            assert!(to.read()[..256].iter().enumerate().any(|(place, x)| *x != right(place)));
+        }
+        let message = panic_of(|| launch(&device, "broken_bounds", &[at, Argument::U32(300)]));
+        assert!(message.contains("wrote beside"), "{message}");
+        assert!(panic_of(|| drop(to)).contains("written beside"));
+    }
+
+    #[test]
+    fn mistakes_of_launches_are_found() {
+        let device = Device::emulated(1 << 20);
+        let array = DeviceArray::zeros(&device, Kind::F32, 64);
+        let (at, behind) = (Argument::Address(array.at(0)), Argument::Address(array.at(64)));
+        let start = |kernel: &str, grid: [u32; 2], threads: u32, arguments: &[Argument]| {
+            panic_of(|| device.launch(kernel, grid, threads, arguments))
+        };
+        let number = Argument::U32(64);
+        for (message, part) in [
+            (start("broken", [1, 1], 256, &[]), "no kernel `broken`"),
+            (start("broken_bound", [1, 1], 256, &[]), "no kernel"),
+            (start("broken_bounds", [1, 1], 256, &[at]), "arguments"),
+            (start("broken_bounds", [1, 1], 256, &[at, Argument::U64(64)]), "arguments"),
+            (start("broken_bounds", [1, 1], 256, &[Argument::U64(1), number]), "arguments"),
+            (start("broken_bounds", [1, 1], 256, &[behind, number]), "is no place"),
+            (start("broken_bounds", [1, 1], 100, &[at, number]), "whole warps"),
+            (start("broken_bounds", [1, 1], 2048, &[at, number]), "too many threads"),
+            (start("broken_bounds", [1, 1 << 16], 256, &[at, number]), "too many blocks"),
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+        let message = panic_of(|| device.copy(array.at(0), array.at(1), 8));
+        assert!(message.contains("overlaps"), "{message}");
+        let message = panic_of(|| device.zero(array.at(0), 257));
+        assert!(message.contains("not allocated"), "{message}");
+        assert_eq!(device.check(), Ok(()));
+    }
+
+    /// Products within a block, but with what nobody wrote, are no numbers.
+    #[test]
+    fn what_was_never_written_shows() {
+        let device = Device::emulated(1 << 20);
+        for kind in [Kind::F32, Kind::Bf16] {
+            let nothing = DeviceArray::uninitialized(&device, kind, 6);
+            assert!(nothing.read().iter().all(|x| x.is_nan()));
+            let ones = DeviceArray::new(&device, kind, &[1.0; 6]);
+            let mut to = DeviceArray::uninitialized(&device, Kind::F32, 4);
+            let mut product = |left: &DeviceArray, adds: bool| {
+                let (left, right) = (Matrix::new(left, 0, 2, 3, 3), Matrix::new(&ones, 0, 3, 2, 2));
+                multiply(MatrixMut::new(&mut to, 0, 2, 2, 2), left, right, 1.0, adds);
+                to.read()
+            };
+            assert!(product(&ones, true).iter().all(|x| x.is_nan()));
+            assert_eq!(product(&ones, false), [3.0; 4]);
+            assert!(product(&nothing, false).iter().all(|x| x.is_nan()));
+        }
+        assert_eq!(DeviceArray::uninitialized(&device, Kind::I16, 1).read_i16(), [-1]);
+    }
+}

@@ -89,6 +89,11 @@ impl Kernel {
         device.launch(&self.name, [columns as u32, rows as u32], THREADS, &self.arguments);
     }
 
+    /// Starts a thread for each column, in blocks that share the rows.
+    pub(crate) fn columns(self, device: &Device, columns: usize, rows: usize) {
+        self.blocks(device, columns.div_ceil(THREADS as usize), rows.min(MOST_BLOCKS - 1));
+    }
+
     /// Starts threads for so many pieces of work, each of which may get several.
     pub(crate) fn pieces(self, device: &Device, count: usize) {
         self.blocks(device, count.div_ceil(THREADS as usize).min(MOST_BLOCKS), 1);

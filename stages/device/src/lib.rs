@@ -9,18 +9,24 @@
 //!
 //! This crate knows no model.
 
+pub mod adamw;
 mod array;
+pub mod attention;
 mod backend;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
+pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 #[cfg(feature = "emulated")]
 mod emulated;
+pub mod head;
 mod kernel;
+pub mod kv_cache;
 pub mod norm;
 pub mod product;
+pub mod random;
 pub mod rotary;
 
 pub use array::{DeviceArray, Kind};

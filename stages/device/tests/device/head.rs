@@ -1,0 +1,52 @@
+use okapi_device::head::{logits_backward, token_scores};
+use okapi_device::{DeviceArray, Kind};
+
+use crate::support::{KINDS, array, assert_array, device, wave};
+
+#[test]
+fn scores_and_gradients_are_those_of_a_softmax() {
+    let device = device();
+    for (rows, vocabulary) in [(1, 1), (3, 2), (5, 31), (4, 257), (2, 10_007), (0, 9)] {
+        let numbers: Vec<f32> = wave(rows * vocabulary, 0.7).iter().map(|x| 20.0 * x).collect();
+        let (logits, logits_of) = array(&device, Kind::F32, &numbers);
+        let next: Vec<u32> = (0..rows).map(|row| (row * 7 % vocabulary) as u32).collect();
+        let next_there = DeviceArray::of_u32(&device, &next);
+        let scores = token_scores(&logits, vocabulary, &next_there);
+        let grades = wave(rows, 1.9);
+        let mut d_of = Vec::new();
+        for row in 0..rows {
+            let logits = &logits_of[row * vocabulary..][..vocabulary];
+            let most = logits.iter().copied().fold(f64::MIN, f64::max);
+            let sum: f64 = logits.iter().map(|x| (x - most).exp()).sum();
+            let probability: Vec<f64> = logits.iter().map(|x| (x - most).exp() / sum).collect();
+            let chosen = next[row] as usize;
+            let log_probability = logits[chosen] - most - sum.ln();
+            assert!((scores.log_probability[row] - log_probability).abs() < 1e-5);
+            let entropy: f64 = probability.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum();
+            assert!((scores.entropy[row] - entropy).abs() < 1e-5);
+            assert_eq!(scores.is_top[row], logits[chosen] == most);
+            let grade = f64::from(grades[row]);
+            let hit = |token: usize| f64::from(u8::from(token == chosen));
+            d_of.extend((0..vocabulary).map(|token| grade * (hit(token) - probability[token])));
+        }
+        for kind in KINDS {
+            let d = logits_backward(&logits, &scores, &next_there, &grades, kind);
+            assert_eq!(d.kind(), kind);
+            assert_array(&d, &d_of);
+        }
+    }
+}
+
+#[test]
+fn the_top_may_be_shared_and_some_tokens_impossible() {
+    let device = device();
+    let lowest = f32::NEG_INFINITY;
+    let logits =
+        DeviceArray::new(&device, Kind::F32, &[1.0, 3.0, 3.0, lowest, 1.0, 3.0, 3.0, lowest]);
+    let scores = token_scores(&logits, 4, &DeviceArray::of_u32(&device, &[2, 3]));
+    assert_eq!(scores.is_top, [true, false]);
+    assert_eq!(scores.log_probability[1], f64::NEG_INFINITY);
+    assert!((scores.entropy[0] - scores.entropy[1]).abs() < 1e-12 && scores.entropy[0] > 0.6);
+    let none = token_scores(&logits, 4, &DeviceArray::of_u32(&device, &[4, u32::MAX]));
+    assert!(none.log_probability.iter().all(|x| x.is_nan()) && none.is_top == [false, false]);
+}
