@@ -148,7 +148,7 @@ fn refused(file: &str, error: DriverError, log: &[u8]) -> DeviceError {
         _ => "",
     };
     DeviceError::Unavailable(format!(
-        "the driver refuses the kernels of {file}: {}{hint} {}",
+        "the driver refuses the kernels of {file}: {}{hint}: {}",
         words(error),
         String::from_utf8_lossy(log).trim()
     ))
