@@ -139,6 +139,16 @@ impl DeviceArray {
         }
     }
 
+    /// Waits for whole numbers.
+    ///
+    /// # Panics
+    /// When they are of another kind.
+    pub fn read_u32(&self) -> Vec<u32> {
+        assert_eq!(self.kind, Kind::U32, "other numbers");
+        let bytes = self.download(0, self.len);
+        bytes.chunks_exact(4).map(|it| u32::from_le_bytes([it[0], it[1], it[2], it[3]])).collect()
+    }
+
     /// Waits for lower halves.
     pub(crate) fn read_i16(&self) -> Vec<i16> {
         assert_eq!(self.kind, Kind::I16, "other numbers");
