@@ -21,7 +21,8 @@
 const Kernel okapi_emulated_kernels[] = {
     // clang-format off
     // adamw.cu
-    EMULATED_KERNEL(adamw_f32) EMULATED_KERNEL(adamw_split) BOTH(sum_of_squares)
+    EMULATED_KERNEL(join_halves) EMULATED_KERNEL(split_halves) EMULATED_KERNEL(adamw_f32)
+    EMULATED_KERNEL(adamw_split) BOTH(sum_of_squares)
     // attention.cu
     BOTH(attention_shares) BOTH(attention_shares_backward) BOTH(heads_to_rows)
     // dropout.cu

@@ -516,6 +516,7 @@ mod tests {
             assert_eq!(product(&ones, false), [3.0; 4]);
             assert!(product(&nothing, false).iter().all(|x| x.is_nan()));
         }
-        assert_eq!(DeviceArray::uninitialized(&device, Kind::I16, 1).read_i16(), [-1]);
+        let nothing = DeviceArray::uninitialized(&device, Kind::U32, 1);
+        assert_eq!(nothing.read_u32(), [u32::MAX]);
     }
 }
