@@ -9,7 +9,7 @@
 //!
 //! Products of matrices are a library's; all else is done by the kernels in `kernels/`, plain CUDA C++. Sums are
 //! taken in an order that never changes. Without a GPU the same kernels run on the processor (feature `emulated`,
-//! `Device::emulated`), slowly and with every place checked: so they are tested.
+//! `Device::emulated`), slowly and under stricter rules: so they are tested.
 //!
 //! This crate knows no model.
 
