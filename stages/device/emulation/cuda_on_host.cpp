@@ -19,8 +19,9 @@ __thread uint3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace {
 
+// As large as a page is anywhere.
+const std::size_t PAGE = 64 << 10;
 const std::size_t STACK = 256 << 10;
-const std::size_t GUARD = 64 << 10;
 const unsigned MOST_THREADS = 1024;
 
 #ifdef OWN_SWITCH
@@ -83,20 +84,20 @@ struct Fiber {
     Context context;
 
     Fiber() {
-        void *at = mmap(nullptr, STACK + GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *at = mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         // Below the stack nothing may be written.
-        if (at == MAP_FAILED || mprotect(at, GUARD, PROT_NONE) != 0) {
+        if (at == MAP_FAILED || mprotect(at, PAGE, PROT_NONE) != 0) {
             std::perror("no memory for a stack");
             std::abort();
         }
         memory = static_cast<char *>(at);
         reset();
     }
-    ~Fiber() { munmap(memory, STACK + GUARD); }
+    ~Fiber() { munmap(memory, STACK + PAGE); }
     Fiber(const Fiber &) = delete;
     Fiber &operator=(const Fiber &) = delete;
 
-    void reset() { prepare(context, memory + GUARD, work); }
+    void reset() { prepare(context, memory + PAGE, work); }
 };
 
 enum class State : unsigned char { Ready, AtBarrier, InWarp, Finished };
@@ -261,6 +262,26 @@ void emulated_shuffle(unsigned lanes, void *value, std::size_t bytes, unsigned s
     std::memcpy(given[thread], value, bytes);
     it.leave(State::InWarp);
     std::memcpy(value, given[thread / 32 * 32 + source], bytes);
+}
+
+// So many bytes, behind which is a page that nobody may read or write, or nothing.
+extern "C" void *okapi_emulated_allocate(std::size_t bytes) {
+    std::size_t whole = (bytes + PAGE - 1) / PAGE * PAGE;
+    void *at = mmap(nullptr, whole + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) {
+        return nullptr;
+    }
+    char *end = static_cast<char *>(at) + whole;
+    if (mprotect(end, PAGE, PROT_NONE) != 0) {
+        munmap(at, whole + PAGE);
+        return nullptr;
+    }
+    return end - bytes;
+}
+
+extern "C" void okapi_emulated_free(void *at, std::size_t bytes) {
+    std::size_t whole = (bytes + PAGE - 1) / PAGE * PAGE;
+    munmap(static_cast<char *>(at) + bytes - whole, whole + PAGE);
 }
 
 extern "C" const Kernel *okapi_emulated_find(const char *name, std::size_t length) {
