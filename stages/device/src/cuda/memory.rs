@@ -36,7 +36,7 @@ impl Pool {
         }
     }
 
-    /// A block, of which one can be told from another: never of 0 bytes. The context is bound to this thread.
+    /// A block. The driver gives none of 0 bytes. The context is bound to this thread.
     pub(super) fn allocate(
         &self,
         stream: sys::CUstream,
