@@ -122,7 +122,7 @@ else
 fi
 cat <<END
 
-The program is $target/release/okapi. It starts where its libraries are found:
+What was built is in $target/release. It starts where its libraries are found:
   libcuda.so.1                            comes with the driver (580 or newer for CUDA 13.0)
   libcublas, libcurand, libcudart .so.*   of the same CUDA version, here in
                                           $libraries

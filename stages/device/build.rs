@@ -1,8 +1,14 @@
 //! Compiles the kernels, for what each feature runs them on.
 
+#[cfg(feature = "cuda")]
+#[path = "build/nvcc.rs"]
+mod nvcc;
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=kernels");
+    #[cfg(feature = "cuda")]
+    nvcc::compile();
     #[cfg(feature = "emulated")]
     emulated();
 }

@@ -8,7 +8,8 @@
 #include <sys/mman.h>
 #include <vector>
 
-#if defined(__x86_64__) && defined(__linux__)
+// The system's way to change stacks asks the kernel each time: where we know how, we do it ourselves.
+#if defined(__x86_64__) && defined(__linux__) && !defined(SYSTEMS_SWITCH)
 #define OWN_SWITCH 1
 #else
 #include <ucontext.h>
@@ -18,8 +19,9 @@ __thread uint3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace {
 
+// As large as a page is anywhere.
+const std::size_t PAGE = 64 << 10;
 const std::size_t STACK = 256 << 10;
-const std::size_t GUARD = 64 << 10;
 const unsigned MOST_THREADS = 1024;
 
 #ifdef OWN_SWITCH
@@ -82,20 +84,20 @@ struct Fiber {
     Context context;
 
     Fiber() {
-        void *at = mmap(nullptr, STACK + GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *at = mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         // Below the stack nothing may be written.
-        if (at == MAP_FAILED || mprotect(at, GUARD, PROT_NONE) != 0) {
+        if (at == MAP_FAILED || mprotect(at, PAGE, PROT_NONE) != 0) {
             std::perror("no memory for a stack");
             std::abort();
         }
         memory = static_cast<char *>(at);
         reset();
     }
-    ~Fiber() { munmap(memory, STACK + GUARD); }
+    ~Fiber() { munmap(memory, STACK + PAGE); }
     Fiber(const Fiber &) = delete;
     Fiber &operator=(const Fiber &) = delete;
 
-    void reset() { prepare(context, memory + GUARD, work); }
+    void reset() { prepare(context, memory + PAGE, work); }
 };
 
 enum class State : unsigned char { Ready, AtBarrier, InWarp, Finished };
@@ -262,6 +264,26 @@ void emulated_shuffle(unsigned lanes, void *value, std::size_t bytes, unsigned s
     std::memcpy(value, given[thread / 32 * 32 + source], bytes);
 }
 
+// So many bytes, behind which is a page that nobody may read or write, or nothing.
+extern "C" void *okapi_emulated_allocate(std::size_t bytes) {
+    std::size_t whole = (bytes + PAGE - 1) / PAGE * PAGE;
+    void *at = mmap(nullptr, whole + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) {
+        return nullptr;
+    }
+    char *end = static_cast<char *>(at) + whole;
+    if (mprotect(end, PAGE, PROT_NONE) != 0) {
+        munmap(at, whole + PAGE);
+        return nullptr;
+    }
+    return end - bytes;
+}
+
+extern "C" void okapi_emulated_free(void *at, std::size_t bytes) {
+    std::size_t whole = (bytes + PAGE - 1) / PAGE * PAGE;
+    munmap(static_cast<char *>(at) + bytes - whole, whole + PAGE);
+}
+
 extern "C" const Kernel *okapi_emulated_find(const char *name, std::size_t length) {
     for (const Kernel *kernel = okapi_emulated_kernels; kernel->name != nullptr; kernel++) {
         if (std::strlen(kernel->name) == length && std::memcmp(kernel->name, name, length) == 0) {
@@ -290,14 +312,15 @@ extern "C" const char *okapi_emulated_launch(const Kernel *kernel, unsigned bloc
     blockDim = {threads, 1, 1};
     gridDim = {blocks, others, 1};
     it.launches++;
-    for (unsigned y = 0; y < others; y++) {
-        for (unsigned x = 0; x < blocks; x++) {
-            blockIdx = {x, y, 0};
-            it.backwards = (x + y + it.launches) % 2 == 1;
-            it.block();
-            if (it.has_failed) {
-                return it.failure;
-            }
+    std::uint64_t all = static_cast<std::uint64_t>(blocks) * others;
+    for (std::uint64_t place = 0; place < all; place++) {
+        // Blocks too run in an order that nobody may rely on.
+        std::uint64_t block = it.launches % 2 == 0 ? place : all - 1 - place;
+        blockIdx = {static_cast<unsigned>(block % blocks), static_cast<unsigned>(block / blocks), 0};
+        it.backwards = (block + it.launches / 2) % 2 == 1;
+        it.block();
+        if (it.has_failed) {
+            return it.failure;
         }
     }
     return nullptr;

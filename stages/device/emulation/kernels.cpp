@@ -2,6 +2,8 @@
 
 #include "launch.h"
 
+#include "broken_kernels.cu"
+
 #include "../kernels/adamw.cu"
 #include "../kernels/attention.cu"
 #include "../kernels/dropout.cu"
@@ -19,7 +21,8 @@
 const Kernel okapi_emulated_kernels[] = {
     // clang-format off
     // adamw.cu
-    EMULATED_KERNEL(adamw_f32) EMULATED_KERNEL(adamw_split) BOTH(sum_of_squares)
+    EMULATED_KERNEL(join_halves) EMULATED_KERNEL(split_halves) EMULATED_KERNEL(adamw_f32)
+    EMULATED_KERNEL(adamw_split) BOTH(sum_of_squares)
     // attention.cu
     BOTH(attention_shares) BOTH(attention_shares_backward) BOTH(heads_to_rows)
     // dropout.cu
@@ -30,7 +33,7 @@ const Kernel okapi_emulated_kernels[] = {
     // embedding.cu
     BOTH(gather) BOTH(scatter_add_f32) EMULATED_KERNEL(scatter_add_bf16_bf16)
     // head.cu
-    EMULATED_KERNEL(token_scores) BOTH(logits_backward)
+    EMULATED_KERNEL(token_scores) EMULATED_KERNEL(top_tokens) BOTH(logits_backward)
     // kv_cache.cu
     BOTH(cache_append) BOTH(attend_once)
     // norm.cu
@@ -39,6 +42,9 @@ const Kernel okapi_emulated_kernels[] = {
     BOTH(fill_normal)
     // rotary.cu
     BOTH(turn)
+    // broken_kernels.cu
+    EMULATED_KERNEL(broken_barrier) EMULATED_KERNEL(broken_shuffle) EMULATED_KERNEL(broken_lanes)
+    EMULATED_KERNEL(broken_race) EMULATED_KERNEL(broken_bounds)
     // clang-format on
     {nullptr, nullptr, nullptr},
 };

@@ -27,6 +27,31 @@ KERNEL adamw_f32(float *weights, const float *gradient, float *first, float *sec
     }
 }
 
+// A weight in single precision from its halves, and into them.
+static __device__ __forceinline__ float joined(bf16 high, short low) {
+    return __uint_as_float((static_cast<u32>(__bfloat16_as_ushort(high)) << 16) + static_cast<u32>(static_cast<int>(low)));
+}
+
+static __device__ __forceinline__ void split(float weight, bf16 *high, short *low) {
+    // What is no number would be rounded to one.
+    u32 bits = weight != weight ? 0x7fc00000u : __float_as_uint(weight);
+    u32 rounded = (bits + 0x8000u) >> 16;
+    *high = __ushort_as_bfloat16(static_cast<unsigned short>(rounded));
+    *low = static_cast<short>(bits - (rounded << 16));
+}
+
+KERNEL join_halves(float *weights, const bf16 *highs, const short *lows, u64 count) {
+    for (u64 i = first_number(); i < count; i += all_threads()) {
+        weights[i] = joined(highs[i], lows[i]);
+    }
+}
+
+KERNEL split_halves(bf16 *highs, short *lows, const float *weights, u64 count) {
+    for (u64 i = first_number(); i < count; i += all_threads()) {
+        split(weights[i], highs + i, lows + i);
+    }
+}
+
 // The weight in single precision has the bits of the one in bfloat16, shifted up, plus the low half. It is within
 // half a step of the one in bfloat16, which is therefore the weight rounded.
 KERNEL adamw_split(bf16 *weights, short *lows, const float *gradient, float *first, float *second, u64 count,
@@ -34,13 +59,8 @@ KERNEL adamw_split(bf16 *weights, short *lows, const float *gradient, float *fir
                    float epsilon, float size, float keep) {
     Step step = {clip, first_keeps, new_first, second_keeps, new_second, root, epsilon, size, keep};
     for (u64 i = first_number(); i < count; i += all_threads()) {
-        u32 bits = (static_cast<u32>(__bfloat16_as_ushort(weights[i])) << 16) + static_cast<u32>(static_cast<int>(lows[i]));
-        float weight = adamw(__uint_as_float(bits), gradient[i], first + i, second + i, step);
-        // What is no number would be rounded to one.
-        bits = weight != weight ? 0x7fc00000u : __float_as_uint(weight);
-        u32 high = (bits + 0x8000u) >> 16;
-        weights[i] = __ushort_as_bfloat16(static_cast<unsigned short>(high));
-        lows[i] = static_cast<short>(bits - (high << 16));
+        float weight = adamw(joined(weights[i], lows[i]), gradient[i], first + i, second + i, step);
+        split(weight, weights + i, lows + i);
     }
 }
 

@@ -59,16 +59,18 @@ static __device__ __forceinline__ void attention_shares_backward(T *shares, cons
     }
 }
 
-// Heads that each have rows of their own, [heads, rows, width], into common rows. `heads` are blockIdx.y.
+// Rows of heads that stand side by side into rows where they are `head_step` apart. A thread a column, in every row
+// that its block gets.
 template <typename T>
 static __device__ __forceinline__ void heads_to_rows(T *to, u64 row_step, u64 head_step, const float *from, u64 rows,
-                                                     u32 width) {
-    u64 count = rows * width;
-    to += blockIdx.y * head_step;
-    from += blockIdx.y * count;
-    for (u64 i = first_number(); i < count; i += all_threads()) {
-        u64 row = i / width;
-        to[row * row_step + (i - row * width)] = narrow<T>(from[i]);
+                                                     u32 heads, u32 width) {
+    u32 column = blockIdx.x * blockDim.x + threadIdx.x, columns = heads * width;
+    if (column < columns) {
+        u32 head = column / width;
+        to += head * head_step + (column - head * width);
+        for (u64 row = blockIdx.y; row < rows; row += gridDim.y) {
+            to[row * row_step] = narrow<T>(from[row * columns + column]);
+        }
     }
 }
 
@@ -81,8 +83,9 @@ static __device__ __forceinline__ void heads_to_rows(T *to, u64 row_step, u64 he
                                             u32 before) {                                                         \
         attention_shares_backward(shares, d_shares, count, columns, before);                                      \
     }                                                                                                             \
-    KERNEL heads_to_rows_##kind(T *to, u64 row_step, u64 head_step, const float *from, u64 rows, u32 width) {     \
-        heads_to_rows(to, row_step, head_step, from, rows, width);                                                \
+    KERNEL heads_to_rows_##kind(T *to, u64 row_step, u64 head_step, const float *from, u64 rows, u32 heads,       \
+                                u32 width) {                                                                      \
+        heads_to_rows(to, row_step, head_step, from, rows, heads, width);                                         \
     }
 
 KERNELS(float, f32)

@@ -38,6 +38,24 @@ KERNEL token_scores(Score *scores, const float *logits, const u32 *next, u32 voc
     }
 }
 
+// The token with the largest logit of a row, and of several the first.
+KERNEL top_tokens(u32 *tops, const float *logits, u32 vocabulary) {
+    logits += static_cast<u64>(blockIdx.x) * vocabulary;
+    float most = 0.0f;
+    u32 top = vocabulary;
+    for (u32 token = threadIdx.x; token < vocabulary; token += blockDim.x) {
+        if (top == vocabulary || logits[token] > most) {
+            most = logits[token];
+            top = token;
+        }
+    }
+    float all = block_most(top == vocabulary ? __uint_as_float(0xff800000u) : most);
+    top = over_block<Least>(most == all ? top : vocabulary);
+    if (threadIdx.x == 0) {
+        tops[blockIdx.x] = top;
+    }
+}
+
 // The gradient of the logits for a loss whose derivative by a row's log-probability is its grade: grade * (1 for
 // the token that follows - the probability). Blocks share a row's columns.
 template <typename T>

@@ -59,6 +59,10 @@ struct Most {
     static __device__ __forceinline__ float of(float one, float other) { return fmaxf(one, other); }
 };
 
+struct Least {
+    static __device__ __forceinline__ u32 of(u32 one, u32 other) { return one < other ? one : other; }
+};
+
 // Every lane gets what all lanes give, put together by halves.
 template <typename Together, typename T> __device__ __forceinline__ T over_warp(T value) {
     for (u32 change = WARP / 2; change > 0; change /= 2) {

@@ -93,18 +93,21 @@ fn assert_halves(weights: &DeviceArray, lows: &DeviceArray) {
     assert_eq!(weights.len(), lows.len(), "a lower half for each upper one");
 }
 
+/// Weights whose halves are made at once: more would take memory of the device for long.
+const PART: usize = 1 << 24;
+
 /// Weights in two halves: in bfloat16, rounded to the nearest, and of two as near away from 0; and what their bits
 /// lack of those in single precision, a whole number from -32768 to 32767.
 #[must_use]
 pub fn split(device: &Device, weights: &[f32]) -> (DeviceArray, DeviceArray) {
-    let halves = |weight: &f32| {
-        // What is no number would be rounded to one.
-        let bits = if weight.is_nan() { 0x7fc0_0000 } else { weight.to_bits() };
-        let high = bits.wrapping_add(0x8000) >> 16;
-        (f32::from_bits(high << 16), bits.wrapping_sub(high << 16) as i16)
-    };
-    let (highs, lows): (Vec<f32>, Vec<i16>) = weights.iter().map(halves).unzip();
-    (DeviceArray::new(device, Kind::Bf16, &highs), DeviceArray::of_i16(device, &lows))
+    let highs = DeviceArray::uninitialized(device, Kind::Bf16, weights.len());
+    let lows = DeviceArray::uninitialized(device, Kind::I16, weights.len());
+    for (number, part) in weights.chunks(PART).enumerate() {
+        let (first, whole) = (number * PART, DeviceArray::new(device, Kind::F32, part));
+        let kernel = Kernel::new("split_halves").part(&highs, first).part(&lows, first);
+        kernel.array(&whole).size(part.len()).pieces(device, part.len());
+    }
+    (highs, lows)
 }
 
 /// Waits for weights that are in two halves, and gives them to the processor as they were before [`split`].
@@ -114,11 +117,16 @@ pub fn split(device: &Device, weights: &[f32]) -> (DeviceArray, DeviceArray) {
 #[must_use]
 pub fn joined(weights: &DeviceArray, lows: &DeviceArray) -> Vec<f32> {
     assert_halves(weights, lows);
-    let halves = weights.read().into_iter().zip(lows.read_i16());
-    let join = |(high, low): (f32, i16)| {
-        f32::from_bits(high.to_bits().wrapping_add(i32::from(low) as u32))
-    };
-    halves.map(join).collect()
+    let mut all = Vec::with_capacity(weights.len());
+    for first in (0..weights.len()).step_by(PART) {
+        let count = PART.min(weights.len() - first);
+        let whole = DeviceArray::uninitialized(weights.device(), Kind::F32, count);
+        let kernel = Kernel::new("join_halves").array(&whole);
+        let kernel = kernel.part(weights, first).part(lows, first).size(count);
+        kernel.pieces(weights.device(), count);
+        all.extend(whole.read());
+    }
+    all
 }
 
 /// Numbers whose squares a block adds up. It never changes, so that sums do not.

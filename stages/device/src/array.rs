@@ -67,18 +67,7 @@ impl DeviceArray {
     pub fn of_u32(device: &Device, numbers: &[u32]) -> DeviceArray {
         let array = DeviceArray::uninitialized(device, Kind::U32, numbers.len());
         if let Some(at) = array.at {
-            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-            device.upload(at, &bytes);
-        }
-        array
-    }
-
-    /// Lower halves of the processor.
-    pub(crate) fn of_i16(device: &Device, numbers: &[i16]) -> DeviceArray {
-        let array = DeviceArray::uninitialized(device, Kind::I16, numbers.len());
-        if let Some(at) = array.at {
-            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-            device.upload(at, &bytes);
+            device.upload(at, &bytes_of(numbers, |number| number.to_le_bytes()));
         }
         array
     }
@@ -100,10 +89,8 @@ impl DeviceArray {
     fn put(&self, first: usize, numbers: &[f32]) {
         assert!(first + numbers.len() <= self.len, "out of bounds");
         let bytes: Vec<u8> = match self.kind {
-            Kind::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
-            Kind::Bf16 => {
-                numbers.iter().flat_map(|number| bf16::from_f32(*number).to_le_bytes()).collect()
-            }
+            Kind::F32 => bytes_of(numbers, |number| number.to_le_bytes()),
+            Kind::Bf16 => bytes_of(numbers, |number| bf16::from_f32(*number).to_le_bytes()),
             Kind::U32 | Kind::I16 => panic!("an array of whole numbers"),
         };
         if let (Some(at), false) = (self.at, bytes.is_empty()) {
@@ -139,11 +126,14 @@ impl DeviceArray {
         }
     }
 
-    /// Waits for lower halves.
-    pub(crate) fn read_i16(&self) -> Vec<i16> {
-        assert_eq!(self.kind, Kind::I16, "other numbers");
+    /// Waits for whole numbers.
+    ///
+    /// # Panics
+    /// When they are of another kind.
+    pub fn read_u32(&self) -> Vec<u32> {
+        assert_eq!(self.kind, Kind::U32, "other numbers");
         let bytes = self.download(0, self.len);
-        bytes.chunks_exact(2).map(|it| i16::from_le_bytes([it[0], it[1]])).collect()
+        bytes.chunks_exact(4).map(|it| u32::from_le_bytes([it[0], it[1], it[2], it[3]])).collect()
     }
 
     /// Waits for sums that lie where [`DeviceArray::for_doubles`] made room.
@@ -230,6 +220,15 @@ impl DeviceArray {
     pub(crate) fn at(&self, number: usize) -> Address {
         self.at.map_or(0, |at| at + (number * self.kind.bytes()) as u64)
     }
+}
+
+/// The bytes of all numbers. A loop that compilers see through: models are large.
+fn bytes_of<T, const N: usize>(numbers: &[T], bytes: impl Fn(&T) -> [u8; N]) -> Vec<u8> {
+    let mut all = vec![0; numbers.len() * N];
+    for (to, number) in all.chunks_exact_mut(N).zip(numbers) {
+        to.copy_from_slice(&bytes(number));
+    }
+    all
 }
 
 impl Clone for DeviceArray {

@@ -248,14 +248,18 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    /// Writes the gradients of the sequence's rows, given that of what came out. Those of keys and values
-    /// are sums over queries and are taken in single precision, whatever the rows are.
-    fn backward_within(&self, d_out: &DeviceArray, d_rows: &mut DeviceArray, limits: Limits) {
+    /// Writes the gradients of the sequence's queries into its rows, given that of what came out, and adds those
+    /// of its keys and values to their sums.
+    fn backward_within(
+        &self,
+        d_out: &DeviceArray,
+        d_rows: &mut DeviceArray,
+        [d_keys, d_values]: &mut [DeviceArray; 2],
+        limits: Limits,
+    ) {
         let HeadLayout { pairs, width, row, .. } = self.layout;
-        let (each, wide, len) = (self.layout.each(), self.layout.wide(), self.range.len());
+        let (each, wide) = (self.layout.each(), self.layout.wide());
         let (scale, right) = (self.layout.scale(), self.sources.head_step);
-        let [mut d_keys, mut d_values] =
-            [(); 2].map(|()| DeviceArray::zeros(self.device(), Kind::F32, pairs * len * width));
         for tile in self.tiles(limits) {
             let Tile { first, count, seen, .. } = tile;
             let of_head = |place: usize| place * count * seen;
@@ -263,15 +267,16 @@ impl<'a> Sequence<'a> {
             let mut d_shares = DeviceArray::uninitialized(self.device(), Kind::F32, shares.len());
             let together = tile.pairs.len();
             // From pair to pair among scores, in what came out, and among the sums.
-            let (of_scores, of_out, of_sums) = (each * count * seen, each * width, len * width);
-            let sums_first = tile.pairs.start * of_sums;
+            let (of_scores, of_out, of_sums) = (each * count * seen, each * width, width);
+            let (sums_at, step) =
+                ((self.range.start * pairs + tile.pairs.start) * width, pairs * width);
             for place in 0..each {
                 let d = Matrix::new(d_out, self.out(&tile, place), count, width, wide);
                 let to = MatrixMut::new(&mut d_shares, of_head(place), count, seen, seen);
                 let batch = Batch { count: together, to: of_scores, left: of_out, right };
                 multiply_batch(to, d, self.values(&tile).transposed(), 1.0, false, batch);
                 let shares = Matrix::new(&shares, of_head(place), count, seen, seen).transposed();
-                let to = MatrixMut::new(&mut d_values, sums_first, seen, width, width);
+                let to = MatrixMut::new(d_values, sums_at, seen, width, step);
                 let batch = Batch { count: together, to: of_sums, left: of_scores, right: of_out };
                 multiply_batch(to, shares, d, 1.0, true, batch);
             }
@@ -286,18 +291,11 @@ impl<'a> Sequence<'a> {
                 let to = MatrixMut::new(d_rows, at, count, width, row);
                 let batch = Batch { count: together, to: of_queries, left: of_scores, right };
                 multiply_batch(to, d, self.keys(&tile), scale, false, batch);
-                let to = MatrixMut::new(&mut d_keys, sums_first, seen, width, width);
+                let to = MatrixMut::new(d_keys, sums_at, seen, width, step);
                 let batch =
                     Batch { count: together, to: of_sums, left: of_scores, right: of_queries };
                 multiply_batch(to, d.transposed(), queries, scale, true, batch);
             }
-        }
-        let [_, keys, values] = self.layout.places(0).map(|place| self.range.start * row + place);
-        for (place, sums) in [(keys, d_keys), (values, d_values)] {
-            let kernel = Kernel::of("heads_to_rows", &[d_rows.kind()]).part(d_rows, place);
-            let kernel = kernel.size(row).size(self.layout.head_step()).array(&sums);
-            let blocks = (len * width).div_ceil(THREADS as usize).min(1 << 12);
-            kernel.size(len).u32(width).blocks(self.device(), blocks, pairs);
         }
     }
 }
@@ -385,10 +383,22 @@ fn attention_backward_within(
     check_slopes(slopes, layout);
     let out = (d_out.kind(), d_out.len());
     assert_eq!(out, (rows.kind(), tokens * layout.wide()), "the gradient of what came out");
+    let HeadLayout { pairs, width, row, .. } = layout;
     let mut d_rows = DeviceArray::zeros(rows.device(), rows.kind(), rows.len());
+    // Those of keys and values are sums over queries: in single precision, whatever the rows are.
+    let zeros = || DeviceArray::zeros(rows.device(), Kind::F32, tokens * pairs * width);
+    let mut sums = [zeros(), zeros()]; // [T, pairs, width] each
     for range in ranges.iter().filter(|range| !range.is_empty()) {
         let sequence = Sequence::within(rows, layout, range.clone(), slopes);
-        sequence.backward_within(d_out, &mut d_rows, limits);
+        sequence.backward_within(d_out, &mut d_rows, &mut sums, limits);
+    }
+    let [_, keys, values] = layout.places(0);
+    for (place, sums) in [keys, values].into_iter().zip(&sums) {
+        if tokens > 0 {
+            let kernel = Kernel::of("heads_to_rows", &[rows.kind()]).part(&d_rows, place);
+            let kernel = kernel.size(row).size(layout.head_step()).array(sums).size(tokens);
+            kernel.u32(pairs).u32(width).columns(rows.device(), pairs * width, tokens);
+        }
     }
     d_rows
 }

@@ -17,6 +17,11 @@ pub(crate) trait Backend: Debug + Send + Sync {
     /// What the machine is called, such as `NVIDIA H200`.
     fn name(&self) -> String;
 
+    /// The name and what else results may depend on, such as `NVIDIA H200, compute 9.0, driver 13.0`.
+    fn describe(&self) -> String {
+        self.name()
+    }
+
     fn memory(&self) -> Result<DeviceMemory, DeviceError>;
 
     /// Memory that holds anything.

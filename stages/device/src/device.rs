@@ -60,6 +60,11 @@ impl Device {
         self.0.backend.name()
     }
 
+    /// Its name and what else results may depend on, such as `NVIDIA H200, compute 9.0, driver 13.0`.
+    pub fn describe(&self) -> String {
+        self.0.backend.describe()
+    }
+
     /// Its memory.
     ///
     /// # Errors

@@ -2,8 +2,9 @@
 //! same kernels, compiled by a C++ compiler.
 //!
 //! It is stricter than a GPU. Memory begins as numbers that are none, so that reading what was never written
-//! shows; every place is checked against the blocks that are allocated; after every kernel it looks whether
-//! something beside the blocks that it was given has been written. What is found panics.
+//! shows. Copies and products are checked against the blocks that are allocated, and after every kernel it looks
+//! whether something before the blocks that it was given has been written: what is found panics. Behind every
+//! block is memory that cannot be read or written: a kernel that does ends the process.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char};
@@ -36,14 +37,15 @@ struct Blocks {
     used: usize,
 }
 
-/// Where blocks begin: as a GPU's do.
-const ALIGNMENT: usize = 256;
-/// Bytes before and behind every block that nobody may write.
+/// What places of blocks are multiples of: as much as kernels need. A GPU's are of more, but so that blocks end
+/// where memory does.
+const ALIGNMENT: usize = 16;
+/// Bytes before every block that nobody may write.
 const GUARD: usize = 256;
 const GUARD_BYTE: u8 = 0xa5;
 
 mod kernels {
-    use std::ffi::c_char;
+    use std::ffi::{c_char, c_void};
 
     #[repr(C)]
     pub(super) struct Kernel {
@@ -53,6 +55,8 @@ mod kernels {
     #[expect(unsafe_code, reason = "the kernels are C++")]
     // SAFETY: these are the declarations of emulation/cuda_on_host.cpp.
     unsafe extern "C" {
+        pub(super) fn okapi_emulated_allocate(bytes: usize) -> *mut c_void;
+        pub(super) fn okapi_emulated_free(at: *mut c_void, bytes: usize);
         pub(super) fn okapi_emulated_find(name: *const u8, length: usize) -> *const Kernel;
         pub(super) fn okapi_emulated_signature(kernel: *const Kernel) -> *const c_char;
         pub(super) fn okapi_emulated_launch(
@@ -77,9 +81,9 @@ impl Blocks {
     }
 }
 
-fn layout(bytes: usize) -> std::alloc::Layout {
-    let whole = bytes.next_multiple_of(ALIGNMENT) + 2 * GUARD;
-    std::alloc::Layout::from_size_align(whole, ALIGNMENT).expect("a size that memory can have")
+/// Bytes of a block with all that is around it.
+fn whole(bytes: usize) -> usize {
+    GUARD + bytes.next_multiple_of(ALIGNMENT)
 }
 
 fn pointer<T>(at: Address) -> *mut T {
@@ -103,7 +107,7 @@ fn bytes_at_mut(_blocks: &mut Blocks, at: Address, bytes: usize) -> &mut [u8] {
 
 /// Whether nobody wrote around a block.
 fn is_guarded(blocks: &Blocks, (first, bytes): (Address, usize)) -> bool {
-    let behind = bytes.next_multiple_of(ALIGNMENT) - bytes + GUARD;
+    let behind = bytes.next_multiple_of(ALIGNMENT) - bytes;
     let guards = [(first - GUARD as u64, GUARD), (first + bytes as u64, behind)];
     guards
         .iter()
@@ -132,16 +136,18 @@ impl Backend for Emulated {
             return Err(DeviceError::Memory { bytes, free, total: self.memory });
         }
         #[expect(unsafe_code, reason = "a device's memory has no owner in Rust")]
-        // SAFETY: the size is not 0, as guards are added.
-        let memory = unsafe { std::alloc::alloc(layout(bytes)) };
+        // SAFETY: any size may be asked for.
+        let memory = unsafe { kernels::okapi_emulated_allocate(whole(bytes)) }.cast::<u8>();
         assert!(!memory.is_null(), "the processor's memory is full");
         let first = (memory.expose_provenance() + GUARD) as Address;
         #[expect(unsafe_code, reason = "a device's memory has no owner in Rust")]
         // SAFETY: so many bytes were allocated there.
         unsafe {
-            memory.write_bytes(GUARD_BYTE, layout(bytes).size());
+            memory.write_bytes(GUARD_BYTE, GUARD);
+            let block = memory.add(GUARD);
+            block.write_bytes(GUARD_BYTE, bytes.next_multiple_of(ALIGNMENT));
             // Not a number in every kind of numbers that has such.
-            memory.add(GUARD).write_bytes(0xff, bytes);
+            block.write_bytes(0xff, bytes);
         }
         blocks.by_place.insert(first, bytes);
         blocks.used += bytes;
@@ -158,9 +164,9 @@ impl Backend for Emulated {
         assert!(is_guarded(&blocks, (at, bytes)), "something was written beside a block");
         blocks.used -= bytes;
         #[expect(unsafe_code, reason = "a device's memory has no owner in Rust")]
-        // SAFETY: it was allocated with this layout, and nobody else knows of it any more.
+        // SAFETY: it was allocated with this size, and nobody else knows of it any more.
         unsafe {
-            std::alloc::dealloc(pointer(at - GUARD as u64), layout(bytes));
+            kernels::okapi_emulated_free(pointer(at - GUARD as u64), whole(bytes));
         }
     }
 
@@ -274,9 +280,9 @@ impl Drop for Emulated {
         // Arrays hold the device, so only what a panic kept from being freed is left.
         for (at, bytes) in &self.lock().by_place {
             #[expect(unsafe_code, reason = "a device's memory has no owner in Rust")]
-            // SAFETY: it was allocated with this layout, and the device is gone.
+            // SAFETY: it was allocated with this size, and the device is gone.
             unsafe {
-                std::alloc::dealloc(pointer(at - GUARD as u64), layout(*bytes));
+                kernels::okapi_emulated_free(pointer(at - GUARD as u64), whole(*bytes));
             }
         }
     }
@@ -419,5 +425,104 @@ fn add_product(
             false,
             gemm::Parallelism::None,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::array::DeviceArray;
+    use crate::product::{Matrix, MatrixMut, multiply};
+
+    /// What something panics with.
+    fn panic_of(work: impl FnOnce()) -> String {
+        let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+            .expect_err("a mistake was not found");
+        match payload.downcast::<String>() {
+            Ok(message) => *message,
+            Err(payload) => payload.downcast_ref::<&str>().expect("a message").to_string(),
+        }
+    }
+
+    fn launch(device: &Device, kernel: &str, arguments: &[Argument]) {
+        device.launch(kernel, [1, 1], 256, arguments);
+    }
+
+    #[test]
+    fn mistakes_of_kernels_are_found() {
+        let device = Device::emulated(1 << 20);
+        let to = DeviceArray::zeros(&device, Kind::F32, 301);
+        let at = Argument::Address(to.at(0));
+        for kernel in ["broken_barrier", "broken_shuffle"] {
+            let message = panic_of(|| launch(&device, kernel, &[at]));
+            assert!(message.contains("wait for others that never come"), "{message}");
+            // Its fibers were left where they were; others still run.
+            let mut sum = DeviceArray::zeros(&device, Kind::F32, 1);
+            let ones = DeviceArray::new(&device, Kind::F32, &[1.0; 999]);
+            crate::elementwise::sum_rows(&mut sum, &ones, 0, 1);
+            assert_eq!(sum.read(), [999.0]);
+            assert_eq!(crate::adamw::sum_of_squares(&ones), 999.0);
+        }
+        let message = panic_of(|| launch(&device, "broken_lanes", &[at]));
+        assert!(message.contains("some of its lanes only"), "{message}");
+        for _ in 0..2 {
+            launch(&device, "broken_race", &[at]);
+            let right = |place: usize| ((place + 1) % 256 + (place + 255) % 256) as f32;
+            assert!(to.read()[..256].iter().enumerate().any(|(place, x)| *x != right(place)));
+        }
+        let message = panic_of(|| launch(&device, "broken_bounds", &[at, Argument::U32(301)]));
+        assert!(message.contains("wrote beside"), "{message}");
+        assert!(panic_of(|| drop(to)).contains("written beside"));
+    }
+
+    #[test]
+    fn mistakes_of_launches_are_found() {
+        let device = Device::emulated(1 << 20);
+        let array = DeviceArray::zeros(&device, Kind::F32, 64);
+        let (at, behind) = (Argument::Address(array.at(0)), Argument::Address(array.at(64)));
+        let start = |kernel: &str, grid: [u32; 2], threads: u32, arguments: &[Argument]| {
+            panic_of(|| device.launch(kernel, grid, threads, arguments))
+        };
+        let number = Argument::U32(64);
+        for (message, part) in [
+            (start("broken", [1, 1], 256, &[]), "no kernel `broken`"),
+            (start("broken_bound", [1, 1], 256, &[]), "no kernel"),
+            (start("broken_bounds", [1, 1], 256, &[at]), "arguments"),
+            (start("broken_bounds", [1, 1], 256, &[at, Argument::U64(64)]), "arguments"),
+            (start("broken_bounds", [1, 1], 256, &[Argument::U64(1), number]), "arguments"),
+            (start("broken_bounds", [1, 1], 256, &[behind, number]), "is no place"),
+            (start("broken_bounds", [1, 1], 100, &[at, number]), "whole warps"),
+            (start("broken_bounds", [1, 1], 2048, &[at, number]), "too many threads"),
+            (start("broken_bounds", [1, 1 << 16], 256, &[at, number]), "too many blocks"),
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+        let message = panic_of(|| device.copy(array.at(0), array.at(1), 8));
+        assert!(message.contains("overlaps"), "{message}");
+        let message = panic_of(|| device.zero(array.at(0), 257));
+        assert!(message.contains("not allocated"), "{message}");
+        assert_eq!(device.check(), Ok(()));
+    }
+
+    /// Products within a block, but with what nobody wrote, are no numbers.
+    #[test]
+    fn what_was_never_written_shows() {
+        let device = Device::emulated(1 << 20);
+        for kind in [Kind::F32, Kind::Bf16] {
+            let nothing = DeviceArray::uninitialized(&device, kind, 6);
+            assert!(nothing.read().iter().all(|x| x.is_nan()));
+            let ones = DeviceArray::new(&device, kind, &[1.0; 6]);
+            let mut to = DeviceArray::uninitialized(&device, Kind::F32, 4);
+            let mut product = |left: &DeviceArray, adds: bool| {
+                let (left, right) = (Matrix::new(left, 0, 2, 3, 3), Matrix::new(&ones, 0, 3, 2, 2));
+                multiply(MatrixMut::new(&mut to, 0, 2, 2, 2), left, right, 1.0, adds);
+                to.read()
+            };
+            assert!(product(&ones, true).iter().all(|x| x.is_nan()));
+            assert_eq!(product(&ones, false), [3.0; 4]);
+            assert!(product(&nothing, false).iter().all(|x| x.is_nan()));
+        }
+        let nothing = DeviceArray::uninitialized(&device, Kind::U32, 1);
+        assert_eq!(nothing.read_u32(), [u32::MAX]);
     }
 }

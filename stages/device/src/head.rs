@@ -46,6 +46,25 @@ pub fn token_scores(logits: &DeviceArray, vocabulary: usize, next: &DeviceArray)
     }
 }
 
+/// The token with the largest logit of each row, and of several the first. Where a logit is no number it may be
+/// any token, or the vocabulary's size; [`token_scores`] then has no numbers for it.
+///
+/// # Shapes
+/// `logits`: `[R, vocabulary]` in single precision; what comes out: `[R]`.
+///
+/// # Panics
+/// When the last row is not whole, or there is no vocabulary.
+#[must_use]
+pub fn top_tokens(logits: &DeviceArray, vocabulary: usize) -> DeviceArray {
+    assert!(vocabulary > 0 && logits.len().is_multiple_of(vocabulary), "a part of a row");
+    assert_eq!(logits.kind(), Kind::F32, "kinds");
+    let rows = logits.len() / vocabulary;
+    let tops = DeviceArray::uninitialized(logits.device(), Kind::U32, rows);
+    let kernel = Kernel::new("top_tokens").array(&tops).array(logits).u32(vocabulary);
+    kernel.blocks(logits.device(), rows, 1);
+    tops
+}
+
 /// The gradient of the logits for a loss, given its derivative by each row's log-probability: `grade * (onehot -
 /// softmax)`, in the kind that the products after it are taken in.
 ///

@@ -7,12 +7,18 @@
 //! The first failure of a device, such as memory that ran out, is kept: from then on the device does
 //! nothing any more, and [`Device::check`] says what happened.
 //!
+//! Products of matrices are a library's; all else is done by the kernels in `kernels/`, plain CUDA C++. Sums are
+//! taken in an order that never changes. Without a GPU the same kernels run on the processor (feature `emulated`,
+//! `Device::emulated`), slowly and under stricter rules: so they are tested.
+//!
 //! This crate knows no model.
 
 pub mod adamw;
 mod array;
 pub mod attention;
 mod backend;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod device;
 pub mod dropout;
 pub mod elementwise;

@@ -60,6 +60,16 @@ proptest! {
     }
 }
 
+/// More weights than are split at once.
+#[test]
+fn many_weights_are_split_in_parts() {
+    let device = device();
+    let weights: Vec<f32> =
+        (0..(1 << 24) + 5).map(|n| f32::from_bits(0x3f00_0000 + 3 * n)).collect();
+    let (highs, lows) = split(&device, &weights);
+    assert!(joined(&highs, &lows) == weights);
+}
+
 /// A step on the device splits as the processor does, at every place where it could be another.
 #[test]
 fn a_step_splits_as_the_processor_does() {

@@ -234,3 +234,29 @@ fn a_cache_is_copied_cut_and_written_over() {
     // Room that nothing was written to is never looked at: it would show.
     assert!(ask(&cache).iter().all(|x| x.is_finite()));
 }
+
+/// Beside others a sequence gets the same to the last bit, for single tokens and for more.
+#[test]
+fn caches_know_nothing_of_each_other() {
+    let device = device();
+    let layout = HeadLayout { queries: 4, pairs: 2, width: 40, row: 320, interleaved: false };
+    for kind in KINDS {
+        let (rows, _) = array(&device, kind, &wave(70 * 320, 0.7));
+        let mut caches = [(); 3].map(|()| KvLayer::new(&device, kind, layout, 0));
+        for (number, cache) in caches.iter_mut().enumerate() {
+            cache.append(&rows, number, 20 * number + 9, layout);
+        }
+        let ranges = [60..61, 61..64, 64..65].map(|range| range.start - 60..range.end - 60);
+        let new = rows.part(60 * 320, 5 * 320);
+        append_to_caches(&new, layout, &ranges, &mut caches.each_mut());
+        let together =
+            attention_with_caches(&new, layout, &ranges, &caches.each_ref(), None).read();
+        for (range, cache) in ranges.iter().zip(&caches) {
+            let own = new.part(range.start * 320, range.len() * 320);
+            let all = 0..range.len();
+            let alone =
+                attention_with_caches(&own, layout, std::slice::from_ref(&all), &[cache], None);
+            assert_eq!(alone.read(), together[range.start * 160..range.end * 160]);
+        }
+    }
+}

@@ -1,4 +1,4 @@
-use okapi_device::head::{logits_backward, token_scores};
+use okapi_device::head::{logits_backward, token_scores, top_tokens};
 use okapi_device::{DeviceArray, Kind};
 
 use crate::support::{KINDS, array, assert_array, device, wave};
@@ -49,4 +49,27 @@ fn the_top_may_be_shared_and_some_tokens_impossible() {
     assert!((scores.entropy[0] - scores.entropy[1]).abs() < 1e-12 && scores.entropy[0] > 0.6);
     let none = token_scores(&logits, 4, &DeviceArray::of_u32(&device, &[4, u32::MAX]));
     assert!(none.log_probability.iter().all(|x| x.is_nan()) && none.is_top == [false, false]);
+}
+
+#[test]
+fn the_first_of_the_largest_is_the_top() {
+    let device = device();
+    for vocabulary in [1usize, 31, 257, 1030] {
+        let numbers: Vec<f32> =
+            wave(6 * vocabulary, 0.7).iter().map(|x| (8.0 * x).round()).collect();
+        let first = |row: &[f32]| {
+            let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            row.iter().position(|x| *x == most).expect("a largest") as u32
+        };
+        let expected: Vec<u32> = numbers.chunks_exact(vocabulary).map(first).collect();
+        let logits = DeviceArray::new(&device, Kind::F32, &numbers);
+        let tops = top_tokens(&logits, vocabulary);
+        assert_eq!(tops.read_u32(), expected);
+        assert!(token_scores(&logits, vocabulary, &tops).is_top.iter().all(|top| *top));
+    }
+    let lowest = [f32::NEG_INFINITY; 300];
+    assert_eq!(top_tokens(&DeviceArray::new(&device, Kind::F32, &lowest), 300).read_u32(), [0]);
+    let logits = DeviceArray::new(&device, Kind::F32, &[1.0, f32::NAN, 0.5]);
+    let tops = top_tokens(&logits, 3);
+    assert!(token_scores(&logits, 3, &tops).log_probability[0].is_nan());
 }

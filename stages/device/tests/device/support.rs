@@ -2,8 +2,15 @@
 
 use okapi_device::{Device, DeviceArray, Kind};
 
-/// A device with as much memory as any test needs.
+/// A device with as much memory as any test needs: the GPU of the number `OKAPI_TEST_GPU` if there is one, all
+/// tests on the same.
 pub(crate) fn device() -> Device {
+    #[cfg(feature = "cuda")]
+    if let Ok(ordinal) = std::env::var("OKAPI_TEST_GPU") {
+        static GPU: std::sync::OnceLock<Device> = std::sync::OnceLock::new();
+        let open = || Device::cuda(ordinal.parse().expect("a number")).expect("a GPU");
+        return GPU.get_or_init(open).clone();
+    }
     Device::emulated(1 << 30)
 }
 
