@@ -33,7 +33,8 @@ const Kernel okapi_emulated_kernels[] = {
     // embedding.cu
     BOTH(gather) BOTH(scatter_add_f32) EMULATED_KERNEL(scatter_add_bf16_bf16)
     // head.cu
-    EMULATED_KERNEL(token_scores) EMULATED_KERNEL(top_tokens) BOTH(logits_backward)
+    EMULATED_KERNEL(token_scores) EMULATED_KERNEL(top_tokens) EMULATED_KERNEL(draw_tokens)
+    BOTH(logits_backward)
     // kv_cache.cu
     BOTH(cache_append) BOTH(attend_once)
     // norm.cu

@@ -3,16 +3,16 @@
 #include "okapi.cuh"
 
 // From scores to shares, for `count` queries of every head (blockIdx.y): each sees `before` keys, those of the
-// queries before it here, and its own. Shares of keys behind it are 0. In single precision `shares` may be
-// `scores`. A bias falls with the distance (ALiBi).
+// queries before it here, and its own. Shares of keys behind it are 0. Rows are `step` numbers apart. In single
+// precision `shares` may be `scores`. A bias falls with the distance (ALiBi).
 template <typename T>
 static __device__ __forceinline__ void attention_shares(T *shares, const float *scores, const float *slopes, u32 count,
-                                                        u32 columns, u32 before) {
+                                                        u32 columns, u32 step, u32 before) {
     u32 query = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     if (query >= count) {
         return;
     }
-    u64 row = (static_cast<u64>(blockIdx.y) * count + query) * columns;
+    u64 row = (static_cast<u64>(blockIdx.y) * count + query) * step;
     shares += row;
     scores += row;
     u32 last = before + query;
@@ -39,12 +39,12 @@ static __device__ __forceinline__ void attention_shares(T *shares, const float *
 // The gradient of scores, over the shares: share * (its gradient - the mean of all gradients by share).
 template <typename T>
 static __device__ __forceinline__ void attention_shares_backward(T *shares, const float *d_shares, u32 count,
-                                                                 u32 columns, u32 before) {
+                                                                 u32 step, u32 before) {
     u32 query = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     if (query >= count) {
         return;
     }
-    u64 row = (static_cast<u64>(blockIdx.y) * count + query) * columns;
+    u64 row = (static_cast<u64>(blockIdx.y) * count + query) * step;
     shares += row;
     d_shares += row;
     u32 last = before + query;
@@ -76,12 +76,11 @@ static __device__ __forceinline__ void heads_to_rows(T *to, u64 row_step, u64 he
 
 #define KERNELS(T, kind)                                                                                          \
     KERNEL attention_shares_##kind(T *shares, const float *scores, const float *slopes, u32 count, u32 columns,   \
-                                   u32 before) {                                                                  \
-        attention_shares(shares, scores, slopes, count, columns, before);                                         \
+                                   u32 step, u32 before) {                                                        \
+        attention_shares(shares, scores, slopes, count, columns, step, before);                                   \
     }                                                                                                             \
-    KERNEL attention_shares_backward_##kind(T *shares, const float *d_shares, u32 count, u32 columns,             \
-                                            u32 before) {                                                         \
-        attention_shares_backward(shares, d_shares, count, columns, before);                                      \
+    KERNEL attention_shares_backward_##kind(T *shares, const float *d_shares, u32 count, u32 step, u32 before) {  \
+        attention_shares_backward(shares, d_shares, count, step, before);                                         \
     }                                                                                                             \
     KERNEL heads_to_rows_##kind(T *to, u64 row_step, u64 head_step, const float *from, u64 rows, u32 heads,       \
                                 u32 width) {                                                                      \

@@ -56,6 +56,72 @@ KERNEL top_tokens(u32 *tops, const float *logits, u32 vocabulary) {
     }
 }
 
+// Weights that are added up together, before single ones are looked at; and how many such parts there may be.
+constexpr u32 TOKENS_OF_PART = THREADS, MOST_PARTS = 4096;
+
+// For each row the token at which the running sum of weights, in the order of the tokens, comes to exceed the share
+// `uniforms` of all. A weight is the exponential of a logit times `by`; a token with the weight 0 is never chosen.
+KERNEL draw_tokens(u32 *tokens, const float *logits, const double *uniforms, u32 vocabulary, float by) {
+    __shared__ double sums[MOST_PARTS];
+    __shared__ float weights[TOKENS_OF_PART];
+    __shared__ double left;
+    __shared__ u32 chosen;
+    logits += static_cast<u64>(blockIdx.x) * vocabulary;
+    float most = __uint_as_float(0xff800000u);
+    for (u32 token = threadIdx.x; token < vocabulary; token += blockDim.x) {
+        most = fmaxf(most, logits[token]);
+    }
+    most = block_most(most);
+    u32 parts = (vocabulary + TOKENS_OF_PART - 1) / TOKENS_OF_PART;
+    for (u32 part = threadIdx.x / WARP; part < parts; part += blockDim.x / WARP) {
+        double sum = 0.0;
+        for (u32 place = threadIdx.x % WARP; place < TOKENS_OF_PART; place += WARP) {
+            u32 token = part * TOKENS_OF_PART + place;
+            sum += token < vocabulary ? static_cast<double>(expf((logits[token] - most) * by)) : 0.0;
+        }
+        sum = over_warp<Sum>(sum);
+        if (threadIdx.x % WARP == 0) {
+            sums[part] = sum;
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        double all = 0.0;
+        for (u32 part = 0; part < parts; part++) {
+            all += sums[part];
+        }
+        left = uniforms[blockIdx.x] * all;
+        chosen = 0;
+        // Where the sum was rounded up and nothing exceeds it, it is the last one.
+        for (u32 part = 0; part < parts; part++) {
+            if (sums[part] > 0.0) {
+                chosen = part;
+                if (left < sums[part]) {
+                    break;
+                }
+                left -= sums[part];
+            }
+        }
+    }
+    __syncthreads();
+    u32 first = chosen * TOKENS_OF_PART, own = first + threadIdx.x;
+    weights[threadIdx.x] = own < vocabulary ? expf((logits[own] - most) * by) : 0.0f;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        u32 token = first;
+        for (u32 place = 0; place < TOKENS_OF_PART; place++) {
+            if (weights[place] > 0.0f) {
+                token = first + place;
+                if (left < static_cast<double>(weights[place])) {
+                    break;
+                }
+                left -= static_cast<double>(weights[place]);
+            }
+        }
+        tokens[blockIdx.x] = token;
+    }
+}
+
 // The gradient of the logits for a loss whose derivative by a row's log-probability is its grade: grade * (1 for
 // the token that follows - the probability). Blocks share a row's columns.
 template <typename T>

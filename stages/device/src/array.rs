@@ -78,6 +78,15 @@ impl DeviceArray {
         DeviceArray::uninitialized(device, Kind::U32, 2 * len)
     }
 
+    /// Numbers in double precision, which kernels alone read.
+    pub(crate) fn of_doubles(device: &Device, numbers: &[f64]) -> DeviceArray {
+        let array = DeviceArray::for_doubles(device, numbers.len());
+        if let Some(at) = array.at {
+            device.upload(at, &bytes_of(numbers, |number| number.to_le_bytes()));
+        }
+        array
+    }
+
     /// Writes numbers over those at a place, rounded.
     ///
     /// # Panics

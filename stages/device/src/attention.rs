@@ -89,8 +89,13 @@ struct Tile {
     count: usize,
     /// Keys that the last query sees.
     seen: usize,
+    /// From one query's scores to the next one's.
+    step: usize,
     pairs: Range<usize>,
 }
+
+/// Rows of scores begin at multiples of 16 bytes: a GPU multiplies others far more slowly.
+const ALIGNMENT: usize = 8;
 
 /// Keys and values that a sequence attends to: a row for each token, in heads of their own.
 #[derive(Debug, Clone, Copy)]
@@ -155,10 +160,11 @@ impl<'a> Sequence<'a> {
         (0..count).step_by(most).flat_map(move |first| {
             let count = most.min(count - first);
             let seen = past + first + count;
-            let together = (limits.scores / (each * count * seen)).clamp(1, pairs);
+            let step = seen.next_multiple_of(ALIGNMENT);
+            let together = (limits.scores / (each * count * step)).clamp(1, pairs);
             (0..pairs).step_by(together).map(move |pair| {
                 let pairs = pair..(pair + together).min(pairs);
-                Tile { first, count, seen, pairs }
+                Tile { first, count, seen, step, pairs }
             })
         })
     }
@@ -188,18 +194,18 @@ impl<'a> Sequence<'a> {
         (self.range.start + tile.first) * self.layout.wide() + head * self.layout.width
     }
 
-    /// How much each query attends to each key: `softmax(q k^T / sqrt(width) + bias)`, for each head `[count,
-    /// seen]`.
+    /// How much each query attends to each key: `softmax(q k^T / sqrt(width) + bias)`, for each head `count`
+    /// rows of `seen` numbers, `step` apart.
     fn shares(&self, tile: &Tile) -> DeviceArray {
-        let Tile { count, seen, .. } = *tile;
+        let Tile { count, seen, step, .. } = *tile;
         let each = self.layout.each();
         let heads = tile.pairs.len() * each;
-        let mut scores = DeviceArray::uninitialized(self.device(), Kind::F32, heads * count * seen);
+        let mut scores = DeviceArray::uninitialized(self.device(), Kind::F32, heads * count * step);
         for place in 0..each {
             let (queries, left) = self.queries(tile, place);
-            let to = MatrixMut::new(&mut scores, place * count * seen, count, seen, seen);
+            let to = MatrixMut::new(&mut scores, place * count * step, count, seen, step);
             let right = self.sources.head_step;
-            let batch = Batch { count: tile.pairs.len(), to: each * count * seen, left, right };
+            let batch = Batch { count: tile.pairs.len(), to: each * count * step, left, right };
             let keys = self.keys(tile).transposed();
             multiply_batch(to, queries, keys, self.layout.scale(), false, batch);
         }
@@ -212,13 +218,13 @@ impl<'a> Sequence<'a> {
             Some(slopes) => kernel.part(slopes, tile.pairs.start * each),
             None => kernel.maybe(None),
         };
-        self.start(kernel, tile);
+        self.start(kernel.u32(count).u32(seen), tile);
         apart.unwrap_or(scores)
     }
 
     /// Starts a kernel that does a row of scores with each warp.
     fn start(&self, kernel: Kernel, tile: &Tile) {
-        let kernel = kernel.u32(tile.count).u32(tile.seen).u32(self.past() + tile.first);
+        let kernel = kernel.u32(tile.step).u32(self.past() + tile.first);
         let blocks = tile.count.div_ceil(THREADS as usize / 32);
         kernel.blocks(self.device(), blocks, tile.pairs.len() * self.layout.each());
     }
@@ -232,15 +238,15 @@ impl<'a> Sequence<'a> {
         let HeadLayout { width, .. } = self.layout;
         let (each, wide) = (self.layout.each(), self.layout.wide());
         for tile in self.tiles(limits) {
-            let Tile { count, seen, .. } = tile;
+            let Tile { count, seen, step, .. } = tile;
             let shares = self.shares(&tile);
             for place in 0..each {
                 let to = MatrixMut::new(out, self.out(&tile, place), count, width, wide);
-                let left = Matrix::new(&shares, place * count * seen, count, seen, seen);
+                let left = Matrix::new(&shares, place * count * step, count, seen, step);
                 let batch = Batch {
                     count: tile.pairs.len(),
                     to: each * width,
-                    left: each * count * seen,
+                    left: each * count * step,
                     right: self.sources.head_step,
                 };
                 multiply_batch(to, left, self.values(&tile), 1.0, false, batch);
@@ -261,37 +267,37 @@ impl<'a> Sequence<'a> {
         let (each, wide) = (self.layout.each(), self.layout.wide());
         let (scale, right) = (self.layout.scale(), self.sources.head_step);
         for tile in self.tiles(limits) {
-            let Tile { first, count, seen, .. } = tile;
-            let of_head = |place: usize| place * count * seen;
+            let Tile { first, count, seen, step, .. } = tile;
+            let of_head = |place: usize| place * count * step;
             let shares = self.shares(&tile);
             let mut d_shares = DeviceArray::uninitialized(self.device(), Kind::F32, shares.len());
             let together = tile.pairs.len();
             // From pair to pair among scores, in what came out, and among the sums.
-            let (of_scores, of_out, of_sums) = (each * count * seen, each * width, width);
-            let (sums_at, step) =
+            let (of_scores, of_out, of_sums) = (each * count * step, each * width, width);
+            let (sums_at, sums_step) =
                 ((self.range.start * pairs + tile.pairs.start) * width, pairs * width);
             for place in 0..each {
                 let d = Matrix::new(d_out, self.out(&tile, place), count, width, wide);
-                let to = MatrixMut::new(&mut d_shares, of_head(place), count, seen, seen);
+                let to = MatrixMut::new(&mut d_shares, of_head(place), count, seen, step);
                 let batch = Batch { count: together, to: of_scores, left: of_out, right };
                 multiply_batch(to, d, self.values(&tile).transposed(), 1.0, false, batch);
-                let shares = Matrix::new(&shares, of_head(place), count, seen, seen).transposed();
-                let to = MatrixMut::new(d_values, sums_at, seen, width, step);
+                let shares = Matrix::new(&shares, of_head(place), count, seen, step).transposed();
+                let to = MatrixMut::new(d_values, sums_at, seen, width, sums_step);
                 let batch = Batch { count: together, to: of_sums, left: of_scores, right: of_out };
                 multiply_batch(to, shares, d, 1.0, true, batch);
             }
             let kernel = Kernel::of("attention_shares_backward", &[shares.kind()]);
-            self.start(kernel.array(&shares).array(&d_shares), &tile);
+            self.start(kernel.array(&shares).array(&d_shares).u32(count), &tile);
             let d_scores = shares;
             for place in 0..each {
                 let (queries, of_queries) = self.queries(&tile, place);
-                let d = Matrix::new(&d_scores, of_head(place), count, seen, seen);
+                let d = Matrix::new(&d_scores, of_head(place), count, seen, step);
                 let head = tile.pairs.start * each + place;
                 let at = (self.range.start + first) * row + self.layout.places(head)[0];
                 let to = MatrixMut::new(d_rows, at, count, width, row);
                 let batch = Batch { count: together, to: of_queries, left: of_scores, right };
                 multiply_batch(to, d, self.keys(&tile), scale, false, batch);
-                let to = MatrixMut::new(d_keys, sums_at, seen, width, step);
+                let to = MatrixMut::new(d_keys, sums_at, seen, width, sums_step);
                 let batch =
                     Batch { count: together, to: of_sums, left: of_scores, right: of_queries };
                 multiply_batch(to, d.transposed(), queries, scale, true, batch);

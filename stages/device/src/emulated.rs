@@ -258,8 +258,8 @@ impl Backend for Emulated {
         }
         let mut result = vec![0f32; rows * columns];
         for number in 0..batch {
-            let left = Stored::new(left, number, [rows, inner]).read(&blocks);
-            let right = Stored::new(right, number, [inner, columns]).read(&blocks);
+            let left = Whole::new(&blocks, left, number, [rows, inner]);
+            let right = Whole::new(&blocks, right, number, [inner, columns]);
             let to = Stored::new(to, number, [rows, columns]);
             if adds {
                 result = to.read(&blocks);
@@ -319,47 +319,49 @@ struct Stored {
     at: Address,
     /// From its first byte to behind its last.
     bytes: usize,
-    operand: Operand,
-    rows: usize,
-    columns: usize,
+    kind: Kind,
+    /// From row to row, and in a row, in bytes.
+    step: usize,
+    row: usize,
+}
+
+/// A matrix in single precision, whose rows follow each other.
+struct Whole {
+    numbers: Vec<f32>,
+    row_step: isize,
+    column_step: isize,
 }
 
 impl Stored {
     fn new(operand: Operand, number: usize, [rows, columns]: [usize; 2]) -> Stored {
-        let (stored_rows, stored_columns) =
-            if operand.is_transposed { (columns, rows) } else { (rows, columns) };
-        assert!(stored_columns <= operand.step, "rows overlap");
-        let count = match stored_rows * stored_columns {
-            0 => 0,
-            _ => (stored_rows - 1) * operand.step + stored_columns,
-        };
-        let size = operand.kind.bytes();
-        let at = operand.at + (number * operand.stride * size) as u64;
-        Stored { at, bytes: count * size, operand, rows, columns }
+        let Operand { at, kind, step, is_transposed, stride } = operand;
+        let (rows, columns) = if is_transposed { (columns, rows) } else { (rows, columns) };
+        assert!(columns <= step, "rows overlap");
+        let count = if rows * columns == 0 { 0 } else { (rows - 1) * step + columns };
+        let size = kind.bytes();
+        let at = at + (number * stride * size) as u64;
+        Stored { at, bytes: count * size, kind, step: step * size, row: columns * size }
     }
 
-    fn place(&self, row: usize, column: usize) -> usize {
-        let Operand { step, is_transposed, .. } = self.operand;
-        let number = if is_transposed { column * step + row } else { row * step + column };
-        number * self.operand.kind.bytes()
-    }
-
-    /// In single precision, row after row.
+    /// Its numbers, row after row.
     fn read(&self, blocks: &Blocks) -> Vec<f32> {
-        let mut numbers = Vec::with_capacity(self.rows * self.columns);
+        let mut numbers = Vec::new();
         if self.bytes == 0 {
             return numbers;
         }
         blocks.check(self.at, self.bytes);
-        let bytes = bytes_at(blocks, self.at, self.bytes);
-        for row in 0..self.rows {
-            for column in 0..self.columns {
-                let at = &bytes[self.place(row, column)..];
-                numbers.push(match self.operand.kind {
-                    Kind::F32 => f32::from_le_bytes([at[0], at[1], at[2], at[3]]),
-                    Kind::Bf16 => bf16::from_le_bytes([at[0], at[1]]).to_f32(),
-                    kind => panic!("a product of {kind:?}"),
-                });
+        for row in bytes_at(blocks, self.at, self.bytes).chunks(self.step) {
+            let row = &row[..self.row];
+            match self.kind {
+                Kind::F32 => {
+                    let number = |it: &[u8; 4]| f32::from_le_bytes(*it);
+                    numbers.extend(row.as_chunks().0.iter().map(number));
+                }
+                Kind::Bf16 => {
+                    let wide = |it: &[u8; 2]| bf16::from_le_bytes(*it).to_f32();
+                    numbers.extend(row.as_chunks().0.iter().map(wide));
+                }
+                kind => panic!("a product of {kind:?}"),
             }
         }
         numbers
@@ -370,31 +372,42 @@ impl Stored {
             return;
         }
         blocks.check(self.at, self.bytes);
-        let bytes = bytes_at_mut(blocks, self.at, self.bytes);
-        for (place, number) in numbers.iter().enumerate() {
-            let at = self.place(place / self.columns, place % self.columns);
-            match self.operand.kind {
-                Kind::F32 => bytes[at..at + 4].copy_from_slice(&number.to_le_bytes()),
-                _ => {
-                    let rounded = bf16::from_f32(*number).to_le_bytes();
-                    bytes[at..at + 2].copy_from_slice(&rounded);
-                }
+        let rows = bytes_at_mut(blocks, self.at, self.bytes).chunks_mut(self.step);
+        let columns = self.row / self.kind.bytes();
+        for (row, numbers) in rows.zip(numbers.chunks_exact(columns)) {
+            let row = &mut row[..self.row];
+            if self.kind == Kind::F32 {
+                let pairs = row.as_chunks_mut().0.iter_mut().zip(numbers);
+                pairs.for_each(|(to, number)| *to = number.to_le_bytes());
+            } else {
+                let pairs = row.as_chunks_mut().0.iter_mut().zip(numbers);
+                pairs.for_each(|(to, number)| *to = bf16::from_f32(*number).to_le_bytes());
             }
         }
     }
 }
 
-/// `to = scale * left * right`, or that added to it. All are whole, row after row.
+impl Whole {
+    fn new(blocks: &Blocks, operand: Operand, number: usize, shape: [usize; 2]) -> Whole {
+        let numbers = Stored::new(operand, number, shape).read(blocks);
+        assert_eq!(numbers.len(), shape[0] * shape[1], "numbers of a matrix");
+        let (row_step, column_step) =
+            if operand.is_transposed { (1, shape[0] as isize) } else { (shape[1] as isize, 1) };
+        Whole { numbers, row_step, column_step }
+    }
+}
+
+/// `to = scale * left * right`, or that added to it.
 fn add_product(
     to: &mut [f32],
-    left: &[f32],
-    right: &[f32],
+    left: &Whole,
+    right: &Whole,
     [rows, columns, inner]: [usize; 3],
     scale: f32,
     adds: bool,
 ) {
     let sizes = [rows * columns, rows * inner, inner * columns];
-    assert_eq!([to.len(), left.len(), right.len()], sizes, "sizes of a product");
+    assert_eq!([to.len(), left.numbers.len(), right.numbers.len()], sizes, "sizes of a product");
     if inner == 0 {
         if !adds {
             to.fill(0.0);
@@ -402,7 +415,7 @@ fn add_product(
         return;
     }
     #[expect(unsafe_code, reason = "what multiplies takes pointers")]
-    // SAFETY: all three have as many numbers as their shapes say.
+    // SAFETY: all three have as many numbers as their shapes say, whichever way they are read.
     unsafe {
         gemm::gemm(
             rows,
@@ -412,12 +425,12 @@ fn add_product(
             1,
             columns as isize,
             adds,
-            left.as_ptr(),
-            1,
-            inner as isize,
-            right.as_ptr(),
-            1,
-            columns as isize,
+            left.numbers.as_ptr(),
+            left.column_step,
+            left.row_step,
+            right.numbers.as_ptr(),
+            right.column_step,
+            right.row_step,
             1.0,
             scale,
             false,

@@ -65,6 +65,37 @@ pub fn top_tokens(logits: &DeviceArray, vocabulary: usize) -> DeviceArray {
     tops
 }
 
+/// The largest vocabulary that [`draw_tokens`] can draw from.
+const LARGEST: usize = 1 << 20;
+
+/// A token for each row, drawn from `softmax(logits / temperature)`: the one at which the running sum of
+/// probabilities, in the order of the tokens, comes to exceed the row's number of `uniforms`, from 0 to 1. That is
+/// how the processor draws; but for rounding it is the same token. Where a logit is no number it is any token;
+/// [`token_scores`] then has no numbers for it.
+///
+/// # Shapes
+/// `logits`: `[R, vocabulary]` in single precision; `uniforms`, what comes out: `[R]`.
+///
+/// # Panics
+/// When sizes do not match, the vocabulary is too large, or the temperature is below 0.000001.
+#[must_use]
+pub fn draw_tokens(
+    logits: &DeviceArray,
+    vocabulary: usize,
+    temperature: f64,
+    uniforms: &[f64],
+) -> DeviceArray {
+    let (rows, device) = (uniforms.len(), logits.device());
+    assert!((1..=LARGEST).contains(&vocabulary) && temperature >= 1e-6, "nothing to draw from");
+    assert_eq!((logits.kind(), logits.len()), (Kind::F32, rows * vocabulary), "a number a row");
+    let tokens = DeviceArray::uninitialized(device, Kind::U32, rows);
+    let uniforms = DeviceArray::of_doubles(device, uniforms);
+    let kernel = Kernel::new("draw_tokens").array(&tokens).array(logits).array(&uniforms);
+    let kernel = kernel.u32(vocabulary).f32(temperature.recip() as f32);
+    kernel.blocks(device, rows, 1);
+    tokens
+}
+
 /// The gradient of the logits for a loss, given its derivative by each row's log-probability: `grade * (onehot -
 /// softmax)`, in the kind that the products after it are taken in.
 ///

@@ -1,4 +1,4 @@
-use okapi_device::head::{logits_backward, token_scores, top_tokens};
+use okapi_device::head::{draw_tokens, logits_backward, token_scores, top_tokens};
 use okapi_device::{DeviceArray, Kind};
 
 use crate::support::{KINDS, array, assert_array, device, wave};
@@ -72,4 +72,37 @@ fn the_first_of_the_largest_is_the_top() {
     let logits = DeviceArray::new(&device, Kind::F32, &[1.0, f32::NAN, 0.5]);
     let tops = top_tokens(&logits, 3);
     assert!(token_scores(&logits, 3, &tops).log_probability[0].is_nan());
+}
+
+#[test]
+fn tokens_are_drawn_by_their_probabilities() {
+    let device = device();
+    for (vocabulary, temperature) in [(1usize, 1.0), (5, 0.7), (256, 1.0), (1000, 2.0), (5003, 0.5)]
+    {
+        let mut numbers: Vec<f32> = wave(vocabulary, 0.7).iter().map(|x| 5.0 * x).collect();
+        // Whole parts, and some tokens between, cannot come.
+        if vocabulary > 600 {
+            numbers[..300].fill(f32::NEG_INFINITY);
+            numbers[vocabulary - 300..].fill(f32::NEG_INFINITY);
+        }
+        let mut uniforms: Vec<f64> = (0..50).map(|n| f64::from(n) / 50.0).collect();
+        uniforms.extend([1.0 - f64::EPSILON / 2.0, 1e-12]);
+        let rows = numbers.repeat(uniforms.len());
+        let logits = DeviceArray::new(&device, Kind::F32, &rows);
+        let drawn = draw_tokens(&logits, vocabulary, temperature, &uniforms).read_u32();
+        let weights: Vec<f64> =
+            numbers.iter().map(|x| ((f64::from(*x) - 5.0) / temperature).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        for (token, uniform) in drawn.iter().zip(&uniforms) {
+            let before: f64 = weights[..*token as usize].iter().sum::<f64>() / sum;
+            let own = weights[*token as usize] / sum;
+            assert!(own > 0.0, "{vocabulary}: a token that cannot come");
+            let fits = before - 1e-5 <= *uniform && *uniform <= before + own + 1e-5;
+            assert!(
+                fits,
+                "{vocabulary}: {token} is from {before} to {}, not {uniform}",
+                before + own
+            );
+        }
+    }
 }

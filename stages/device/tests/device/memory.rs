@@ -5,7 +5,7 @@ use okapi_device::elementwise::{
     Columns, activate, activate_backward, add, add_bias, cast, copy_columns, sum_rows,
 };
 use okapi_device::embedding::{gather, scatter_add};
-use okapi_device::head::{logits_backward, token_scores};
+use okapi_device::head::{draw_tokens, logits_backward, token_scores, top_tokens};
 use okapi_device::kv_cache::{KvLayer, attention_with_caches};
 use okapi_device::norm::{norm, norm_backward};
 use okapi_device::product::{Matrix, MatrixMut, multiply};
@@ -90,6 +90,8 @@ fn everything(device: &Device, kind: Kind) {
     let to = MatrixMut::new(&mut logits, 0, tokens, 20, 20);
     multiply(to, Matrix::new(&dx, 0, tokens, width, width), of_table, 1.0, false);
     let scores = token_scores(&logits, 20, &ids_there);
+    let (top, drawn) = (top_tokens(&logits, 20), draw_tokens(&logits, 20, 0.7, &[0.5; 9]));
+    assert_eq!(top.read_u32().len(), drawn.read_u32().len());
     let d_logits = logits_backward(&logits, &scores, &ids_there, &[1.0; 9], Kind::F32);
     let mut d_table = DeviceArray::zeros(device, Kind::F32, 20 * 20);
     scatter_add(&mut d_table, 20, &ids, &d_logits);
