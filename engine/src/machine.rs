@@ -1,5 +1,7 @@
 //! What the machine has to run instances with.
 
+use std::path::Path;
+
 use crate::graph::Resources;
 
 /// Slots, memory and GPUs that running instances share.
@@ -75,6 +77,12 @@ fn nvidia_devices() -> Vec<String> {
         .collect();
     devices.sort_unstable();
     devices.iter().map(u32::to_string).collect()
+}
+
+/// Bytes that this user may still write where a folder is; `None` if the file system does not say.
+pub fn free_disk(folder: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// The memory that this process may take, bytes: the machine's, or less where a control group says so.

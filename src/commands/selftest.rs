@@ -67,7 +67,7 @@ fn to_text(found: &Selftest) -> String {
         let mut rows = vec![
             vec![size.clone(), format!("{} numbers", format::thousands(speed.parameters))],
             vec!["trained in full".to_owned(), rate(speed.trained)],
-            vec![String::new(), format!("{:.1} TFLOP/s", speed.flops / 1e12)],
+            vec![String::new(), per_second(speed.flops)],
             vec!["scored".to_owned(), rate(speed.scored)],
             vec!["sampled".to_owned(), rate(speed.sampled)],
         ];
@@ -82,6 +82,13 @@ fn to_text(found: &Selftest) -> String {
         text.push_str(&table::render(&rows));
     }
     text
+}
+
+fn per_second(flops: f64) -> String {
+    match flops >= 1e12 {
+        true => format!("{:.1} TFLOP/s", flops / 1e12),
+        false => format!("{:.1} GFLOP/s", flops / 1e9),
+    }
 }
 
 fn to_json(found: &Selftest) -> Value {

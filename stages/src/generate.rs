@@ -123,7 +123,7 @@ const fn sampling(samples: &'static str, temperature: &'static str) -> [Param; 1
             help: "whether white space around a response is kept",
         },
         gpu::DEVICE,
-        gpu::DTYPE,
+        gpu::GPU_DTYPE,
         Param {
             name: "rows_at_once",
             ty: ParamType::Int { min: 1, max: 1 << 20 },

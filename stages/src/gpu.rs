@@ -17,14 +17,17 @@ pub(crate) const DEVICE: Param = Param {
     help: "what computes: the processor, or an NVIDIA GPU; `auto`, as if left out, is a GPU where this okapi was \
            built for them and the machine has one",
 };
-pub(crate) const DTYPE: Param = Param {
-    name: "dtype",
+pub(crate) const GPU_DTYPE: Param = Param {
+    name: "gpu_dtype",
     ty: ParamType::Choice(&["bf16", "f32"]),
     default: ParamDefault::Absent,
     identity: true,
     help: "how a GPU stores weights and activations; bf16 if left out. What learns has its master weights, \
            gradients and moments in f32 either way. The processor always computes in f32",
 };
+
+/// Whether this okapi can use a GPU, if there is one.
+pub(crate) const HAS_CUDA: bool = cfg!(any(feature = "cuda", feature = "emulated"));
 
 /// Decides whether an instance computes on a GPU, on a machine that has so many; gives how many it takes.
 pub(crate) fn choose(declared: &mut Value, gpus: usize) -> u32 {
@@ -34,15 +37,15 @@ pub(crate) fn choose(declared: &mut Value, gpus: usize) -> u32 {
     let takes = match params.get("device").and_then(Value::as_str) {
         Some("cuda") => true,
         Some("cpu") => false,
-        _ => gpus > 0 && cfg!(feature = "cuda"),
+        _ => gpus > 0 && HAS_CUDA,
     };
     if takes {
         params.insert("device".to_owned(), json!("cuda"));
-        params.entry("dtype").or_insert_with(|| json!("bf16"));
+        params.entry("gpu_dtype").or_insert_with(|| json!("bf16"));
     } else {
         // What the processor computes is the same however the choice was written.
         params.remove("device");
-        params.remove("dtype");
+        params.remove("gpu_dtype");
     }
     u32::from(takes)
 }
@@ -50,7 +53,7 @@ pub(crate) fn choose(declared: &mut Value, gpus: usize) -> u32 {
 /// How the GPU of an instance stores its numbers; `None` for one that computes on the processor.
 pub(crate) fn kind(declared: &Value) -> Option<Kind> {
     let params = &declared["params"];
-    (params["device"] == "cuda").then(|| match params["dtype"].as_str() {
+    (params["device"] == "cuda").then(|| match params["gpu_dtype"].as_str() {
         Some("f32") => Kind::F32,
         _ => Kind::Bf16,
     })
@@ -72,8 +75,14 @@ pub(crate) fn open_ordinal(ordinal: usize) -> Result<Device, DeviceError> {
     Device::cuda(ordinal)
 }
 
+/// The processor, with the GPU's kernels.
+#[cfg(all(feature = "emulated", not(feature = "cuda")))]
+pub(crate) fn open_ordinal(_: usize) -> Result<Device, DeviceError> {
+    Ok(Device::emulated(8 << 30))
+}
+
 /// No GPU.
-#[cfg(not(feature = "cuda"))]
+#[cfg(not(any(feature = "cuda", feature = "emulated")))]
 pub(crate) fn open_ordinal(_: usize) -> Result<Device, DeviceError> {
     let message = "this okapi was built without CUDA; `scripts/build-cuda.sh` builds one with it";
     Err(DeviceError::Unavailable(message.to_owned()))
@@ -129,7 +138,7 @@ mod tests {
             assert_eq!(choose(&mut declared, 0), 0);
             assert_eq!((declared.clone(), kind(&declared)), (json!({ "params": {} }), None));
         }
-        let mut declared = json!({ "params": { "device": "cpu", "dtype": "f32", "batch": 3 } });
+        let mut declared = json!({ "params": { "device": "cpu", "gpu_dtype": "f32", "batch": 3 } });
         assert_eq!(choose(&mut declared, 8), 0);
         assert_eq!(declared, json!({ "params": { "batch": 3 } }));
     }
@@ -138,11 +147,11 @@ mod tests {
     fn what_a_gpu_computes_says_so() {
         let mut declared = json!({ "params": { "device": "cuda" } });
         assert_eq!((choose(&mut declared, 0), kind(&declared)), (1, Some(Kind::Bf16)));
-        assert_eq!(declared, json!({ "params": { "device": "cuda", "dtype": "bf16" } }));
-        let mut declared = json!({ "params": { "device": "cuda", "dtype": "f32" } });
+        assert_eq!(declared, json!({ "params": { "device": "cuda", "gpu_dtype": "bf16" } }));
+        let mut declared = json!({ "params": { "device": "cuda", "gpu_dtype": "f32" } });
         assert_eq!((choose(&mut declared, 2), kind(&declared)), (1, Some(Kind::F32)));
         // Left to the machine, it depends on whether this program can use a GPU at all.
         let mut declared = json!({});
-        assert_eq!(choose(&mut declared, 2), u32::from(cfg!(feature = "cuda")));
+        assert_eq!(choose(&mut declared, 2), u32::from(HAS_CUDA));
     }
 }

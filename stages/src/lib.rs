@@ -44,7 +44,7 @@ pub fn has_price(identity: &serde_json::Value, settings: &serde_json::Value) -> 
 
 /// Whether models can compute on NVIDIA GPUs.
 pub fn has_cuda() -> bool {
-    cfg!(feature = "cuda")
+    gpu::HAS_CUDA
 }
 
 /// Every stage and every kind of teacher that okapi has.
@@ -75,4 +75,18 @@ pub fn registry_with_budget(budget_usd: Option<f64>) -> StageRegistry {
     registry.add_teacher(&teachers::OFFLINE);
     registry.add_teacher(&teachers::OPENAI);
     registry
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_stage_has_two_params_of_one_name() {
+        for stage in super::registry().iter() {
+            let descriptor = stage.descriptor();
+            let names: BTreeSet<&str> = descriptor.params.iter().map(|param| param.name).collect();
+            assert_eq!(names.len(), descriptor.params.len(), "{}", descriptor.name);
+        }
+    }
 }

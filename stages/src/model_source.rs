@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use okapi_cache::{Artifact, ArtifactKind};
+use okapi_engine::machine::free_disk;
 use okapi_engine::stage_context::{StageContext, StageError};
 use okapi_model::{ModelError, StoredModel, Tokenizer};
 
@@ -124,6 +125,7 @@ impl Source {
         let count = files.names().count();
         context.reporter.log(format!("{shown}: {count} files, {}", in_units(total)));
         log_left_out(context, &files);
+        source.check_disk(total, free_disk(&source.folder))?;
 
         // 3. The files, those of the weights last.
         let mut before = 0;
@@ -139,6 +141,27 @@ impl Source {
         fetch_all(&files.weights)?;
         source.files = files;
         Ok(source)
+    }
+
+    /// Refuses what the disk has no room for, before it is fetched. What is there of it already counts as room.
+    fn check_disk(&self, total: u64, free: Option<u64>) -> Result<(), StageError> {
+        let files = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let there: u64 = files.filter_map(|it| it.metadata().ok()).map(|it| it.len()).sum();
+        match free {
+            Some(free) if total > there.saturating_add(free) => Err(StageError::Failed {
+                message: format!(
+                    "{} takes {}, and {} are free where the store is",
+                    self.shown,
+                    in_units(total),
+                    in_units(free)
+                ),
+                hint: Some(
+                    "make room, or put the store on a larger disk with `--store`".to_owned(),
+                ),
+                transient: false,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the family is known and the tokenizer fits.
@@ -231,4 +254,23 @@ fn in_units(bytes: u64) -> String {
         unit += 1;
     }
     format!("{size:.1} {}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_has_no_room_for_is_not_fetched() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("part"), [0; 100]).unwrap();
+        let names = ["config.json", "model.safetensors", "tokenizer.json"].map(str::to_owned);
+        let files = ModelFiles::choose(names.into()).ok().unwrap();
+        let folder = folder.path().to_owned();
+        let source = Source { shown: "owner/model".to_owned(), folder, files, whole: None };
+        assert!(source.check_disk(1100, Some(1000)).is_ok());
+        assert!(source.check_disk(u64::MAX, None).is_ok());
+        let error = source.check_disk(1101, Some(1000)).unwrap_err().to_string();
+        assert!(error.contains("owner/model takes") && error.contains("are free"), "{error}");
+    }
 }

@@ -164,7 +164,7 @@ static PARAMS: [Param; 37] = [
     model_folder::DTYPE,
     training::TOKENS_AT_ONCE,
     gpu::DEVICE,
-    gpu::DTYPE,
+    gpu::GPU_DTYPE,
     training::RECOMPUTE,
     Param {
         name: "rows_at_once",

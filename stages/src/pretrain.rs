@@ -58,7 +58,7 @@ static PARAMS: [Param; 22] = [
     model_folder::DTYPE,
     training::TOKENS_AT_ONCE,
     gpu::DEVICE,
-    gpu::DTYPE,
+    gpu::GPU_DTYPE,
     training::RECOMPUTE,
     training::CHECKPOINT_MINUTES,
     training::CHECKPOINT_STEPS,

@@ -118,7 +118,7 @@ static PARAMS: [Param; 30] = [
     model_folder::DTYPE,
     training::TOKENS_AT_ONCE,
     gpu::DEVICE,
-    gpu::DTYPE,
+    gpu::GPU_DTYPE,
     training::RECOMPUTE,
     training::CHECKPOINT_MINUTES,
     training::CHECKPOINT_STEPS,

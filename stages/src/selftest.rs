@@ -47,7 +47,7 @@ pub struct Selftest {
 #[derive(Debug, thiserror::Error)]
 pub enum SelftestError {
     /// There is no such published model.
-    #[error("no published model is named `{0}`; there are {}", published_names().collect::<Vec<_>>().join(", "))]
+    #[error("no published model is named `{0}`; there are {names}", names = names())]
     Size(String),
     /// The GPU cannot be used.
     #[error(transparent)]
@@ -55,6 +55,10 @@ pub enum SelftestError {
     /// A computation failed.
     #[error(transparent)]
     Train(#[from] TrainError),
+}
+
+fn names() -> String {
+    published_names().collect::<Vec<_>>().join(", ")
 }
 
 impl From<ModelError> for SelftestError {

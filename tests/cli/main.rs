@@ -9,6 +9,7 @@ mod command_line;
 mod commands;
 mod crash;
 mod describes;
+mod devices;
 mod downloads;
 mod failures;
 mod full_disk;

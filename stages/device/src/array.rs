@@ -46,6 +46,11 @@ impl DeviceArray {
         DeviceArray { device: device.clone(), at, kind, len }
     }
 
+    /// Room for so many numbers, which may be anything: each has to be written before it is read.
+    pub fn room(device: &Device, kind: Kind, len: usize) -> DeviceArray {
+        DeviceArray::uninitialized(device, kind, len)
+    }
+
     /// Zeros.
     pub fn zeros(device: &Device, kind: Kind, len: usize) -> DeviceArray {
         let mut array = DeviceArray::uninitialized(device, kind, len);

@@ -70,6 +70,16 @@ impl Array {
         }
     }
 
+    /// Room for so many numbers, in the same memory: zeros there, and on a GPU anything.
+    pub(crate) fn room(&self, len: usize) -> Array {
+        match self {
+            Array::Host(_) => Array::Host(vec![0.0; len]),
+            Array::Device(beside) => {
+                Array::Device(DeviceArray::room(beside.device(), beside.kind(), len))
+            }
+        }
+    }
+
     /// A copy of some of the numbers.
     ///
     /// # Panics

@@ -4,7 +4,7 @@
 use crate::array::Array;
 use crate::attention::{Attention, Heads, Sequences};
 use crate::kv_cache::{self, KvLayer};
-use crate::layers::{Activation, Columns, Linear, Norm, Pass};
+use crate::layers::{Activation, Columns, Linear, Norm, Onto, Pass};
 use crate::on_device::DevicePass;
 use crate::parameters::{Gradients, ParameterId};
 use crate::positions::{Direction, Rotation};
@@ -165,10 +165,10 @@ impl Block {
         let pass = &context.pass;
         let normed = self.attention_norm.forward(pass, x);
         let row = context.heads.row;
-        let mut rows = x.zeros_of(context.places.len() * row);
+        let mut rows = x.room(context.places.len() * row);
         for (linear, first) in &self.queries_keys_values {
             let columns = Columns { first: *first, step: row };
-            linear.forward_to(pass, &normed, &mut rows, columns);
+            linear.forward_to(pass, &normed, &mut rows, columns, Onto::Room);
         }
         context.turn(&mut rows, Direction::Forward);
         let attended = context.attend(&rows, caches);
@@ -177,7 +177,7 @@ impl Block {
             Wiring::AfterNorm => normed,
         };
         let all = Columns::all(self.attention_out.to);
-        self.attention_out.forward_to(pass, &attended, &mut middle, all);
+        self.attention_out.forward_to(pass, &attended, &mut middle, all, Onto::Numbers);
         let mut y;
         let mlp_reads = match self.wiring {
             Wiring::Sequential => {
@@ -286,7 +286,7 @@ impl Mlp {
             Some(gate) => (gate.forward(pass, x), up),
         };
         let middle = self.middle(&inner, &up);
-        self.down.forward_to(pass, &middle, y, Columns::all(self.down.to));
+        self.down.forward_to(pass, &middle, y, Columns::all(self.down.to), Onto::Numbers);
         (inner, up)
     }
 

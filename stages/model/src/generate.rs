@@ -371,19 +371,33 @@ impl<'a> Generation<'a> {
     fn sample(&mut self, watch: &mut dyn GenerateWatch) -> Result<(), GenerateError> {
         let Generation { model, options, prompts, context, .. } = self;
         let (head, vocabulary) = (&model.layers.head, model.vocabulary());
-        for rows in self.rows.chunks_mut(head.chunk()) {
+        let chunk = match self.rows.first() {
+            Some(row) => head.chunk_of(&row.state),
+            None => return Ok(()),
+        };
+        for rows in self.rows.chunks_mut(chunk) {
             let states: Vec<&Array> = rows.iter().map(|row| &row.state).collect();
             let states = Array::concat(&states);
-            let draw = |(logits, row): (&mut [f32], &Row)| {
+            let random = |row: &Row| {
                 let number = options.first_row + row.prompt as u32;
                 let step = row.log_probabilities.len() as u32;
-                let mut random = Random::for_sample(options.seed, number, row.sample, step);
-                options.sampling.draw(logits, &row.tokens, &mut random)
+                Random::for_sample(options.seed, number, row.sample, step)
             };
-            let drawn: Vec<Option<Drawn>> = in_pool(|| {
-                let mut logits = head.logits(model.parameters(), &states, Product::RowByRow);
-                logits.par_chunks_exact_mut(vocabulary).zip(&*rows).map(draw).collect()
-            });
+            let draw = |(logits, row): (&mut [f32], &Row)| {
+                options.sampling.draw(logits, &row.tokens, &mut random(row))
+            };
+            let drawn: Vec<Option<Drawn>> = match &states {
+                Array::Device(states) if options.sampling.is_plain() => {
+                    let uniforms: Vec<f64> = rows.iter().map(|row| random(row).uniform()).collect();
+                    let temperature = options.sampling.temperature;
+                    head.draw_there(model.parameters(), states, temperature, &uniforms)
+                }
+                _ => in_pool(|| {
+                    let mut logits = head.logits(model.parameters(), &states, Product::RowByRow);
+                    logits.par_chunks_exact_mut(vocabulary).zip(&*rows).map(draw).collect()
+                }),
+            };
+            model.check()?;
             for (row, drawn) in rows.iter_mut().zip(drawn) {
                 let (prompt, sample, tokens) = (row.prompt, row.sample, row.tokens.len());
                 let wrong = GenerateError::NotFinite { prompt, sample, tokens };

@@ -9,6 +9,7 @@ use crate::functions::{exp, largest, wide};
 use crate::matrix::{Matrix, Target, Threads, multiply};
 use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::row_product::Product;
+use crate::sampling::Drawn;
 
 /// What the head says of a token that follows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,7 +60,7 @@ impl Head {
         (CHUNK / 4 / self.vocabulary.max(1)).clamp(16, 4096)
     }
 
-    fn chunk_of(&self, states: &Array) -> usize {
+    pub(crate) fn chunk_of(&self, states: &Array) -> usize {
         match states {
             Array::Host(_) => self.chunk(),
             Array::Device(_) => (CHUNK_ON_DEVICE / 4 / self.vocabulary.max(1)).clamp(16, 16 << 10),
@@ -194,6 +195,29 @@ impl Head {
             }
         }
         scores
+    }
+
+    /// Draws a token for each row of states on a GPU, or takes the most probable one where `temperature` is 0.
+    /// `None` where the logits are no distribution.
+    pub(crate) fn draw_there(
+        &self,
+        parameters: &Parameters,
+        states: &DeviceArray,
+        temperature: f64,
+        uniforms: &[f64],
+    ) -> Vec<Option<Drawn>> {
+        let logits = self.logits_on_device(parameters, states);
+        let tokens = match temperature == 0.0 {
+            true => device::head::top_tokens(&logits, self.vocabulary),
+            false => device::head::draw_tokens(&logits, self.vocabulary, temperature, uniforms),
+        };
+        let scores = self.scores_there(&logits, &tokens).0;
+        let drawn = tokens.read_u32().into_iter().zip(scores);
+        let finite = drawn.map(|(token, score)| {
+            let log_probability = score.log_probability;
+            log_probability.is_finite().then_some(Drawn { token, log_probability })
+        });
+        finite.collect()
     }
 
     /// Scores from logits on a GPU, and what their gradient needs.

@@ -46,6 +46,15 @@ impl Columns {
     }
 }
 
+/// What a layer's numbers are written onto.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Onto {
+    /// [`Array::room`].
+    Room,
+    /// Numbers, which they are added to.
+    Numbers,
+}
+
 /// A linear layer: `y = x W^T + b`, and with an adapter `+ scale dropout(x) A^T B^T`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Linear {
@@ -91,13 +100,20 @@ impl Linear {
 
     /// A row of `to` numbers for every row of `from`.
     pub(crate) fn forward(&self, pass: &Pass<'_>, x: &Array) -> Array {
-        let mut y = x.zeros_of(x.len() / self.from * self.to);
-        self.forward_to(pass, x, &mut y, Columns::all(self.to));
+        let mut y = x.room(x.len() / self.from * self.to);
+        self.forward_to(pass, x, &mut y, Columns::all(self.to), Onto::Room);
         y
     }
 
-    /// Adds to some columns.
-    pub(crate) fn forward_to(&self, pass: &Pass<'_>, x: &Array, y: &mut Array, columns: Columns) {
+    /// Fills some columns, or adds to them.
+    pub(crate) fn forward_to(
+        &self,
+        pass: &Pass<'_>,
+        x: &Array,
+        y: &mut Array,
+        columns: Columns,
+        onto: Onto,
+    ) {
         let Columns { first, step } = columns;
         let rows = x.len() / self.from;
         match (x, &mut *y) {
@@ -117,13 +133,13 @@ impl Linear {
                 pass.product.with_weight(to, rows, self.weight(pass.parameters), 1.0);
             }
             (Array::Device(x), Array::Device(y)) => {
-                if let Some(bias) = self.bias {
-                    device::elementwise::add_bias(y, first, step, pass.parameters.on_device(bias));
-                }
                 let weight = self.device_weight(pass.parameters).transposed();
                 let to = device::product::MatrixMut::new(y, first, rows, self.to, step);
                 let x = device::product::Matrix::new(x, 0, rows, self.from, self.from);
-                device::product::multiply(to, x, weight, 1.0, true);
+                device::product::multiply(to, x, weight, 1.0, onto == Onto::Numbers);
+                if let Some(bias) = self.bias {
+                    device::elementwise::add_bias(y, first, step, pass.parameters.on_device(bias));
+                }
             }
             _ => panic!("{APART}"),
         }

@@ -108,6 +108,16 @@ impl SamplingOptions {
         Some(Drawn { token, log_probability: log_probability(of_token(token, logits)) })
     }
 
+    /// Whether tokens are drawn from all of the model's distribution, at some temperature, or are the most
+    /// probable ones: what a GPU does by itself.
+    pub(crate) fn is_plain(&self) -> bool {
+        let keeps_all = self.top_k.is_none() && self.top_p >= 1.0 && self.repetition_penalty == 1.0;
+        match self.temperature == 0.0 {
+            true => self.repetition_penalty == 1.0,
+            false => keeps_all && self.temperature >= 1e-6,
+        }
+    }
+
     /// Gives the logits that were changed, by token.
     fn penalize(&self, logits: &mut [f32], previous: &[u32]) -> Vec<(u32, f32)> {
         if self.repetition_penalty == 1.0 {
