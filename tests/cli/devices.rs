@@ -141,7 +141,8 @@ fn the_whole_way_goes_over_a_gpu() {
     let there = losses("results/sft.jsonl", "loss");
     let rewards = losses("results/ppo.jsonl", "reward");
     assert!(rewards.len() == 2 && rewards.iter().all(|reward| reward.is_finite()));
-    let shown = sandbox.okapi(&["show", "p.yaml", "answers"]);
+    let mut command = sandbox.command(&["show", "p.yaml", "answers"]);
+    let shown = Said::of(command.env("CUDA_VISIBLE_DEVICES", "0").output().unwrap());
     assert_eq!(shown.stdout.lines().count(), 24, "{}", shown.stderr);
 
     // On the processor it is something else, and nearly the same.

@@ -215,3 +215,29 @@ impl ModelConfig {
 fn block_of(name: &str) -> Option<usize> {
     name.split('.').find_map(|part| part.parse().ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sizes::{SpecialTokens, new_config, published};
+
+    /// The largest BLOOM that is trained in full on one GPU, as `nvidia-smi` counts the memory of one of 141 GB.
+    #[test]
+    fn seven_billion_numbers_learn_on_one_gpu() {
+        let (family, sizes, vocabulary) = published("bloom-7b1").unwrap();
+        let special = SpecialTokens { bos: 1, eos: 2, pad: 3 };
+        let config = new_config(family, &sizes, vocabulary, special).unwrap();
+        let config = ModelConfig::parse(&config).unwrap();
+        let learning = config.learning(|_| true);
+        let of = |keep| config.training_memory(learning, 8192, keep).on(Some(Kind::Bf16));
+        let memory = of(Keep::Inputs);
+        assert_eq!(memory.weights + memory.gradients + memory.moments, 16 * 7_069_016_064);
+        let has = 143_771 << 20;
+        assert!(memory.total() < has - (20 << 30), "{}", memory.total());
+        // Without recomputation blocks keep more than there is.
+        assert!(of(Keep::All).total() > memory.total() + (15 << 30));
+        // In single precision nothing is kept beside the weights.
+        let single = config.training_memory(learning, 8192, Keep::Inputs).on(Some(Kind::F32));
+        assert_eq!(single.weights, 4 * 7_069_016_064);
+    }
+}
