@@ -1,0 +1,296 @@
+//! How probable continuations are. The only file that asks the model.
+//!
+//! Most of what is read is read once: what many items have before their questions (examples, where all items have
+//! the same), and what the choices of an item have before they part. A token's keys and values hang only on the
+//! tokens before it, so this is exact but for rounding; where texts were cut at different places, they share nothing.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use okapi_model::{CausalLm, KvCache, Place};
+
+use crate::encoding::Encoded;
+use crate::error::EvalError;
+
+/// How probable a continuation is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogLikelihood {
+    /// The natural logarithm of its probability: the sum over its tokens.
+    pub sum: f64,
+    /// Whether each of its tokens is the most probable one.
+    pub is_greedy: bool,
+}
+
+impl LogLikelihood {
+    const NOTHING: LogLikelihood = LogLikelihood { sum: 0.0, is_greedy: true };
+}
+
+/// Fewer tokens in common are not worth a copy of their keys and values.
+const WORTH_SHARING: usize = 8;
+
+/// An item as it is computed.
+#[derive(Debug)]
+struct Plan {
+    /// Tokens that it has in common with its family.
+    family_prefix: usize,
+    /// Tokens that its choices have in common, those of the family among them.
+    prefix: usize,
+    /// For each choice the first one that has the same tokens.
+    same: Vec<usize>,
+}
+
+/// Computes log-likelihoods of the choices of items, a batch of items at a time.
+#[derive(Debug)]
+pub struct Scorer<'a> {
+    model: &'a CausalLm,
+    items: &'a [Vec<Encoded>],
+    families: &'a [usize],
+    plans: Vec<Plan>,
+    batches: Vec<Vec<usize>>,
+    /// The family that was computed last, and what it has in common.
+    family: Option<(usize, KvCache)>,
+}
+
+impl<'a> Scorer<'a> {
+    /// Items that have the same family may begin alike, such as with the same examples. `tokens_at_once` are computed
+    /// together, unless a single item has more; that changes log-likelihoods by rounding only.
+    ///
+    /// # Panics
+    /// When there is not one family for each item.
+    pub fn new(
+        model: &'a CausalLm,
+        items: &'a [Vec<Encoded>],
+        families: &'a [usize],
+        tokens_at_once: usize,
+    ) -> Scorer<'a> {
+        assert_eq!(items.len(), families.len(), "one family for each item");
+        let plans = plans(items, families);
+        let mut scorer =
+            Scorer { model, items, families, plans, batches: Vec::new(), family: None };
+        scorer.batches = scorer.split(tokens_at_once);
+        scorer
+    }
+
+    /// The places of the items of each batch; each item is in one of them.
+    pub fn batches(&self) -> &[Vec<usize>] {
+        &self.batches
+    }
+
+    /// The log-likelihoods of a batch: of its items in their order, for each choice.
+    ///
+    /// # Errors
+    /// When a token is not the model's.
+    ///
+    /// # Panics
+    /// When there is no batch of that number.
+    pub fn score(&mut self, batch: usize) -> Result<Vec<Vec<LogLikelihood>>, EvalError> {
+        if let Some(family) = self.shared_family(self.batches[batch][0])
+            && self.family.as_ref().is_none_or(|(last, _)| *last != family)
+        {
+            let first = self.batches[batch][0];
+            let prefix = self.plans[first].family_prefix;
+            let mut cache = self.model.kv_cache(prefix);
+            self.model.read_on(&mut [(&self.items[first][0].tokens[..prefix], &mut cache)])?;
+            self.family = Some((family, cache));
+        }
+        self.score_batch(&self.batches[batch])
+    }
+
+    /// The family of an item, if it has anything in common with it.
+    fn shared_family(&self, item: usize) -> Option<usize> {
+        (self.plans[item].family_prefix > 0).then_some(self.families[item])
+    }
+
+    /// Tokens that an item needs room for.
+    fn room(&self, item: usize) -> usize {
+        self.items[item].iter().map(|choice| choice.inputs().len()).max().unwrap_or(0)
+    }
+
+    /// Splits items into batches: members of a family that share something by themselves, all others together.
+    fn split(&self, tokens_at_once: usize) -> Vec<Vec<usize>> {
+        let mut order: Vec<usize> = (0..self.items.len()).collect();
+        order.sort_by_key(|item| self.shared_family(*item));
+        let mut batches: Vec<Vec<usize>> = Vec::new();
+        let (mut tokens, mut family) = (usize::MAX, None);
+        for item in order {
+            let room = self.room(item);
+            let fits = tokens.saturating_add(room) <= tokens_at_once;
+            match batches.last_mut() {
+                Some(batch) if fits && family == self.shared_family(item) => batch.push(item),
+                _ => {
+                    batches.push(vec![item]);
+                    (tokens, family) = (0, self.shared_family(item));
+                }
+            }
+            tokens += room;
+        }
+        batches
+    }
+
+    fn score_batch(&self, batch: &[usize]) -> Result<Vec<Vec<LogLikelihood>>, EvalError> {
+        let family = self.shared_family(batch[0]).and(self.family.as_ref());
+        let cache = |item: &usize| match family {
+            Some((_, family)) => family.copy(self.room(*item)),
+            None => self.model.kv_cache(self.room(*item)),
+        };
+        let mut caches: Vec<KvCache> = batch.iter().map(cache).collect();
+        let mut found: Vec<Vec<LogLikelihood>> = batch
+            .iter()
+            .map(|item| vec![LogLikelihood::NOTHING; self.items[*item].len()])
+            .collect();
+        // What the choices of an item have in common,
+        let reads = |item: usize| {
+            let Plan { family_prefix, prefix, .. } = self.plans[item];
+            let all = (0..self.items[item].len()).collect();
+            Read { choices: all, tokens: family_prefix..prefix }
+        };
+        self.read(batch, &mut caches, &mut found, reads)?;
+        // and then the first choice of every item, the second, and so on.
+        let most = batch.iter().map(|item| self.items[*item].len()).max().unwrap_or(0);
+        for choice in 0..most {
+            let reads = |item: usize| {
+                let prefix = self.plans[item].prefix;
+                match self.items[item].get(choice) {
+                    Some(encoded) if self.plans[item].same[choice] == choice => {
+                        Read { choices: vec![choice], tokens: prefix..encoded.inputs().len() }
+                    }
+                    _ => Read { choices: Vec::new(), tokens: prefix..prefix },
+                }
+            };
+            self.read(batch, &mut caches, &mut found, reads)?;
+            for (item, cache) in batch.iter().zip(&mut caches) {
+                cache.truncate(self.plans[*item].prefix);
+            }
+        }
+        for (item, found) in batch.iter().zip(&mut found) {
+            for (choice, first) in self.plans[*item].same.iter().enumerate() {
+                found[choice] = found[*first];
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads on in every item, and adds what this says of its choices.
+    fn read(
+        &self,
+        batch: &[usize],
+        caches: &mut [KvCache],
+        found: &mut [Vec<LogLikelihood>],
+        reads: impl Fn(usize) -> Read,
+    ) -> Result<(), EvalError> {
+        let reads: Vec<Read> = batch.iter().map(|item| reads(*item)).collect();
+        let mut rows = Vec::new();
+        let (mut places, mut owners) = (Vec::new(), Vec::new());
+        let mut first_row = 0;
+        for (((item, cache), read), place) in batch.iter().zip(caches).zip(&reads).zip(0..) {
+            let Read { choices, tokens } = read;
+            if tokens.is_empty() {
+                continue;
+            }
+            for choice in choices {
+                let Encoded { tokens: all, scored, .. } = &self.items[*item][*choice];
+                let begins = all.len() - 1 - scored;
+                for position in tokens.start.max(begins)..tokens.end {
+                    let row = first_row + position - tokens.start;
+                    places.push(Place { row, next: all[position + 1] });
+                    owners.push((place, *choice));
+                }
+            }
+            let source = &self.items[*item][choices[0]];
+            rows.push((&source.tokens[tokens.clone()], cache));
+            first_row += tokens.len();
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let states = self.model.read_on(&mut rows)?;
+        for (score, (place, choice)) in self.model.scores(&states, &places)?.iter().zip(owners) {
+            let found: &mut LogLikelihood = &mut found[place][choice];
+            found.sum += score.log_probability;
+            found.is_greedy &= score.is_top;
+        }
+        Ok(())
+    }
+}
+
+/// What is read on in an item: these tokens, which belong to these choices.
+struct Read {
+    choices: Vec<usize>,
+    tokens: Range<usize>,
+}
+
+/// Finds what items and choices have in common.
+fn plans(items: &[Vec<Encoded>], families: &[usize]) -> Vec<Plan> {
+    let mut plans: Vec<Plan> = items.iter().map(|choices| plan(choices)).collect();
+    // What a family has in common is found over all of its items, so that no item's numbers hang on which of them
+    // are computed together.
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let is_whole = |item: &usize| items[*item].iter().all(|choice| choice.cut == 0);
+    for item in (0..items.len()).filter(is_whole) {
+        members.entry(families[item]).or_default().push(item);
+    }
+    for members in members.values().filter(|members| members.len() > 1) {
+        let first = items[members[0]][0].inputs();
+        let most = |item: &usize| {
+            let common = common(first, items[*item][0].inputs());
+            // The last token before a choice is read with its item, for the choice's first is scored there.
+            let before = items[*item].iter().map(|choice| choice.inputs().len() - choice.scored);
+            before.chain([common, plans[*item].prefix]).min().unwrap_or(0)
+        };
+        let prefix = members.iter().map(most).min().unwrap_or(0);
+        for item in members {
+            plans[*item].family_prefix = if prefix < WORTH_SHARING { 0 } else { prefix };
+        }
+    }
+    plans
+}
+
+fn plan(choices: &[Encoded]) -> Plan {
+    let first = choices.first().map(Encoded::inputs).unwrap_or_default();
+    let prefix = choices.iter().map(|choice| common(first, choice.inputs())).min().unwrap_or(0);
+    let same = |choice: &Encoded| choices.iter().position(|other| other == choice).unwrap_or(0);
+    Plan { family_prefix: 0, prefix, same: choices.iter().map(same).collect() }
+}
+
+/// How many tokens two texts have in common at their beginnings.
+fn common(left: &[u32], right: &[u32]) -> usize {
+    left.iter().zip(right).take_while(|(left, right)| left == right).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Choices of an item that share a context, a token or two each.
+    fn item(context: &[u32], choices: &[&[u32]], cut: usize) -> Vec<Encoded> {
+        let choice = |choice: &&[u32]| Encoded {
+            tokens: [context, choice].concat(),
+            scored: choice.len(),
+            cut,
+        };
+        choices.iter().map(choice).collect()
+    }
+
+    #[test]
+    fn what_texts_have_in_common_is_found() {
+        let examples: Vec<u32> = (100..120).collect();
+        let after = |own: &[u32]| [&examples, own].concat();
+        let items = [
+            // The last token of a choice is not read, so that choices of one token have all in common.
+            item(&after(&[1, 2, 3]), &[&[7], &[8], &[7]], 0),
+            // The first tokens of the choices are the same.
+            item(&after(&[4]), &[&[7, 8, 9], &[7, 9]], 0),
+            // What was cut stands at other places.
+            item(&after(&[1, 2, 3])[2..], &[&[7], &[8, 8]], 2),
+            // Another family with one member, and one with little in common.
+            item(&after(&[1, 2, 3]), &[&[7], &[8]], 0),
+            item(&[1, 2, 3, 4], &[&[7], &[8]], 0),
+            item(&[1, 2, 3, 5], &[&[7], &[8]], 0),
+        ];
+        let plans = plans(&items, &[0, 0, 0, 1, 2, 2]);
+        let found = |plan: &Plan| (plan.family_prefix, plan.prefix);
+        let expected = [(20, 23), (20, 22), (0, 21), (0, 23), (0, 4), (0, 4)];
+        assert_eq!(plans.iter().map(found).collect::<Vec<_>>(), expected);
+        assert_eq!(plans[0].same, [0, 1, 0]);
+    }
+}
