@@ -106,8 +106,11 @@ impl ItemScorer<'_> {
         self.scorer.batches()
     }
 
-    /// The scores of the items of a batch, in its order. What an item gets hangs on the others of its batch by
-    /// rounding at most, and on the number of threads not at all.
+    /// The scores of the items of a batch, in its order.
+    ///
+    /// # Determinism
+    /// Batches and the number of threads change nothing. The other items of the evaluation may change an item's scores
+    /// by rounding, because what they have in common with it is read by itself.
     ///
     /// # Errors
     /// When a token is not the model's.

@@ -53,7 +53,7 @@ pub struct Scorer<'a> {
 
 impl<'a> Scorer<'a> {
     /// Items that have the same family may begin alike, such as with the same examples. `tokens_at_once` are computed
-    /// together, unless a single item has more; that changes log-likelihoods by rounding only.
+    /// together, unless a single item has more; that changes nothing.
     ///
     /// # Panics
     /// When there is not one family for each item.
@@ -204,7 +204,9 @@ impl<'a> Scorer<'a> {
             return Ok(());
         }
         let states = self.model.read_on(&mut rows)?;
-        for (score, (place, choice)) in self.model.scores(&states, &places)?.iter().zip(owners) {
+        for (score, (place, choice)) in
+            self.model.scores_apart(&states, &places)?.iter().zip(owners)
+        {
             let found: &mut LogLikelihood = &mut found[place][choice];
             found.sum += score.log_probability;
             found.is_greedy &= score.is_top;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use okapi_data::{Question, Task};
 use okapi_eval::{
-    Edition, Encoded, Evaluation, Item, ItemScore, Protocol, Score, Setting, Summary, items,
-    max_length,
+    Edition, Encoded, Evaluation, HarnessFiles, Item, ItemScore, Protocol, Score, Setting, Summary,
+    items, max_length,
 };
 use okapi_model::{CausalLm, Sequences, Tokenizer};
 use proptest::prelude::*;
@@ -260,6 +260,7 @@ proptest! {
         let evaluation =
             Evaluation::new(&setting, (&questions, &examples), &tokenizer, longest).unwrap();
         let fast = scores(&evaluation, &model, tokens_at_once);
+        prop_assert_eq!(&fast, &scores(&evaluation, &model, 1000));
         for (item, encoded) in fast.iter().zip(evaluation.encoded()) {
             for (choice, encoded) in item.choices.iter().zip(encoded) {
                 let slow = slow(&model, encoded);
@@ -287,12 +288,9 @@ proptest! {
             let evaluation = Evaluation::new(&setting, given, &tokenizer, 512).unwrap();
             scores(&evaluation, &model, 1500)
         });
-        for (right, place) in right.iter().zip(&order) {
-            let left = &left[*place];
-            prop_assert_eq!((&left.id, left.predicted), (&right.id, right.predicted));
-            for (left, right) in left.choices.iter().zip(&right.choices) {
-                prop_assert!(is_close(left.log_likelihood, right.log_likelihood));
-            }
+        for (right, place) in right.into_iter().zip(&order) {
+            let number = *place;
+            prop_assert_eq!(&ItemScore { number, ..right }, &left[*place]);
         }
     }
 }
@@ -357,4 +355,68 @@ fn what_cannot_be_asked_is_refused() {
         error.starts_with("question `de/0`, choice 2: it has ") && error.contains("reads 30"),
         "{error}"
     );
+}
+
+#[test]
+fn files_are_those_of_the_harness() {
+    let (model, tokenizer) = open("bloom");
+    for run in runs("harness_files.json") {
+        let Run { expected, setting, questions, examples } = &run;
+        let given = (&questions[..], &examples[..]);
+        let evaluation = Evaluation::new(setting, given, &tokenizer, 512).unwrap();
+        let scores = scores(&evaluation, &model, TOKENS_AT_ONCE);
+        let summary = Summary::of(&scores, setting.is_by_subject()).unwrap();
+        let files = HarnessFiles {
+            setting,
+            language: expected["language"].as_str(),
+            questions,
+            items: evaluation.items(),
+            scores: &scores,
+            summary: &summary,
+            max_length: 512,
+        };
+        let results = files.results();
+        for (key, value) in expected["results"].as_object().unwrap() {
+            assert_same(&results[key], value, key);
+        }
+        let tasks = files.tasks();
+        let wanted = expected["samples"].as_object().unwrap();
+        assert_eq!(tasks.len(), wanted.len());
+        for (task, items) in tasks {
+            let wanted = wanted[&format!("samples_{task}")].as_array().unwrap();
+            assert_eq!(items.len(), wanted.len());
+            for ((doc_id, item), wanted) in items.into_iter().enumerate().zip(wanted) {
+                let mut sample = files.sample(doc_id, item);
+                let mut wanted = wanted.clone();
+                // The question itself is as each program has it.
+                for key in ["doc", "doc_hash"] {
+                    wanted[key] = Value::Null;
+                    assert!(!std::mem::take(&mut sample[key]).is_null());
+                }
+                assert_same(&sample, &wanted, &task);
+            }
+        }
+    }
+}
+
+/// Compares documents: what is written in digits, also within texts, up to rounding.
+fn assert_same(found: &Value, expected: &Value, at: &str) {
+    match (found, expected) {
+        (Value::Object(left), Value::Object(right)) => {
+            assert!(left.keys().eq(right.keys()), "{at}: {found} is not {expected}");
+            left.iter().for_each(|(key, left)| assert_same(left, &right[key], key));
+        }
+        (Value::Array(left), Value::Array(right)) => {
+            assert_eq!(left.len(), right.len(), "{at}");
+            left.iter().zip(right).for_each(|(left, right)| assert_same(left, right, at));
+        }
+        (Value::String(left), Value::String(right)) => match (left.parse(), right.parse()) {
+            (Ok(left), Ok(right)) => assert!(is_close(left, right), "{at}: {left} {right}"),
+            _ => assert_eq!(left, right, "{at}"),
+        },
+        _ => match (found.as_f64(), expected.as_f64()) {
+            (Some(left), Some(right)) => assert!(is_close(left, right), "{at}: {left} {right}"),
+            _ => assert_eq!(found, expected, "{at}"),
+        },
+    }
 }

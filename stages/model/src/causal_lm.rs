@@ -399,7 +399,21 @@ impl CausalLm {
     /// At the first of them that it has no logit for.
     pub fn scores(&self, states: &[f32], places: &[Place]) -> Result<Vec<TokenScore>, ModelError> {
         self.known(places)?;
-        Ok(self.layers.head.scores(&self.parameters, states, places))
+        Ok(self.layers.head.scores(&self.parameters, states, places, Product::InBlocks))
+    }
+
+    /// The same but for rounding, which hangs on no other place here: with states of [`CausalLm::read_on`], what is
+    /// said of a text is the same to the last bit in any company.
+    ///
+    /// # Errors
+    /// At the first of them that it has no logit for.
+    pub fn scores_apart(
+        &self,
+        states: &[f32],
+        places: &[Place],
+    ) -> Result<Vec<TokenScore>, ModelError> {
+        self.known(places)?;
+        Ok(self.layers.head.scores(&self.parameters, states, places, Product::RowByRow))
     }
 
     /// What the model says of tokens that follow, and the gradients of a loss: `grade` gives, for the

@@ -76,11 +76,11 @@ impl Head {
         parameters: &Parameters,
         states: &[f32],
         places: &[Place],
+        product: Product,
     ) -> Vec<TokenScore> {
         let mut scores = Vec::with_capacity(places.len());
         for places in places.chunks(self.chunk()) {
-            let mut logits =
-                self.logits(parameters, &self.gather(states, places), Product::InBlocks);
+            let mut logits = self.logits(parameters, &self.gather(states, places), product);
             let rows = logits.par_chunks_exact_mut(self.vocabulary).zip(places);
             scores.par_extend(rows.map(|(logits, place)| wide!(shares(logits, place.next).0)));
         }
