@@ -14,6 +14,7 @@ fn crates_depend_one_way() {
         ("okapi-stages", "okapi-cache"),
         ("okapi-stages", "okapi-data"),
         ("okapi-stages", "okapi-engine"),
+        ("okapi-stages", "okapi-eval"),
         ("okapi-stages", "okapi-model"),
         ("okapi-stages", "okapi-teacher"),
         ("okapi-stages", "okapi-train"),

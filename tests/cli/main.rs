@@ -10,6 +10,7 @@ mod commands;
 mod crash;
 mod describes;
 mod downloads;
+mod evaluations;
 mod failures;
 mod full_disk;
 mod gpus;
