@@ -162,3 +162,68 @@ impl<'a> Encoder<'a> {
         Ok(Encoded { tokens, scored, cut })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use okapi_data::{HellaSwagContext, Question, Task};
+
+    use super::*;
+    use crate::task::{Edition, Setting, items};
+
+    fn tokenizer(family: &str) -> Tokenizer {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/eval/models");
+        Tokenizer::open(&folder.join(family), 576).unwrap()
+    }
+
+    /// A question of which the clean-up leaves nothing but its endings.
+    fn nothing_before() -> Question {
+        let parts = ["[a", "b]", ""].map(str::to_owned);
+        let [activity_label, ctx_a, ctx_b] = parts;
+        Question {
+            id: "empty".to_owned(),
+            task: Task::HellaSwag,
+            question: String::new(),
+            choices: vec!["wide".to_owned(), "open".to_owned()],
+            answer: 0,
+            subject: None,
+            hellaswag: Some(HellaSwagContext { activity_label, ctx_a, ctx_b }),
+        }
+    }
+
+    #[test]
+    fn a_token_stands_for_an_empty_context() {
+        let harness = Protocol::Harness(Edition::Translated);
+        // The harness takes the token that begins a text, the authors that which ends one.
+        for (protocol, family, expected) in
+            [(harness, "llama", 1), (harness, "gpt_neox", 0), (Protocol::Authors, "llama", 2)]
+        {
+            let tokenizer = tokenizer(family);
+            let setting = Setting::new(Task::HellaSwag, protocol);
+            let items = items(&setting, &[nothing_before()], &[]).unwrap();
+            assert_eq!(items[0].context, "");
+            let encoder = Encoder::new(&tokenizer, protocol, 64).unwrap();
+            let encoded = encoder.encode_all(&items, |_| "empty".to_owned()).unwrap();
+            let alone = tokenizer.encode(" wide", false).unwrap();
+            let Encoded { tokens, scored, cut } = &encoded[0][0];
+            assert_eq!(
+                (tokens[0], &tokens[1..], *scored, *cut),
+                (expected, &alone[..], alone.len(), 0)
+            );
+        }
+    }
+
+    #[test]
+    fn the_longest_text_is_said_by_the_model_or_by_the_tokenizer() {
+        let mut json = serde_json::json!({
+            "model_type": "bloom", "vocab_size": 576, "hidden_size": 16, "n_layer": 1, "n_head": 2,
+        });
+        let model = |json: &serde_json::Value| CausalLm::new(json.clone(), 1).unwrap();
+        // BLOOM's own files say nothing, and its tokenizer's here says 512.
+        assert_eq!(max_length(&model(&json), &tokenizer("bloom")), 512);
+        assert_eq!(max_length(&model(&json), &tokenizer("gpt_neox")), 2048);
+        json["n_positions"] = 96.into();
+        assert_eq!(max_length(&model(&json), &tokenizer("bloom")), 96);
+    }
+}

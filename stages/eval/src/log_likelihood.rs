@@ -31,12 +31,20 @@ const WORTH_SHARING: usize = 8;
 /// An item as it is computed.
 #[derive(Debug)]
 struct Plan {
-    /// Tokens that it has in common with its family.
-    family_prefix: usize,
-    /// Tokens that its choices have in common, those of the family among them.
-    prefix: usize,
+    parts: Vec<Part>,
     /// For each choice the first one that has the same tokens.
     same: Vec<usize>,
+}
+
+/// Choices of an item before which the same was cut off: if nothing was, all of them.
+#[derive(Debug)]
+struct Part {
+    /// Those whose tokens no choice before them has.
+    choices: Vec<usize>,
+    /// Tokens that they have in common with the family of the item.
+    family_prefix: usize,
+    /// Tokens that they have in common, those of the family among them.
+    prefix: usize,
 }
 
 /// Computes log-likelihoods of the choices of items, a batch of items at a time.
@@ -84,11 +92,11 @@ impl<'a> Scorer<'a> {
     /// # Panics
     /// When there is no batch of that number.
     pub fn score(&mut self, batch: usize) -> Result<Vec<Vec<LogLikelihood>>, EvalError> {
-        if let Some(family) = self.shared_family(self.batches[batch][0])
+        let first = self.batches[batch][0];
+        if let Some(family) = self.shared_family(first)
             && self.family.as_ref().is_none_or(|(last, _)| *last != family)
         {
-            let first = self.batches[batch][0];
-            let prefix = self.plans[first].family_prefix;
+            let prefix = self.plans[first].family_prefix();
             let mut cache = self.model.kv_cache(prefix);
             self.model.read_on(&mut [(&self.items[first][0].tokens[..prefix], &mut cache)])?;
             self.family = Some((family, cache));
@@ -98,12 +106,13 @@ impl<'a> Scorer<'a> {
 
     /// The family of an item, if it has anything in common with it.
     fn shared_family(&self, item: usize) -> Option<usize> {
-        (self.plans[item].family_prefix > 0).then_some(self.families[item])
+        (self.plans[item].family_prefix() > 0).then_some(self.families[item])
     }
 
-    /// Tokens that an item needs room for.
-    fn room(&self, item: usize) -> usize {
-        self.items[item].iter().map(|choice| choice.inputs().len()).max().unwrap_or(0)
+    /// Tokens that choices of an item need room for.
+    fn room(&self, item: usize, part: &Part) -> usize {
+        let lengths = part.choices.iter().map(|choice| self.items[item][*choice].inputs().len());
+        lengths.max().unwrap_or(0)
     }
 
     /// Splits items into batches: members of a family that share something by themselves, all others together.
@@ -113,7 +122,8 @@ impl<'a> Scorer<'a> {
         let mut batches: Vec<Vec<usize>> = Vec::new();
         let (mut tokens, mut family) = (usize::MAX, None);
         for item in order {
-            let room = self.room(item);
+            let parts = self.plans[item].parts.iter();
+            let room: usize = parts.map(|part| self.room(item, part)).sum();
             let fits = tokens.saturating_add(room) <= tokens_at_once;
             match batches.last_mut() {
                 Some(batch) if fits && family == self.shared_family(item) => batch.push(item),
@@ -129,37 +139,38 @@ impl<'a> Scorer<'a> {
 
     fn score_batch(&self, batch: &[usize]) -> Result<Vec<Vec<LogLikelihood>>, EvalError> {
         let family = self.shared_family(batch[0]).and(self.family.as_ref());
-        let cache = |item: &usize| match family {
-            Some((_, family)) => family.copy(self.room(*item)),
-            None => self.model.kv_cache(self.room(*item)),
+        let parts = |(place, item): (usize, &usize)| {
+            let (plan, item) = (&self.plans[*item], *item);
+            plan.parts.iter().map(move |part| Reading { place, item, part })
         };
-        let mut caches: Vec<KvCache> = batch.iter().map(cache).collect();
-        let mut found: Vec<Vec<LogLikelihood>> = batch
-            .iter()
-            .map(|item| vec![LogLikelihood::NOTHING; self.items[*item].len()])
-            .collect();
-        // What the choices of an item have in common,
-        let reads = |item: usize| {
-            let Plan { family_prefix, prefix, .. } = self.plans[item];
-            let all = (0..self.items[item].len()).collect();
-            Read { choices: all, tokens: family_prefix..prefix }
+        let parts: Vec<Reading<'_>> = batch.iter().enumerate().flat_map(parts).collect();
+        let cache = |reading: &Reading<'_>| {
+            let room = self.room(reading.item, reading.part);
+            match family {
+                Some((_, family)) => family.copy(room),
+                None => self.model.kv_cache(room),
+            }
         };
-        self.read(batch, &mut caches, &mut found, reads)?;
-        // and then the first choice of every item, the second, and so on.
-        let most = batch.iter().map(|item| self.items[*item].len()).max().unwrap_or(0);
-        for choice in 0..most {
-            let reads = |item: usize| {
-                let prefix = self.plans[item].prefix;
-                match self.items[item].get(choice) {
-                    Some(encoded) if self.plans[item].same[choice] == choice => {
-                        Read { choices: vec![choice], tokens: prefix..encoded.inputs().len() }
-                    }
-                    _ => Read { choices: Vec::new(), tokens: prefix..prefix },
-                }
+        let mut caches: Vec<KvCache> = parts.iter().map(cache).collect();
+        let nothing = |item: &usize| vec![LogLikelihood::NOTHING; self.items[*item].len()];
+        let mut found: Vec<Vec<LogLikelihood>> = batch.iter().map(nothing).collect();
+        // What choices have in common,
+        let reads = |Reading { part, .. }: &Reading<'_>| Read {
+            choices: part.choices.clone(),
+            tokens: part.family_prefix..part.prefix,
+        };
+        self.read(&parts, &mut caches, &mut found, reads)?;
+        // and then the first choice of every part, the second, and so on.
+        let most = parts.iter().map(|reading| reading.part.choices.len()).max().unwrap_or(0);
+        for number in 0..most {
+            let reads = |Reading { item, part, .. }: &Reading<'_>| {
+                let choices: Vec<usize> = part.choices.get(number).copied().into_iter().collect();
+                let ends = choices.first().map(|choice| self.items[*item][*choice].inputs().len());
+                Read { tokens: part.prefix..ends.unwrap_or(part.prefix), choices }
             };
-            self.read(batch, &mut caches, &mut found, reads)?;
-            for (item, cache) in batch.iter().zip(&mut caches) {
-                cache.truncate(self.plans[*item].prefix);
+            self.read(&parts, &mut caches, &mut found, reads)?;
+            for (reading, cache) in parts.iter().zip(&mut caches) {
+                cache.truncate(reading.part.prefix);
             }
         }
         for (item, found) in batch.iter().zip(&mut found) {
@@ -170,43 +181,41 @@ impl<'a> Scorer<'a> {
         Ok(found)
     }
 
-    /// Reads on in every item, and adds what this says of its choices.
+    /// Reads on in every part, and adds what this says of its choices.
     fn read(
         &self,
-        batch: &[usize],
+        parts: &[Reading<'_>],
         caches: &mut [KvCache],
         found: &mut [Vec<LogLikelihood>],
-        reads: impl Fn(usize) -> Read,
+        reads: impl Fn(&Reading<'_>) -> Read,
     ) -> Result<(), EvalError> {
-        let reads: Vec<Read> = batch.iter().map(|item| reads(*item)).collect();
         let mut rows = Vec::new();
         let (mut places, mut owners) = (Vec::new(), Vec::new());
         let mut first_row = 0;
-        for (((item, cache), read), place) in batch.iter().zip(caches).zip(&reads).zip(0..) {
-            let Read { choices, tokens } = read;
+        for (reading, cache) in parts.iter().zip(caches) {
+            let Read { choices, tokens } = reads(reading);
             if tokens.is_empty() {
                 continue;
             }
-            for choice in choices {
-                let Encoded { tokens: all, scored, .. } = &self.items[*item][*choice];
+            let item = &self.items[reading.item];
+            for choice in &choices {
+                let Encoded { tokens: all, scored, .. } = &item[*choice];
                 let begins = all.len() - 1 - scored;
                 for position in tokens.start.max(begins)..tokens.end {
                     let row = first_row + position - tokens.start;
                     places.push(Place { row, next: all[position + 1] });
-                    owners.push((place, *choice));
+                    owners.push((reading.place, *choice));
                 }
             }
-            let source = &self.items[*item][choices[0]];
-            rows.push((&source.tokens[tokens.clone()], cache));
+            rows.push((&item[choices[0]].tokens[tokens.clone()], cache));
             first_row += tokens.len();
         }
         if rows.is_empty() {
             return Ok(());
         }
         let states = self.model.read_on(&mut rows)?;
-        for (score, (place, choice)) in
-            self.model.scores_apart(&states, &places)?.iter().zip(owners)
-        {
+        let scores = self.model.scores_apart(&states, &places)?;
+        for (score, (place, choice)) in scores.iter().zip(owners) {
             let found: &mut LogLikelihood = &mut found[place][choice];
             found.sum += score.log_probability;
             found.is_greedy &= score.is_top;
@@ -215,7 +224,14 @@ impl<'a> Scorer<'a> {
     }
 }
 
-/// What is read on in an item: these tokens, which belong to these choices.
+/// A part that is read: of this item, at this place in its batch.
+struct Reading<'a> {
+    place: usize,
+    item: usize,
+    part: &'a Part,
+}
+
+/// What is read on in a part: these tokens, which belong to these choices.
 struct Read {
     choices: Vec<usize>,
     tokens: Range<usize>,
@@ -225,7 +241,7 @@ struct Read {
 fn plans(items: &[Vec<Encoded>], families: &[usize]) -> Vec<Plan> {
     let mut plans: Vec<Plan> = items.iter().map(|choices| plan(choices)).collect();
     // What a family has in common is found over all of its items, so that no item's numbers hang on which of them
-    // are computed together.
+    // are computed together. What was cut has its examples at other places.
     let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let is_whole = |item: &usize| items[*item].iter().all(|choice| choice.cut == 0);
     for item in (0..items.len()).filter(is_whole) {
@@ -237,21 +253,39 @@ fn plans(items: &[Vec<Encoded>], families: &[usize]) -> Vec<Plan> {
             let common = common(first, items[*item][0].inputs());
             // The last token before a choice is read with its item, for the choice's first is scored there.
             let before = items[*item].iter().map(|choice| choice.inputs().len() - choice.scored);
-            before.chain([common, plans[*item].prefix]).min().unwrap_or(0)
+            let prefixes = plans[*item].parts.iter().map(|part| part.prefix);
+            before.chain(prefixes).chain([common]).min().unwrap_or(0)
         };
         let prefix = members.iter().map(most).min().unwrap_or(0);
-        for item in members {
-            plans[*item].family_prefix = if prefix < WORTH_SHARING { 0 } else { prefix };
+        if prefix >= WORTH_SHARING {
+            for item in members {
+                plans[*item].parts.iter_mut().for_each(|part| part.family_prefix = prefix);
+            }
         }
     }
     plans
 }
 
+impl Plan {
+    /// Tokens that the item has in common with its family.
+    fn family_prefix(&self) -> usize {
+        self.parts.first().map_or(0, |part| part.family_prefix)
+    }
+}
+
 fn plan(choices: &[Encoded]) -> Plan {
-    let first = choices.first().map(Encoded::inputs).unwrap_or_default();
-    let prefix = choices.iter().map(|choice| common(first, choice.inputs())).min().unwrap_or(0);
     let same = |choice: &Encoded| choices.iter().position(|other| other == choice).unwrap_or(0);
-    Plan { family_prefix: 0, prefix, same: choices.iter().map(same).collect() }
+    let same: Vec<usize> = choices.iter().map(same).collect();
+    let mut parts: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for choice in (0..choices.len()).filter(|choice| same[*choice] == *choice) {
+        parts.entry(choices[choice].cut).or_default().push(choice);
+    }
+    let part = |members: Vec<usize>| {
+        let first = choices[members[0]].inputs();
+        let common = members.iter().map(|choice| common(first, choices[*choice].inputs()));
+        Part { prefix: common.min().unwrap_or(0), family_prefix: 0, choices: members }
+    };
+    Plan { parts: parts.into_values().map(part).collect(), same }
 }
 
 /// How many tokens two texts have in common at their beginnings.
@@ -282,16 +316,28 @@ mod tests {
             item(&after(&[1, 2, 3]), &[&[7], &[8], &[7]], 0),
             // The first tokens of the choices are the same.
             item(&after(&[4]), &[&[7, 8, 9], &[7, 9]], 0),
-            // What was cut stands at other places.
-            item(&after(&[1, 2, 3])[2..], &[&[7], &[8, 8]], 2),
+            // Two choices are as long as each other, and one is cut at another place.
+            [
+                item(&after(&[1, 2, 3])[2..], &[&[7], &[8]], 2),
+                item(&after(&[1, 2, 3])[3..], &[&[8, 8]], 3),
+            ]
+            .concat(),
             // Another family with one member, and one with little in common.
             item(&after(&[1, 2, 3]), &[&[7], &[8]], 0),
             item(&[1, 2, 3, 4], &[&[7], &[8]], 0),
             item(&[1, 2, 3, 5], &[&[7], &[8]], 0),
         ];
         let plans = plans(&items, &[0, 0, 0, 1, 2, 2]);
-        let found = |plan: &Plan| (plan.family_prefix, plan.prefix);
-        let expected = [(20, 23), (20, 22), (0, 21), (0, 23), (0, 4), (0, 4)];
+        let part = |part: &Part| (part.choices.clone(), part.family_prefix, part.prefix);
+        let found = |plan: &Plan| plan.parts.iter().map(part).collect::<Vec<_>>();
+        let expected = [
+            vec![(vec![0, 1], 20, 23)],
+            vec![(vec![0, 1], 20, 22)],
+            vec![(vec![0, 1], 0, 21), (vec![2], 0, 21)],
+            vec![(vec![0, 1], 0, 23)],
+            vec![(vec![0, 1], 0, 4)],
+            vec![(vec![0, 1], 0, 4)],
+        ];
         assert_eq!(plans.iter().map(found).collect::<Vec<_>>(), expected);
         assert_eq!(plans[0].same, [0, 1, 0]);
     }

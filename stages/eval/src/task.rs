@@ -179,9 +179,13 @@ fn ask(setting: &Setting, question: &Question) -> Result<Asked, EvalError> {
             format!("it has no `subject`, by which the original {} is asked", name(*task));
         return Err(EvalError::question(id, message));
     }
-    match task {
-        Task::Arc => Ok(arc::ask(setting.protocol, question)),
-        Task::HellaSwag => hellaswag::ask(question),
-        Task::Mmlu => mmlu::ask(setting.protocol, question),
+    let asked = match task {
+        Task::Arc => arc::ask(setting.protocol, question),
+        Task::HellaSwag => hellaswag::ask(question)?,
+        Task::Mmlu => mmlu::ask(setting.protocol, question)?,
+    };
+    match asked.choices.is_empty() {
+        true => Err(EvalError::question(id, "all of its choices are empty; leave it out")),
+        false => Ok(asked),
     }
 }
