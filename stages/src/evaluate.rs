@@ -57,6 +57,9 @@ stands before it. `summary` has the scores of all, with standard errors and how 
 them in the layout that the harness writes, `results_*.json`, and with `log_samples` also `samples_*.jsonl`; a fixed date is in
 their names, so that the same scores are the same files.
 
+Probabilities are computed in 32 bits, whatever type the weights are stored in. The harness takes the weights' own type: with weights of
+16 bits, compare with its `dtype=float32`.
+
 What questions and choices have in common is read once. A run that is stopped or killed goes on with the questions that were
 not done.";
 
@@ -108,7 +111,7 @@ static PARAMS: [Param; 9] = [
         ty: ParamType::String,
         default: ParamDefault::Absent,
         identity: true,
-        help: "the code of the questions' language, for the names of tasks in `lm_eval`",
+        help: "the code of the questions' language, for `summary` and the names of tasks in `lm_eval`",
     },
     Param {
         name: "log_samples",
@@ -333,6 +336,7 @@ fn scores(
 struct SummaryDocument<'a> {
     version: u32,
     task: Task,
+    language: Option<&'a str>,
     protocol: &'a str,
     shots: usize,
     few_shot_seed: u64,
@@ -348,7 +352,7 @@ struct SummaryDocument<'a> {
 
 /// Writes the ports `scores` and `summary`.
 fn write(context: &StageContext<'_>, files: &HarnessFiles<'_>) -> Result<StageSuccess, StageError> {
-    let HarnessFiles { setting, scores, summary, max_length, .. } = *files;
+    let HarnessFiles { setting, language, scores, summary, max_length, .. } = *files;
     let mut rows = context.create_output("scores")?;
     scores.iter().try_for_each(|score| write_row(&mut rows, score))?;
     let is_cut = |score: &&ItemScore| score.choices.iter().any(|choice| choice.cut > 0);
@@ -356,6 +360,7 @@ fn write(context: &StageContext<'_>, files: &HarnessFiles<'_>) -> Result<StageSu
     let document = SummaryDocument {
         version: 1,
         task: setting.task,
+        language,
         protocol: context.declared["params"]["protocol"].as_str().unwrap_or("harness"),
         shots: setting.shots,
         few_shot_seed: setting.seed,

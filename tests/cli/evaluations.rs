@@ -89,6 +89,7 @@ fn a_model_gets_the_scores_that_the_harness_gives_it() {
         assert_eq!((&summary["protocol"], &summary["shots"]), (&protocol.into(), &25.into()));
         assert_eq!((&summary["n"], &summary["max_length"]), (&30.into(), &512.into()));
         assert!(summary["cut"].as_u64().unwrap() > 20, "{summary}");
+        assert_eq!(summary["language"].as_str(), (protocol == "harness").then_some("de"));
         for metric in ["acc", "acc_norm"] {
             let results = &expected["models"]["bloom"]["results"];
             let printed = |value: &Value| format!("{:.4}", value.as_f64().unwrap());

@@ -54,7 +54,7 @@ pub struct Evaluation<'a> {
     questions: &'a [Question],
     items: Vec<Item>,
     encoded: Vec<Vec<Encoded>>,
-    families: Vec<usize>,
+    prefaces: Vec<usize>,
 }
 
 impl<'a> Evaluation<'a> {
@@ -72,8 +72,8 @@ impl<'a> Evaluation<'a> {
         let items = items(setting, questions, examples)?;
         let encoder = Encoder::new(tokenizer, setting.protocol, max_length)?;
         let encoded = encoder.encode_all(&items, |item| questions[item.number].id.clone())?;
-        let families = families(&items);
-        Ok(Evaluation { questions, items, encoded, families })
+        let prefaces = prefaces(&items);
+        Ok(Evaluation { questions, items, encoded, prefaces })
     }
 
     /// The items, in the order of their scores.
@@ -88,7 +88,7 @@ impl<'a> Evaluation<'a> {
 
     /// Computes the scores of items with a model, so many tokens at once.
     pub fn scorer<'b>(&'b self, model: &'b CausalLm, tokens_at_once: usize) -> ItemScorer<'b> {
-        let scorer = Scorer::new(model, &self.encoded, &self.families, tokens_at_once);
+        let scorer = Scorer::new(model, &self.encoded, &self.prefaces, tokens_at_once);
         ItemScorer { evaluation: self, scorer }
     }
 }
@@ -167,15 +167,15 @@ impl ItemScorer<'_> {
     }
 }
 
-/// Items get the same number when the same stands before their questions.
-fn families(items: &[Item]) -> Vec<usize> {
-    let mut prefaces: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut families = Vec::with_capacity(items.len());
+/// Numbers what stands before the questions of items.
+fn prefaces(items: &[Item]) -> Vec<usize> {
+    let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut prefaces = Vec::with_capacity(items.len());
     for Item { context, preface, .. } in items {
-        let next = prefaces.len();
-        families.push(*prefaces.entry(&context[..*preface]).or_insert(next));
+        let next = numbers.len();
+        prefaces.push(*numbers.entry(&context[..*preface]).or_insert(next));
     }
-    families
+    prefaces
 }
 
 /// The place of the greatest; of several the first.

@@ -41,9 +41,9 @@ struct Plan {
 struct Part {
     /// Those whose tokens no choice before them has.
     choices: Vec<usize>,
-    /// Tokens that they have in common with the family of the item.
-    family_prefix: usize,
-    /// Tokens that they have in common, those of the family among them.
+    /// Tokens that they have in common with all items of the same preface.
+    preface: usize,
+    /// Tokens that they have in common, those of the preface among them.
     prefix: usize,
 }
 
@@ -52,30 +52,31 @@ struct Part {
 pub struct Scorer<'a> {
     model: &'a CausalLm,
     items: &'a [Vec<Encoded>],
-    families: &'a [usize],
+    prefaces: &'a [usize],
     plans: Vec<Plan>,
+    tokens_at_once: usize,
     batches: Vec<Vec<usize>>,
-    /// The family that was computed last, and what it has in common.
-    family: Option<(usize, KvCache)>,
+    /// The preface that was read last.
+    preface: Option<(usize, KvCache)>,
 }
 
 impl<'a> Scorer<'a> {
-    /// Items that have the same family may begin alike, such as with the same examples. `tokens_at_once` are computed
-    /// together, unless a single item has more; that changes nothing.
+    /// `prefaces` number what stands before the questions of items, such as their examples. `tokens_at_once` are computed
+    /// together, unless a single text has more; that changes nothing.
     ///
     /// # Panics
-    /// When there is not one family for each item.
+    /// When there is not one preface for each item.
     pub fn new(
         model: &'a CausalLm,
         items: &'a [Vec<Encoded>],
-        families: &'a [usize],
+        prefaces: &'a [usize],
         tokens_at_once: usize,
     ) -> Scorer<'a> {
-        assert_eq!(items.len(), families.len(), "one family for each item");
-        let plans = plans(items, families);
-        let mut scorer =
-            Scorer { model, items, families, plans, batches: Vec::new(), family: None };
-        scorer.batches = scorer.split(tokens_at_once);
+        assert_eq!(items.len(), prefaces.len(), "one preface for each item");
+        let plans = plans(items, prefaces);
+        let (batches, preface) = (Vec::new(), None);
+        let mut scorer = Scorer { model, items, prefaces, plans, tokens_at_once, batches, preface };
+        scorer.batches = scorer.split();
         scorer
     }
 
@@ -93,20 +94,20 @@ impl<'a> Scorer<'a> {
     /// When there is no batch of that number.
     pub fn score(&mut self, batch: usize) -> Result<Vec<Vec<LogLikelihood>>, EvalError> {
         let first = self.batches[batch][0];
-        if let Some(family) = self.shared_family(first)
-            && self.family.as_ref().is_none_or(|(last, _)| *last != family)
+        if let Some(preface) = self.shared_preface(first)
+            && self.preface.as_ref().is_none_or(|(last, _)| *last != preface)
         {
-            let prefix = self.plans[first].family_prefix();
+            let prefix = self.plans[first].preface();
             let mut cache = self.model.kv_cache(prefix);
             self.model.read_on(&mut [(&self.items[first][0].tokens[..prefix], &mut cache)])?;
-            self.family = Some((family, cache));
+            self.preface = Some((preface, cache));
         }
         self.score_batch(&self.batches[batch])
     }
 
-    /// The family of an item, if it has anything in common with it.
-    fn shared_family(&self, item: usize) -> Option<usize> {
-        (self.plans[item].family_prefix() > 0).then_some(self.families[item])
+    /// The preface of an item, if it shares its tokens with others.
+    fn shared_preface(&self, item: usize) -> Option<usize> {
+        (self.plans[item].preface() > 0).then_some(self.prefaces[item])
     }
 
     /// Tokens that choices of an item need room for.
@@ -115,21 +116,21 @@ impl<'a> Scorer<'a> {
         lengths.max().unwrap_or(0)
     }
 
-    /// Splits items into batches: members of a family that share something by themselves, all others together.
-    fn split(&self, tokens_at_once: usize) -> Vec<Vec<usize>> {
+    /// Splits items into batches: those that share a preface by themselves, all others together.
+    fn split(&self) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.items.len()).collect();
-        order.sort_by_key(|item| self.shared_family(*item));
+        order.sort_by_key(|item| self.shared_preface(*item));
         let mut batches: Vec<Vec<usize>> = Vec::new();
-        let (mut tokens, mut family) = (usize::MAX, None);
+        let (mut tokens, mut preface) = (usize::MAX, None);
         for item in order {
             let parts = self.plans[item].parts.iter();
             let room: usize = parts.map(|part| self.room(item, part)).sum();
-            let fits = tokens.saturating_add(room) <= tokens_at_once;
+            let fits = tokens.saturating_add(room) <= self.tokens_at_once;
             match batches.last_mut() {
-                Some(batch) if fits && family == self.shared_family(item) => batch.push(item),
+                Some(batch) if fits && preface == self.shared_preface(item) => batch.push(item),
                 _ => {
                     batches.push(vec![item]);
-                    (tokens, family) = (0, self.shared_family(item));
+                    (tokens, preface) = (0, self.shared_preface(item));
                 }
             }
             tokens += room;
@@ -138,28 +139,51 @@ impl<'a> Scorer<'a> {
     }
 
     fn score_batch(&self, batch: &[usize]) -> Result<Vec<Vec<LogLikelihood>>, EvalError> {
-        let family = self.shared_family(batch[0]).and(self.family.as_ref());
+        let preface = self.shared_preface(batch[0]).and(self.preface.as_ref());
         let parts = |(place, item): (usize, &usize)| {
             let (plan, item) = (&self.plans[*item], *item);
             plan.parts.iter().map(move |part| Reading { place, item, part })
         };
         let parts: Vec<Reading<'_>> = batch.iter().enumerate().flat_map(parts).collect();
-        let cache = |reading: &Reading<'_>| {
-            let room = self.room(reading.item, reading.part);
-            match family {
-                Some((_, family)) => family.copy(room),
-                None => self.model.kv_cache(room),
-            }
-        };
-        let mut caches: Vec<KvCache> = parts.iter().map(cache).collect();
         let nothing = |item: &usize| vec![LogLikelihood::NOTHING; self.items[*item].len()];
         let mut found: Vec<Vec<LogLikelihood>> = batch.iter().map(nothing).collect();
+        // An item whose choices share nothing may have more tokens than are computed together.
+        let mut rest = &parts[..];
+        while !rest.is_empty() {
+            let mut tokens = 0;
+            let fits = |reading: &&Reading<'_>| {
+                tokens += self.room(reading.item, reading.part);
+                tokens <= self.tokens_at_once
+            };
+            let (parts, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            self.score_parts(parts, preface.map(|(_, cache)| cache), &mut found)?;
+            rest = others;
+        }
+        for (item, found) in batch.iter().zip(&mut found) {
+            for (choice, first) in self.plans[*item].same.iter().enumerate() {
+                found[choice] = found[*first];
+            }
+        }
+        Ok(found)
+    }
+
+    fn score_parts(
+        &self,
+        parts: &[Reading<'_>],
+        preface: Option<&KvCache>,
+        found: &mut [Vec<LogLikelihood>],
+    ) -> Result<(), EvalError> {
+        let cache = |reading: &Reading<'_>| {
+            let room = self.room(reading.item, reading.part);
+            preface.map_or_else(|| self.model.kv_cache(room), |preface| preface.copy(room))
+        };
+        let mut caches: Vec<KvCache> = parts.iter().map(cache).collect();
         // What choices have in common,
         let reads = |Reading { part, .. }: &Reading<'_>| Read {
             choices: part.choices.clone(),
-            tokens: part.family_prefix..part.prefix,
+            tokens: part.preface..part.prefix,
         };
-        self.read(&parts, &mut caches, &mut found, reads)?;
+        self.read(parts, &mut caches, found, reads)?;
         // and then the first choice of every part, the second, and so on.
         let most = parts.iter().map(|reading| reading.part.choices.len()).max().unwrap_or(0);
         for number in 0..most {
@@ -168,17 +192,12 @@ impl<'a> Scorer<'a> {
                 let ends = choices.first().map(|choice| self.items[*item][*choice].inputs().len());
                 Read { tokens: part.prefix..ends.unwrap_or(part.prefix), choices }
             };
-            self.read(&parts, &mut caches, &mut found, reads)?;
+            self.read(parts, &mut caches, found, reads)?;
             for (reading, cache) in parts.iter().zip(&mut caches) {
                 cache.truncate(reading.part.prefix);
             }
         }
-        for (item, found) in batch.iter().zip(&mut found) {
-            for (choice, first) in self.plans[*item].same.iter().enumerate() {
-                found[choice] = found[*first];
-            }
-        }
-        Ok(found)
+        Ok(())
     }
 
     /// Reads on in every part, and adds what this says of its choices.
@@ -238,14 +257,14 @@ struct Read {
 }
 
 /// Finds what items and choices have in common.
-fn plans(items: &[Vec<Encoded>], families: &[usize]) -> Vec<Plan> {
+fn plans(items: &[Vec<Encoded>], prefaces: &[usize]) -> Vec<Plan> {
     let mut plans: Vec<Plan> = items.iter().map(|choices| plan(choices)).collect();
-    // What a family has in common is found over all of its items, so that no item's numbers hang on which of them
-    // are computed together. What was cut has its examples at other places.
+    // What items of a preface have in common is found over all of them, so that no item's numbers hang on which of
+    // them are computed together. What was cut has its examples at other places.
     let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let is_whole = |item: &usize| items[*item].iter().all(|choice| choice.cut == 0);
     for item in (0..items.len()).filter(is_whole) {
-        members.entry(families[item]).or_default().push(item);
+        members.entry(prefaces[item]).or_default().push(item);
     }
     for members in members.values().filter(|members| members.len() > 1) {
         let first = items[members[0]][0].inputs();
@@ -259,7 +278,7 @@ fn plans(items: &[Vec<Encoded>], families: &[usize]) -> Vec<Plan> {
         let prefix = members.iter().map(most).min().unwrap_or(0);
         if prefix >= WORTH_SHARING {
             for item in members {
-                plans[*item].parts.iter_mut().for_each(|part| part.family_prefix = prefix);
+                plans[*item].parts.iter_mut().for_each(|part| part.preface = prefix);
             }
         }
     }
@@ -267,9 +286,9 @@ fn plans(items: &[Vec<Encoded>], families: &[usize]) -> Vec<Plan> {
 }
 
 impl Plan {
-    /// Tokens that the item has in common with its family.
-    fn family_prefix(&self) -> usize {
-        self.parts.first().map_or(0, |part| part.family_prefix)
+    /// Tokens that the item has in common with all of the same preface.
+    fn preface(&self) -> usize {
+        self.parts.first().map_or(0, |part| part.preface)
     }
 }
 
@@ -283,7 +302,7 @@ fn plan(choices: &[Encoded]) -> Plan {
     let part = |members: Vec<usize>| {
         let first = choices[members[0]].inputs();
         let common = members.iter().map(|choice| common(first, choices[*choice].inputs()));
-        Part { prefix: common.min().unwrap_or(0), family_prefix: 0, choices: members }
+        Part { prefix: common.min().unwrap_or(0), preface: 0, choices: members }
     };
     Plan { parts: parts.into_values().map(part).collect(), same }
 }
@@ -322,13 +341,13 @@ mod tests {
                 item(&after(&[1, 2, 3])[3..], &[&[8, 8]], 3),
             ]
             .concat(),
-            // Another family with one member, and one with little in common.
+            // Another preface with one item, and one with little in common.
             item(&after(&[1, 2, 3]), &[&[7], &[8]], 0),
             item(&[1, 2, 3, 4], &[&[7], &[8]], 0),
             item(&[1, 2, 3, 5], &[&[7], &[8]], 0),
         ];
         let plans = plans(&items, &[0, 0, 0, 1, 2, 2]);
-        let part = |part: &Part| (part.choices.clone(), part.family_prefix, part.prefix);
+        let part = |part: &Part| (part.choices.clone(), part.preface, part.prefix);
         let found = |plan: &Plan| plan.parts.iter().map(part).collect::<Vec<_>>();
         let expected = [
             vec![(vec![0, 1], 20, 23)],
