@@ -123,9 +123,9 @@ static PARAMS: [Param; 9] = [
     Param {
         name: "tokens_at_once",
         ty: ParamType::Int { min: 1, max: 1 << 30 },
-        default: ParamDefault::Value("4096"),
+        default: ParamDefault::Value("2048"),
         identity: false,
-        help: "tokens that are computed together: more need more memory and are faster; the result is the same",
+        help: "tokens that are computed together, unless one text has more; the result is the same",
     },
 ];
 
@@ -244,7 +244,7 @@ fn memory(declared: &Value, settings: &Value, config: &ModelConfig) -> MemoryEst
 }
 
 fn tokens_at_once(settings: &Value) -> usize {
-    settings["tokens_at_once"].as_u64().unwrap_or(4096) as usize
+    settings["tokens_at_once"].as_u64().unwrap_or(2048) as usize
 }
 
 fn refused(error: &EvalError) -> StageError {
