@@ -42,6 +42,9 @@ pub fn max_length(model: &CausalLm, tokenizer: &Tokenizer) -> usize {
 }
 
 /// Makes tokens of texts as a protocol does.
+///
+/// In one thing the authors' fork is not followed: it makes `</s>` a token of every tokenizer, so that of one without,
+/// such as Pythia's, a text that has these letters written out becomes other tokens there.
 #[derive(Debug)]
 pub struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
