@@ -1,8 +1,6 @@
 //! `generate` and `answer`: a model responds to prompts.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
 
 use okapi_data::{Prompt, Response};
 use okapi_engine::estimate::{Estimate, EstimateQuestion, MemoryEstimate, MemoryRemedy};
@@ -20,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::gpu;
+use crate::kept_rows::KeptRows;
 use crate::model_folder::{self, OpenModel};
 use crate::model_memory;
 use crate::texts;
@@ -301,15 +300,15 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
         keeps_space: params["keep_space"].as_bool().unwrap_or(false),
         total: (prompts.len() * samples as usize) as u64,
     };
-    let mut done = Done::open(context.scratch)?;
+    let mut done: KeptRows<Responded> = KeptRows::open(context.scratch, "responses.jsonl")?;
     let chunk = (ROUNDS * rows_at_once / samples as usize).max(1);
-    while done.rows.len() < prompts.len() {
-        let first = done.rows.len();
+    while done.rows().len() < prompts.len() {
+        let first = done.rows().len();
         let chunk = &prompts[first..prompts.len().min(first + chunk)];
         options.first_row = first as u32;
-        done.keep(&responder.respond(&model.lm, chunk, &options, first)?)?;
+        done.add(responder.respond(&model.lm, chunk, &options, first)?)?;
     }
-    write(context, &prompts, &done.rows)
+    write(context, &prompts, done.rows())
 }
 
 /// A row with its tokens.
@@ -346,45 +345,6 @@ struct Responded {
     tokens: u64,
     /// Of each, whether it ended by itself.
     ended: Vec<bool>,
-}
-
-/// What was responded so far, kept so that it is not done again.
-struct Done {
-    path: PathBuf,
-    rows: Vec<Responded>,
-}
-
-impl Done {
-    /// Reads what a run that was stopped has kept; a last line that is not whole was not.
-    fn open(scratch: &Path) -> Result<Done, StageError> {
-        let path = scratch.join("responses.jsonl");
-        let io = |source| StageError::Io { path: path.clone(), source };
-        std::fs::create_dir_all(scratch).map_err(io)?;
-        let mut done = Done { path: path.clone(), rows: Vec::new() };
-        if let Ok(file) = File::open(&path) {
-            let lines = BufReader::new(file).lines().map_while(Result::ok);
-            done.rows = lines.map_while(|line| serde_json::from_str(&line).ok()).collect();
-            // As a whole again, so that what is appended begins on a line of its own.
-            let whole: String = done.rows.iter().map(line).collect();
-            std::fs::write(&path, whole).map_err(io)?;
-        }
-        Ok(done)
-    }
-
-    fn keep(&mut self, rows: &[Responded]) -> Result<(), StageError> {
-        let io = |source| StageError::Io { path: self.path.clone(), source };
-        let mut file = File::options().append(true).create(true).open(&self.path).map_err(io)?;
-        let lines: String = rows.iter().map(line).collect();
-        file.write_all(lines.as_bytes()).and_then(|()| file.sync_data()).map_err(io)?;
-        self.rows.extend_from_slice(rows);
-        Ok(())
-    }
-}
-
-fn line(row: &Responded) -> String {
-    let mut line = serde_json::to_string(row).unwrap_or_default();
-    line.push('\n');
-    line
 }
 
 /// Makes texts of what is generated.
@@ -539,29 +499,5 @@ mod tests {
         assert_eq!(stops.cut("### one"), "### one");
         assert_eq!(stops.window(), 9);
         assert_eq!(StopTexts::of(&json!({})).window(), 0);
-    }
-
-    #[test]
-    fn what_was_kept_is_read_but_for_a_broken_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let row = |text: &str| Responded {
-            responses: vec![text.to_owned()],
-            tokens: 1,
-            ended: vec![true],
-        };
-        let mut done = Done::open(folder.path()).unwrap();
-        done.keep(&[row("a"), row("b")]).unwrap();
-        let mut file = File::options().append(true).open(&done.path).unwrap();
-        file.write_all(b"{\"responses\":[\"c").unwrap();
-        let mut again = Done::open(folder.path()).unwrap();
-        assert_eq!(again.rows.len(), 2);
-        again.keep(&[row("d")]).unwrap();
-        let texts: Vec<_> = Done::open(folder.path())
-            .unwrap()
-            .rows
-            .into_iter()
-            .flat_map(|it| it.responses)
-            .collect();
-        assert_eq!(texts, ["a", "b", "d"]);
     }
 }

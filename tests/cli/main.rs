@@ -11,6 +11,7 @@ mod crash;
 mod describes;
 mod devices;
 mod downloads;
+mod evaluations;
 mod failures;
 mod full_disk;
 mod gpus;

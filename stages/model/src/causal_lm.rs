@@ -439,7 +439,23 @@ impl CausalLm {
     /// At the first of them that it has no logit for.
     pub fn scores(&self, states: &Array, places: &[Place]) -> Result<Vec<TokenScore>, ModelError> {
         self.known(places)?;
-        let scores = self.layers.head.scores(&self.parameters, states, places);
+        let scores = self.layers.head.scores(&self.parameters, states, places, Product::InBlocks);
+        self.check()?;
+        Ok(scores)
+    }
+
+    /// The same but for rounding, which hangs on no other place here: with states of [`CausalLm::read_on`], what is
+    /// said of a text is the same to the last bit in any company. On a GPU it is [`CausalLm::scores`].
+    ///
+    /// # Errors
+    /// At the first of them that it has no logit for.
+    pub fn scores_apart(
+        &self,
+        states: &Array,
+        places: &[Place],
+    ) -> Result<Vec<TokenScore>, ModelError> {
+        self.known(places)?;
+        let scores = self.layers.head.scores(&self.parameters, states, places, Product::RowByRow);
         self.check()?;
         Ok(scores)
     }

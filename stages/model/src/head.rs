@@ -121,6 +121,7 @@ impl Head {
         parameters: &Parameters,
         states: &Array,
         places: &[Place],
+        product: Product,
     ) -> Vec<TokenScore> {
         let mut scores = Vec::with_capacity(places.len());
         for places in places.chunks(self.chunk_of(states)) {
@@ -130,7 +131,7 @@ impl Head {
                 scores.extend(self.scores_there(&logits, &next_of(&logits, places)).0);
                 continue;
             }
-            let mut logits = self.logits(parameters, &read, Product::InBlocks);
+            let mut logits = self.logits(parameters, &read, product);
             let rows = logits.par_chunks_exact_mut(self.vocabulary).zip(places);
             scores.par_extend(rows.map(|(logits, place)| wide!(shares(logits, place.next).0)));
         }
@@ -320,5 +321,29 @@ mod tests {
         assert!((second.log_probability - 0.25f64.ln()).abs() < 1e-6 && !second.is_top);
         shares(&mut logits, 0);
         assert!((f64::from(logits[3]) * share - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn row_by_row_a_score_is_the_same_to_the_last_bit_in_any_company() {
+        let (width, vocabulary, rows) = (1000, 70, 90);
+        let number = |n: usize| ((n * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5;
+        let tensor = vec![("head".to_owned(), vec![vocabulary, width])];
+        let parameters = Parameters::new(tensor, |_, _| {
+            (0..vocabulary * width).map(|n| 0.2 * number(n)).collect()
+        });
+        let weight = parameters.id("head").unwrap();
+        let head = Head { weight, width, vocabulary };
+        let states: Vec<f32> = (0..rows * width).map(|n| number(n * n + 1)).collect();
+        let places: Vec<Place> =
+            (0..rows).map(|row| Place { row, next: (row * 31 % vocabulary) as u32 }).collect();
+        let together = head.scores(&parameters, &states, &places, Product::RowByRow);
+        for (place, together) in places.iter().zip(&together) {
+            let alone = head.scores(&parameters, &states, &[*place], Product::RowByRow);
+            assert_eq!(alone[0], *together);
+        }
+        let in_blocks = head.scores(&parameters, &states, &places, Product::InBlocks);
+        for (in_blocks, together) in in_blocks.iter().zip(&together) {
+            assert!((in_blocks.log_probability - together.log_probability).abs() < 1e-4);
+        }
     }
 }

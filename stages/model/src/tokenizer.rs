@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use serde_json::Value;
 
 use crate::tokenizer_folder::{Folder, SAVED};
 
@@ -142,6 +143,15 @@ impl Tokenizer {
     /// The id of a token, written as in the vocabulary.
     pub fn id_of(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
+    }
+
+    /// The most tokens that a text should have, if `tokenizer_config.json` says so. Many files say 10^30, which
+    /// is as good as nothing.
+    pub fn model_max_length(&self) -> Option<usize> {
+        let config: Value =
+            serde_json::from_slice(self.files.get("tokenizer_config.json")?).ok()?;
+        let length = config.get("model_max_length")?.as_f64()?;
+        (length < 1e30).then_some(length as usize)
     }
 
     /// Begins a sequence.
