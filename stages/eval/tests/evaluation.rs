@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use okapi_data::{Question, Task};
 use okapi_eval::{
-    Edition, Encoded, Evaluation, HarnessFiles, Item, ItemScore, Protocol, Score, Setting, Summary,
-    items, max_length,
+    Edition, Encoded, Evaluation, HarnessFiles, Item, ItemScore, Protocol, Score, Scorer, Setting,
+    Summary, items, max_length,
 };
 use okapi_model::{CausalLm, Sequences, Tokenizer};
 use proptest::prelude::*;
@@ -292,6 +292,36 @@ proptest! {
             let number = *place;
             prop_assert_eq!(&ItemScore { number, ..right }, &left[*place]);
         }
+    }
+}
+
+/// The token that a model finds most probable after these.
+fn next(model: &CausalLm, tokens: &[u32]) -> u32 {
+    let logits = model.logits(&Sequences::new(&[tokens])).unwrap();
+    let last = logits.chunks_exact(logits.len() / tokens.len()).last().unwrap();
+    let best = last.iter().enumerate().max_by(|left, right| left.1.total_cmp(right.1));
+    best.unwrap().0 as u32
+}
+
+#[test]
+fn a_choice_is_greedy_if_the_model_would_write_it() {
+    for family in FAMILIES {
+        let (model, _) = open(family);
+        let context = [7, 99, 300, 12, 45, 45, 8];
+        let mut written = context.to_vec();
+        (0..3).for_each(|_| written.push(next(&model, &written)));
+        // Another token at each place of the continuation, of which the last is never read.
+        let other = |place: usize| {
+            let mut tokens = written.clone();
+            tokens[place] = (tokens[place] + 1) % 500;
+            tokens
+        };
+        let choices = [written.clone(), other(7), other(8), other(9)];
+        let encoded = |tokens: &Vec<u32>| Encoded { tokens: tokens.clone(), scored: 3, cut: 0 };
+        let items = [choices.iter().map(encoded).collect::<Vec<_>>()];
+        let found = Scorer::new(&model, &items, &[0], TOKENS_AT_ONCE).score(0).unwrap();
+        let greedy: Vec<bool> = found[0].iter().map(|choice| choice.is_greedy).collect();
+        assert_eq!(greedy, [true, false, false, false], "{family}");
     }
 }
 
