@@ -333,7 +333,7 @@ mod tests {
         });
         let weight = parameters.id("head").unwrap();
         let head = Head { weight, width, vocabulary };
-        let states: Vec<f32> = (0..rows * width).map(|n| number(n * n + 1)).collect();
+        let states = Array::Host((0..rows * width).map(|n| number(n * n + 1)).collect());
         let places: Vec<Place> =
             (0..rows).map(|row| Place { row, next: (row * 31 % vocabulary) as u32 }).collect();
         let together = head.scores(&parameters, &states, &places, Product::RowByRow);
