@@ -355,7 +355,7 @@ pub(crate) struct SelftestArgs {
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto, value_name = "DEVICE")]
     pub(crate) device: DeviceChoice,
     /// The published model whose size the speed is measured with, such as bloom-7b1. Left out: on a GPU the
-    /// largest BLOOM that can be trained in full on it, else pythia-70m.
+    /// largest BLOOM that can be trained in full on it, 7b1 or smaller, else pythia-70m.
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Option<String>,
     /// Seconds to train, to score and to sample; 0 to measure no speed.

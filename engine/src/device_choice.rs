@@ -19,8 +19,14 @@ pub fn choose(graph: &mut Graph, registry: &StageRegistry, machine: &Machine) {
             continue;
         };
         let Ok(mut declared) = serde_json::from_str(&instance.declared) else { continue };
-        let gpus = stage.choose_device(&mut declared, machine.gpus.len());
+        let settings = serde_json::from_str(&instance.settings).unwrap_or_default();
+        let gpus = stage.choose_device(&mut declared, &settings, machine.gpus.len());
         instance.declared = canonical_json::to_string(&declared).into();
+        if gpus > 0 {
+            // So that as many run beside each other as there are GPUs.
+            let share = 1000 * machine.slots / (machine.gpus.len() as u32).max(1);
+            instance.resources.cpu_milli = instance.resources.cpu_milli.min(share.max(1000));
+        }
         instance.resources.gpu = instance.resources.gpu.max(gpus);
     }
 }

@@ -50,13 +50,15 @@ pub fn ordinal_of_gpu(id: &str) -> usize {
     visible.iter().position(|other| other == id).unwrap_or(0)
 }
 
-/// The memory of the smallest GPU, bytes, as the driver's own program says it; `None` if that is not there.
+/// The memory that a program can have of the smallest GPU, bytes, as the driver's own program says it; `None` if
+/// that is not there.
 pub fn gpu_memory() -> Option<u64> {
     let question = ["--query-gpu=memory.total", "--format=csv,noheader,nounits"];
     let answer = std::process::Command::new("nvidia-smi").args(question).output().ok()?;
     let mebibytes = String::from_utf8_lossy(&answer.stdout);
     let mebibytes = mebibytes.lines().filter_map(|line| line.trim().parse::<u64>().ok());
-    mebibytes.min().map(|mebibytes| mebibytes << 20)
+    // The driver, its libraries and their kernels take some of it.
+    mebibytes.min().map(|mebibytes| (mebibytes << 20).saturating_sub(2 << 30))
 }
 
 /// CUDA's rule: ids up to the first that is empty or `-1` count.

@@ -50,9 +50,14 @@ pub trait Stage: Send + Sync {
     }
 
     /// Decides for one instance whether it computes on a GPU of a machine that has so many: writes that into its
-    /// `declared` object, and gives how many it takes.
-    fn choose_device(&self, declared: &mut serde_json::Value, gpus: usize) -> u32 {
-        let _ = (declared, gpus);
+    /// `declared` object, with those of its `settings` that a result hangs on there, and gives how many it takes.
+    fn choose_device(
+        &self,
+        declared: &mut serde_json::Value,
+        settings: &serde_json::Value,
+        gpus: usize,
+    ) -> u32 {
+        let _ = (declared, settings, gpus);
         0
     }
 

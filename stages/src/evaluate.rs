@@ -200,8 +200,8 @@ impl Stage for Evaluate {
         true
     }
 
-    fn choose_device(&self, declared: &mut Value, gpus: usize) -> u32 {
-        gpu::choose(declared, gpus)
+    fn choose_device(&self, declared: &mut Value, settings: &Value, gpus: usize) -> u32 {
+        gpu::choose(declared, settings, gpus)
     }
 
     fn takes_all_slots(&self) -> bool {
@@ -282,8 +282,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let evaluation = Evaluation::new(&setting, given, &model.tokenizer, longest)
         .map_err(|error| refused(&error))?;
     if let Some((device, kind)) = gpu::open(context)? {
-        model.lm.freeze();
-        gpu::bring(&mut model.lm, &device, kind)?;
+        gpu::bring_to_ask(&mut model.lm, &device, kind)?;
     }
     let mut scorer = evaluation.scorer(&model.lm, tokens_at_once(context.settings));
     let scores = scores(context, &mut scorer, evaluation.items().len())?;

@@ -42,7 +42,7 @@ The defaults are those of the Okapi release's chat program (256 tokens, top k 40
 four responses; how the paper sampled them is not known.
 
 All chance comes from `seed`, the place of the prompt and the number of the response; what a prompt gets
-hangs on no other prompt. Prompts are computed together, `rows_at_once` responses at a time; a place that gets
+hangs on no other prompt, on a GPU but for rounding, which hangs on `rows_at_once`. Prompts are computed together, `rows_at_once` responses at a time; a place that gets
 free is taken by the next. A run that is stopped or killed goes on with the prompts that were not done.";
 
 const ANSWER_DOCUMENTATION: &str = "\
@@ -128,8 +128,8 @@ const fn sampling(samples: &'static str, temperature: &'static str) -> [Param; 1
             ty: ParamType::Int { min: 1, max: 1 << 20 },
             default: ParamDefault::Value("64"),
             identity: false,
-            help: "responses that are computed together: more need more memory and are faster; the result is \
-                   the same",
+            help: "responses that are computed together: more need more memory and are faster; on the processor \
+                   the result is the same, and on a GPU it counts",
         },
     ]
 }
@@ -219,8 +219,8 @@ impl Stage for Generate {
         true
     }
 
-    fn choose_device(&self, declared: &mut Value, gpus: usize) -> u32 {
-        gpu::choose(declared, gpus)
+    fn choose_device(&self, declared: &mut Value, settings: &Value, gpus: usize) -> u32 {
+        gpu::choose(declared, settings, gpus)
     }
 
     fn takes_all_slots(&self) -> bool {
@@ -278,8 +278,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let mut model = model_folder::open(context, "model")?;
     let prompts = prompts(context, &model)?;
     if let Some((device, kind)) = gpu::open(context)? {
-        model.lm.freeze();
-        gpu::bring(&mut model.lm, &device, kind)?;
+        gpu::bring_to_ask(&mut model.lm, &device, kind)?;
     }
     let rows_at_once = context.settings["rows_at_once"].as_u64().unwrap_or(64) as usize;
     let samples = params["samples"].as_u64().unwrap_or(1) as u32;

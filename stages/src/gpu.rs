@@ -29,8 +29,11 @@ pub(crate) const GPU_DTYPE: Param = Param {
 /// Whether this okapi can use a GPU, if there is one.
 pub(crate) const HAS_CUDA: bool = cfg!(any(feature = "cuda", feature = "emulated"));
 
+/// What is computed together, which changes how a GPU rounds, and on the processor nothing.
+const TOGETHER: [&str; 2] = ["rows_at_once", "tokens_at_once"];
+
 /// Decides whether an instance computes on a GPU, on a machine that has so many; gives how many it takes.
-pub(crate) fn choose(declared: &mut Value, gpus: usize) -> u32 {
+pub(crate) fn choose(declared: &mut Value, settings: &Value, gpus: usize) -> u32 {
     let Some(params) = declared.as_object_mut() else { return 0 };
     let params = params.entry("params").or_insert_with(|| json!({}));
     let Some(params) = params.as_object_mut() else { return 0 };
@@ -42,6 +45,11 @@ pub(crate) fn choose(declared: &mut Value, gpus: usize) -> u32 {
     if takes {
         params.insert("device".to_owned(), json!("cuda"));
         params.entry("gpu_dtype").or_insert_with(|| json!("bf16"));
+        for name in TOGETHER {
+            if let Some(value) = settings.get(name) {
+                params.insert(name.to_owned(), value.clone());
+            }
+        }
     } else {
         // What the processor computes is the same however the choice was written.
         params.remove("device");
@@ -93,6 +101,15 @@ pub(crate) fn bring(model: &mut CausalLm, device: &Device, kind: Kind) -> Result
     model.to_device(device, kind).map_err(|error| training::failure(&error.into()))
 }
 
+/// Brings a model that is only asked to a GPU.
+pub(crate) fn bring_to_ask(
+    model: &mut CausalLm,
+    device: &Device,
+    kind: Kind,
+) -> Result<(), StageError> {
+    model.to_device_to_ask(device, kind).map_err(|error| training::failure(&error.into()))
+}
+
 /// Has work done with a model on the GPU that the instance was given, or on the processor. What of it is to
 /// learn has been decided. Afterwards the model is back.
 pub(crate) fn with<T>(
@@ -133,25 +150,30 @@ mod tests {
 
     #[test]
     fn what_the_processor_computes_is_named_alike_however_it_was_chosen() {
+        let settings = json!({ "rows_at_once": 64, "recompute": true });
         for params in [json!({}), json!({ "device": "cpu" }), json!({ "device": "auto" })] {
             let mut declared = json!({ "params": params });
-            assert_eq!(choose(&mut declared, 0), 0);
+            assert_eq!(choose(&mut declared, &settings, 0), 0);
             assert_eq!((declared.clone(), kind(&declared)), (json!({ "params": {} }), None));
         }
         let mut declared = json!({ "params": { "device": "cpu", "gpu_dtype": "f32", "batch": 3 } });
-        assert_eq!(choose(&mut declared, 8), 0);
+        assert_eq!(choose(&mut declared, &settings, 8), 0);
         assert_eq!(declared, json!({ "params": { "batch": 3 } }));
     }
 
     #[test]
     fn what_a_gpu_computes_says_so() {
         let mut declared = json!({ "params": { "device": "cuda" } });
-        assert_eq!((choose(&mut declared, 0), kind(&declared)), (1, Some(Kind::Bf16)));
-        assert_eq!(declared, json!({ "params": { "device": "cuda", "gpu_dtype": "bf16" } }));
+        let settings = json!({ "rows_at_once": 64, "recompute": true });
+        let taken = choose(&mut declared, &settings, 0);
+        assert_eq!((taken, kind(&declared)), (1, Some(Kind::Bf16)));
+        let expected = json!({ "device": "cuda", "gpu_dtype": "bf16", "rows_at_once": 64 });
+        assert_eq!(declared["params"], expected);
         let mut declared = json!({ "params": { "device": "cuda", "gpu_dtype": "f32" } });
-        assert_eq!((choose(&mut declared, 2), kind(&declared)), (1, Some(Kind::F32)));
+        let taken = choose(&mut declared, &settings, 2);
+        assert_eq!((taken, kind(&declared)), (1, Some(Kind::F32)));
         // Left to the machine, it depends on whether this program can use a GPU at all.
         let mut declared = json!({});
-        assert_eq!(choose(&mut declared, 2), u32::from(HAS_CUDA));
+        assert_eq!(choose(&mut declared, &settings, 2), u32::from(HAS_CUDA));
     }
 }

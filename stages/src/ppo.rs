@@ -171,7 +171,8 @@ static PARAMS: [Param; 37] = [
         ty: COUNT,
         default: ParamDefault::Value("64"),
         identity: false,
-        help: "responses that are sampled together: more need more memory and are faster; the result is the same",
+        help: "responses that are sampled together: more need more memory and are faster; on the processor the result \
+               is the same, and on a GPU it counts",
     },
 ];
 
@@ -247,8 +248,8 @@ impl Stage for Ppo {
         true
     }
 
-    fn choose_device(&self, declared: &mut Value, gpus: usize) -> u32 {
-        gpu::choose(declared, gpus)
+    fn choose_device(&self, declared: &mut Value, settings: &Value, gpus: usize) -> u32 {
+        gpu::choose(declared, settings, gpus)
     }
 
     fn takes_all_slots(&self) -> bool {
@@ -411,21 +412,23 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     if let Some(memory) = memory(declared, settings, &config, reward_config) {
         model_memory::check(context, &memory)?;
     }
-    let mut policy = model_folder::open(context, "policy")?;
-    options.stop_tokens = policy.tokenizer.end_tokens().to_vec();
     let folder = model_folder::input_folder(context, "reward_model")?;
     let mut model = RewardModel::open(&folder)
         .map_err(|error| StageError::failed(format!("`reward_model`: {error}")))?;
     let tokenizer = model_folder::open_tokenizer(&folder, "reward_model", reward_rows)?;
-    let (prompts, texts) = prompts(context, &policy, &options)?;
-    let most = declared["params"]["reward_max_length"].as_u64().unwrap_or(768) as usize;
     let there = gpu::open(context)?;
     if let Some((device, kind)) = &there {
-        model.trunk_mut().freeze();
-        gpu::bring(model.trunk_mut(), device, *kind)?;
+        gpu::bring_to_ask(model.trunk_mut(), device, *kind)?;
+    }
+    // Read when the other is where it computes, so that the processor holds one of them at a time.
+    let mut policy = model_folder::open(context, "policy")?;
+    if let Some((device, kind)) = &there {
         policy.lm.train_top(options.trained_blocks, false);
         gpu::bring(&mut policy.lm, device, *kind)?;
     }
+    options.stop_tokens = policy.tokenizer.end_tokens().to_vec();
+    let (prompts, texts) = prompts(context, &policy, &options)?;
+    let most = declared["params"]["reward_max_length"].as_u64().unwrap_or(768) as usize;
     let scorer = TextScorer {
         model: &model,
         tokenizer: &tokenizer,

@@ -89,11 +89,11 @@ pub fn selftest(
         match &device {
             Some(device) => {
                 for kind in [Kind::F32, Kind::Bf16] {
-                    said(&format!("comparing operations in {}", name_of(kind)));
-                    found.extend(twins::compare(device, kind)?);
-                    said(&format!("comparing trainers in {}", name_of(kind)));
+                    let mut said =
+                        |what: &str| said(&format!("comparing {what} in {}", name_of(kind)));
+                    found.extend(twins::compare(device, kind, &mut said)?);
                     let folder = folder.join(name_of(kind));
-                    found.extend(trainers::compare(device, kind, &folder)?);
+                    found.extend(trainers::compare(device, kind, &folder, &mut said)?);
                 }
             }
             None => {
@@ -143,7 +143,12 @@ fn usual_size(device: Option<&Device>) -> Result<&'static str, DeviceError> {
     let Some(device) = device else { return Ok("pythia-70m") };
     let free = device.memory()?.free as u64;
     let fits = |numbers: u64| 16 * numbers + (12 << 30) <= free;
-    let sizes = [("bloom-7b1", 7_069_016_064), ("bloom-3b", 3_002_557_440)];
+    let sizes = [
+        ("bloom-7b1", 7_069_016_064),
+        ("bloom-3b", 3_002_557_440),
+        ("bloom-1b7", 1_722_408_960),
+        ("bloom-1b1", 1_065_314_304),
+    ];
     let sizes = sizes.into_iter().find(|(_, numbers)| fits(*numbers));
     Ok(sizes.map_or("bloom-560m", |(name, _)| name))
 }

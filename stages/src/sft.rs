@@ -216,8 +216,8 @@ impl Stage for Sft {
         true
     }
 
-    fn choose_device(&self, declared: &mut Value, gpus: usize) -> u32 {
-        gpu::choose(declared, gpus)
+    fn choose_device(&self, declared: &mut Value, settings: &Value, gpus: usize) -> u32 {
+        gpu::choose(declared, settings, gpus)
     }
 
     fn takes_all_slots(&self) -> bool {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use okapi_device::DeviceArray;
+use okapi_device::{DeviceArray, Kind};
 
 use crate::layers;
 
@@ -161,6 +161,36 @@ impl Array {
             Array::Device(to) => Array::Device(DeviceArray::new(to.device(), to.kind(), &from)),
         };
         self.add_rows(width, rows, &from);
+    }
+
+    /// The same in single precision, where they are.
+    pub(crate) fn in_single(self) -> Array {
+        match self {
+            Array::Device(numbers) if numbers.kind() != Kind::F32 => {
+                Array::Device(okapi_device::elementwise::cast(&numbers, Kind::F32))
+            }
+            same => same,
+        }
+    }
+
+    /// The same stored as others are.
+    pub(crate) fn in_kind_of(self, other: &Array) -> Array {
+        match (self, other) {
+            (Array::Device(numbers), Array::Device(other)) if numbers.kind() != other.kind() => {
+                Array::Device(okapi_device::elementwise::cast(&numbers, other.kind()))
+            }
+            (same, _) => same,
+        }
+    }
+
+    /// Numbers of the processor, brought to where these are, and stored as they are.
+    pub(crate) fn beside(&self, numbers: Vec<f32>) -> Array {
+        match self {
+            Array::Host(_) => Array::Host(numbers),
+            Array::Device(there) => {
+                Array::Device(DeviceArray::new(there.device(), there.kind(), &numbers))
+            }
+        }
     }
 
     /// All numbers become 0.

@@ -257,7 +257,9 @@ impl CausalLm {
     /// At the first token that the model has no row for.
     pub fn logits(&self, sequences: &Sequences) -> Result<Vec<f32>, ModelError> {
         let forward = self.forward(sequences.clone(), Keep::Nothing)?;
-        Ok(self.layers.head.logits(&self.parameters, &forward.states, Product::InBlocks))
+        let logits = self.layers.head.logits(&self.parameters, &forward.states, Product::InBlocks);
+        self.check()?;
+        Ok(logits)
     }
 
     /// Computes the states after every token.
@@ -516,7 +518,7 @@ impl CausalLm {
     }
 
     /// Trains nothing: for a model that is only asked.
-    pub fn freeze(&mut self) {
+    pub(crate) fn freeze(&mut self) {
         self.parameters.iter_mut().for_each(|parameter| parameter.is_trained = false);
     }
 
@@ -532,12 +534,35 @@ impl CausalLm {
     /// # Errors
     /// When they do not fit.
     pub fn to_device(&mut self, device: &Device, kind: Kind) -> Result<(), ModelError> {
+        self.bring(device, kind, true)
+    }
+
+    /// The same for a model that is only asked and does not come back: it is frozen, and nothing of it stays in
+    /// the processor's memory.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn to_device_to_ask(&mut self, device: &Device, kind: Kind) -> Result<(), ModelError> {
+        self.freeze();
+        self.bring(device, kind, false)
+    }
+
+    fn bring(&mut self, device: &Device, kind: Kind, comes_back: bool) -> Result<(), ModelError> {
         let beside =
             |name: &str| name == reward_model::SCORE || name.starts_with(value_head::PREFIX);
-        self.parameters.to_device(device, kind, |name| !beside(name));
+        self.parameters.to_device(device, kind, comes_back, |name| !beside(name));
         let (heads, positions) = (self.layers.heads, &self.layers.positions);
         self.there = Some(Arc::new(OnDevice::new(device, kind, heads, positions)));
         self.check()
+    }
+
+    /// Brings parameters that were added since to the GPU that the others are on, in single precision: those of a
+    /// head whose numbers are not to be rounded.
+    pub(crate) fn bring_head(&mut self, prefix: &str) {
+        if let Some(there) = &self.there {
+            let is_head = |name: &str| name.starts_with(prefix);
+            self.parameters.to_device(&there.device, Kind::F32, true, is_head);
+        }
     }
 
     /// Brings its numbers back to the processor.

@@ -311,7 +311,11 @@ impl<'a> Generation<'a> {
     fn room(&self, prompt: usize) -> usize {
         // The last token is never read.
         let most = prompt.saturating_add(self.options.max_new_tokens - 1).min(self.context - 1);
-        most.min(prompt + ROOM)
+        // The processor's memory costs nothing until it is used, and grows by halves; a GPU's is taken at once.
+        match self.model.device() {
+            None => most.min(prompt + ROOM),
+            Some(_) => most,
+        }
     }
 
     /// Begins with as many samples of a prompt as there are places.

@@ -408,6 +408,8 @@ pub(crate) enum Activation {
     Gelu,
     /// SiLU: LLaMA's.
     Silu,
+    /// 0 for what is negative: that of value heads.
+    Relu,
 }
 
 /// Numbers that one task of the pool works on.
@@ -426,6 +428,7 @@ impl Activation {
             Activation::GeluTanh => each(y, gelu_tanh),
             Activation::Gelu => each(y, gelu),
             Activation::Silu => each(y, silu),
+            Activation::Relu => each(y, relu),
         });
         Array::Host(y)
     }
@@ -435,6 +438,7 @@ impl Activation {
             Activation::GeluTanh => device::Activation::GeluTanh,
             Activation::Gelu => device::Activation::Gelu,
             Activation::Silu => device::Activation::Silu,
+            Activation::Relu => device::Activation::Relu,
         }
     }
 
@@ -452,6 +456,7 @@ impl Activation {
             Activation::GeluTanh => both(dy, x, |dy, x| dy * gelu_tanh_slope(x)),
             Activation::Gelu => both(dy, x, |dy, x| dy * gelu_slope(x)),
             Activation::Silu => both(dy, x, |dy, x| dy * silu_slope(x)),
+            Activation::Relu => both(dy, x, |dy, x| if x <= 0.0 { 0.0 } else { dy }),
         });
     }
 }
@@ -501,6 +506,12 @@ fn silu(x: f32) -> f32 {
 fn silu_slope(x: f32) -> f32 {
     let share = 1.0 / (1.0 + exp(-x));
     share * (1.0 + x * (1.0 - share))
+}
+
+/// Compared this way, NaN stays NaN.
+#[inline(always)]
+fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
 }
 
 /// A table of rows by token.

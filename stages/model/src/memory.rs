@@ -1,6 +1,7 @@
 //! What work with a model takes of memory, reckoned before any of it is taken.
 //!
-//! Everything is f32 here, whatever a folder stores. What is counted is what grows with the model and with
+//! On the processor everything is f32, whatever a folder stores; [`Memory::on`] says what a GPU takes for the same work. What
+//! is counted is what grows with the model and with
 //! the tokens that are computed at once; the program itself, tokenizers and rows of data are not.
 
 use okapi_device::Kind;

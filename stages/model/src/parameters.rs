@@ -19,7 +19,8 @@ pub struct Parameter {
     pub name: String,
     /// Sizes, the last of them contiguous.
     pub shape: Vec<usize>,
-    /// The numbers; none while they are on a GPU.
+    /// The numbers. While they are on a GPU, those that are frozen and will come back stay here too, as a GPU may
+    /// round them; the others are not.
     pub values: Vec<f32>,
     /// The numbers, while they are on a GPU.
     pub on_device: Option<DeviceValues>,
@@ -52,6 +53,7 @@ impl Parameter {
     pub fn read(&self) -> Cow<'_, [f32]> {
         match &self.on_device {
             None => Cow::Borrowed(&self.values),
+            Some(_) if !self.values.is_empty() => Cow::Borrowed(&self.values),
             Some(DeviceValues { weights, lows: None }) => Cow::Owned(weights.read()),
             Some(DeviceValues { weights, lows: Some(lows) }) => {
                 Cow::Owned(okapi_device::adamw::joined(weights, lows))
@@ -61,12 +63,16 @@ impl Parameter {
 
     /// Other numbers, wherever they are.
     pub fn write(&mut self, values: Vec<f32>) {
-        match &mut self.on_device {
-            None => self.values = values,
-            Some(there) => {
-                let (device, kind) = (there.weights.device().clone(), there.weights.kind());
-                *there = DeviceValues::new(&device, kind, &values, there.lows.is_some());
-            }
+        // Those that are there go first: both together may be too much for a GPU.
+        let Some(DeviceValues { weights, lows }) = self.on_device.take() else {
+            self.values = values;
+            return;
+        };
+        let (device, kind, has_lows) = (weights.device().clone(), weights.kind(), lows.is_some());
+        drop((weights, lows));
+        self.on_device = Some(DeviceValues::new(&device, kind, &values, has_lows));
+        if !self.values.is_empty() {
+            self.values = values;
         }
     }
 }
@@ -216,25 +222,32 @@ impl Parameters {
         &self.0[id.0].on_device.as_ref().expect(APART).weights
     }
 
-    /// Brings numbers to a GPU: in halves of them what is trained keeps the others beside it.
+    /// Brings numbers to a GPU. In half precision what is trained has beside it what that lacks; what is frozen
+    /// stays here too if it is to come back.
     pub(crate) fn to_device(
         &mut self,
         device: &Device,
         kind: Kind,
+        comes_back: bool,
         is_there: impl Fn(&str) -> bool,
     ) {
         for parameter in self.0.iter_mut().filter(|it| it.on_device.is_none() && is_there(&it.name))
         {
-            let values = std::mem::take(&mut parameter.values);
-            let there = DeviceValues::new(device, kind, &values, parameter.is_trained);
+            let is_trained = parameter.is_trained;
+            let there = DeviceValues::new(device, kind, &parameter.values, is_trained);
             parameter.on_device = Some(there);
+            if is_trained || !comes_back || kind == Kind::F32 {
+                parameter.values = Vec::new();
+            }
         }
     }
 
     /// Brings all numbers back to the processor.
     pub(crate) fn to_host(&mut self) {
         for parameter in &mut self.0 {
-            parameter.values = parameter.read().into_owned();
+            if parameter.values.is_empty() {
+                parameter.values = parameter.read().into_owned();
+            }
             parameter.on_device = None;
         }
     }

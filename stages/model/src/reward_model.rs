@@ -109,14 +109,17 @@ impl RewardModel {
     /// The reward of each text: the head's product with the normed state of its last token.
     ///
     /// # Determinism
-    /// A text's reward depends neither on what is beside it, nor on the number of threads.
+    /// A text's reward depends neither on what is beside it, nor on the number of threads; on a GPU on the former
+    /// by rounding.
     ///
     /// # Errors
     /// At a text of no tokens, and at the first token that the model has no row for.
     pub fn rewards(&self, sequences: &Sequences) -> Result<Vec<f64>, ModelError> {
         let rows = sequences.last_rows()?;
         let forward = self.trunk.forward(self.filled_up(sequences), Keep::Nothing)?;
-        Ok(self.head.read(self.trunk.parameters(), forward.states(), &rows))
+        let rewards = self.head.read(self.trunk.parameters(), forward.states(), &rows);
+        self.trunk.check()?;
+        Ok(rewards)
     }
 
     /// The sequences, and behind them as many of one token as it takes for all products to be summed in the

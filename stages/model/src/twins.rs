@@ -40,14 +40,20 @@ impl Twin {
     }
 }
 
-/// Compares all operations, and all families.
+/// Compares all operations, and all families. `said` is told what is under way.
 ///
 /// # Errors
 /// When the GPU fails.
-pub fn compare(device: &Device, kind: Kind) -> Result<Vec<Twin>, ModelError> {
+pub fn compare(
+    device: &Device,
+    kind: Kind,
+    said: &mut dyn FnMut(&str),
+) -> Result<Vec<Twin>, ModelError> {
     let mut twins = Twins { device, kind, found: Vec::new() };
+    said("operations");
     twins.layers()?;
     for family in ["bloom", "llama", "gpt_neox"] {
+        said(family);
         twins.model(family)?;
     }
     Ok(twins.found)
@@ -79,7 +85,7 @@ fn parameters(device: &Device, kind: Kind, shapes: &[&[usize]]) -> [Parameters; 
         host.push(Parameter::new(format!("p{number}"), shape.to_vec(), values));
     }
     let mut there = host.clone();
-    there.to_device(device, kind, |_| true);
+    there.to_device(device, kind, true, |_| true);
     [host, there]
 }
 
@@ -152,6 +158,7 @@ impl Twins<'_> {
             ("GELU by tanh", Activation::GeluTanh),
             ("GELU", Activation::Gelu),
             ("SiLU", Activation::Silu),
+            ("ReLU", Activation::Relu),
         ] {
             let (y, y_there) = (activation.forward(&x), activation.forward(&x_there));
             self.add(name, &y.read(), &y_there.read())?;

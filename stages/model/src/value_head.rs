@@ -2,7 +2,7 @@
 
 use crate::array::Array;
 use crate::causal_lm::CausalLm;
-use crate::layers::{Columns, Linear, Pass};
+use crate::layers::{Activation, Columns, Linear, Pass};
 use crate::parameters::{Gradients, Parameter, ParameterId, Parameters};
 use crate::random::{Purpose, Random};
 use crate::row_product::Product;
@@ -50,7 +50,10 @@ impl ValueHead {
             let bias = push(&format!("{name}.bias"), &[to], from);
             Linear::new(weight, Some(bias), from, to)
         };
-        ValueHead { inner: linear("0", width, 2 * width), outer: linear("2", 2 * width, 1) }
+        let head =
+            ValueHead { inner: linear("0", width, 2 * width), outer: linear("2", 2 * width, 1) };
+        model.bring_head(PREFIX);
+        head
     }
 
     /// Takes it away from the model that it stands on.
@@ -67,10 +70,9 @@ impl ValueHead {
     /// When there is no such row.
     pub fn read(&self, parameters: &Parameters, states: &Array, rows: &[usize]) -> Vec<f64> {
         let pass = pass(parameters);
-        let read = Array::Host(states.rows(self.inner.from, rows)); // [R, C]
-        let mut middle = self.inner.forward(&pass, &read); // [R, 2 C]
-        relu(middle.host_mut());
-        self.outer.forward(&pass, &middle).host().iter().copied().map(f64::from).collect()
+        let read = states.gathered(self.inner.from, rows).in_single(); // [R, C]
+        let middle = Activation::Relu.forward(&self.inner.forward(&pass, &read)); // [R, 2 C]
+        self.outer.forward(&pass, &middle).read().iter().copied().map(f64::from).collect()
     }
 
     /// Adds to the gradients of the head and of the states, given the loss's derivative by each value that was
@@ -91,30 +93,21 @@ impl ValueHead {
     ) {
         let pass = pass(parameters);
         let width = self.inner.from;
-        let read = Array::Host(states.rows(width, rows)); // [R, C]
-        let mut middle = self.inner.forward(&pass, &read); // [R, 2 C]
-        relu(middle.host_mut());
-        let d_values = Array::Host(grades.iter().map(|grade| *grade as f32).collect()); // [R]
+        let read = states.gathered(width, rows).in_single(); // [R, C]
+        let inner = self.inner.forward(&pass, &read); // [R, 2 C]
+        let middle = Activation::Relu.forward(&inner);
+        let d_values = read.beside(grades.iter().map(|grade| *grade as f32).collect()); // [R]
         let mut d_middle = middle.zeros();
         let of = (&d_values, Columns::all(1));
         self.outer.backward(&pass, gradients, &middle, of, Some(&mut d_middle));
-        for (d, x) in d_middle.host_mut().iter_mut().zip(middle.host()) {
-            if *x <= 0.0 {
-                *d = 0.0;
-            }
-        }
+        Activation::Relu.backward(&inner, &mut d_middle);
         let mut d_read = read.zeros();
         let of = (&d_middle, Columns::all(self.inner.to));
         self.inner.backward(&pass, gradients, &read, of, Some(&mut d_read));
-        d_states.add_host_rows(width, rows, d_read.read().into_owned());
+        d_states.add_rows(width, rows, &d_read.in_kind_of(d_states));
     }
 }
 
 fn pass(parameters: &Parameters) -> Pass<'_> {
     Pass { parameters, dropout: None, product: Product::InBlocks }
-}
-
-fn relu(x: &mut [f32]) {
-    // Compared this way, NaN stays NaN.
-    x.iter_mut().filter(|x| **x < 0.0).for_each(|x| *x = 0.0);
 }

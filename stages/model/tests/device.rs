@@ -9,7 +9,7 @@ use okapi_model::twins::{Twin, compare};
 const MEMORY: usize = 4 << 30;
 
 fn agree(kind: Kind) {
-    let twins = compare(&Device::emulated(MEMORY), kind).unwrap();
+    let twins = compare(&Device::emulated(MEMORY), kind, &mut |_| ()).unwrap();
     assert!(twins.len() > 40);
     let apart: Vec<&Twin> = twins.iter().filter(|twin| !twin.agrees()).collect();
     assert!(apart.is_empty(), "{apart:#?}");

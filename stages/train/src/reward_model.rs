@@ -307,6 +307,7 @@ impl Objective for RewardModeling {
             let (sequences, rows) = part.sequences()?;
             let forward = model.forward(sequences, Keep::Nothing)?;
             sums.add(&part, &self.rewards(model, &forward, &rows));
+            model.check()?;
             on_part(number + 1, count)?;
         }
         Ok(Some(sums.measures()))

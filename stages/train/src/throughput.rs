@@ -97,7 +97,9 @@ pub fn measure(
         })?;
         tokens / seconds
     };
-    model.freeze();
+    for parameter in model.parameters_mut().iter_mut() {
+        parameter.is_trained = false;
+    }
 
     said("scoring");
     let texts: Vec<Vec<u32>> = (0..count).map(text).collect();

@@ -93,6 +93,8 @@ impl TrainState {
             path: path.clone(),
             message: format!("its note is damaged: {error}"),
         })?;
+        // Zeros, which would stand on a GPU beside those that are read.
+        optimiser.restore(0, Vec::new());
         let mut moments = Vec::new();
         let mut check = 0;
         for parameter in model.parameters_mut().iter_mut() {

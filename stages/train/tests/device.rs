@@ -8,7 +8,7 @@ use okapi_train::twins::compare;
 
 fn agree(kind: Kind) {
     let folder = tempfile::tempdir().unwrap();
-    let twins = compare(&Device::emulated(4 << 30), kind, folder.path()).unwrap();
+    let twins = compare(&Device::emulated(4 << 30), kind, folder.path(), &mut |_| ()).unwrap();
     let apart: Vec<&Twin> = twins.iter().filter(|twin| !twin.agrees()).collect();
     assert!(apart.is_empty() && twins.len() >= 9, "{apart:#?}");
 }

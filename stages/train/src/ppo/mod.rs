@@ -51,7 +51,7 @@ use crate::trainer::{CurveRow, Outcome, Part, Progress, TrainError, Watch};
 const KL_COEFFICIENT: &str = "kl_coefficient";
 
 /// Trains a policy in place; the reference is the model as it comes. `folder` keeps a checkpoint of each
-/// iteration, which costs little beside the iteration: a training that was stopped or killed has to do at most
+/// iteration, which holds what is trained with its moments: a training that was stopped or killed has to do at most
 /// one of them again, if it is given the model as it was at the start.
 ///
 /// A step of the curve is an iteration, and a step of the learning rate one of the optimiser. The measures:
