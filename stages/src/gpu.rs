@@ -98,7 +98,7 @@ pub(crate) fn open_ordinal(_: usize) -> Result<Device, DeviceError> {
 
 /// Brings a model to a GPU.
 pub(crate) fn bring(model: &mut CausalLm, device: &Device, kind: Kind) -> Result<(), StageError> {
-    model.to_device(device, kind).map_err(|error| training::failure(&error.into()))
+    model.move_to_device(device, kind).map_err(|error| training::failure(&error.into()))
 }
 
 /// Brings a model that is only asked to a GPU.
@@ -107,7 +107,7 @@ pub(crate) fn bring_to_ask(
     device: &Device,
     kind: Kind,
 ) -> Result<(), StageError> {
-    model.to_device_to_ask(device, kind).map_err(|error| training::failure(&error.into()))
+    model.move_to_device_to_ask(device, kind).map_err(|error| training::failure(&error.into()))
 }
 
 /// Has work done with a model on the GPU that the instance was given, or on the processor. What of it is to
@@ -121,7 +121,7 @@ pub(crate) fn with<T>(
         bring(model, &device, kind)?;
     }
     let done = work(model)?;
-    model.to_host().map_err(|error| training::failure(&error.into()))?;
+    model.move_to_host().map_err(|error| training::failure(&error.into()))?;
     Ok(done)
 }
 

@@ -447,7 +447,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let mut looker = Looker::new(context, "iterations");
     let outcome = train(&mut policy.lm, &prompts, &scorer, &options, context.scratch, &mut looker)
         .map_err(|error| training::failure(&error))?;
-    policy.lm.to_host().map_err(|error| training::failure(&error.into()))?;
+    policy.lm.move_to_host().map_err(|error| training::failure(&error.into()))?;
     training::write_curve(context, &outcome, &mut success)?;
     let card = ModelCard {
         title: "Reinforcement learning",

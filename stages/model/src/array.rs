@@ -206,7 +206,7 @@ impl Array {
         match (self, other) {
             (Array::Host(numbers), Array::Host(other)) => layers::add(numbers, other),
             (Array::Device(numbers), Array::Device(other)) => {
-                okapi_device::elementwise::add(numbers, other)
+                okapi_device::elementwise::add(numbers, other);
             }
             _ => panic!("{APART}"),
         }

@@ -533,7 +533,7 @@ impl CausalLm {
     ///
     /// # Errors
     /// When they do not fit.
-    pub fn to_device(&mut self, device: &Device, kind: Kind) -> Result<(), ModelError> {
+    pub fn move_to_device(&mut self, device: &Device, kind: Kind) -> Result<(), ModelError> {
         self.bring(device, kind, true)
     }
 
@@ -542,7 +542,7 @@ impl CausalLm {
     ///
     /// # Errors
     /// When it does not fit.
-    pub fn to_device_to_ask(&mut self, device: &Device, kind: Kind) -> Result<(), ModelError> {
+    pub fn move_to_device_to_ask(&mut self, device: &Device, kind: Kind) -> Result<(), ModelError> {
         self.freeze();
         self.bring(device, kind, false)
     }
@@ -550,7 +550,7 @@ impl CausalLm {
     fn bring(&mut self, device: &Device, kind: Kind, comes_back: bool) -> Result<(), ModelError> {
         let beside =
             |name: &str| name == reward_model::SCORE || name.starts_with(value_head::PREFIX);
-        self.parameters.to_device(device, kind, comes_back, |name| !beside(name));
+        self.parameters.move_to_device(device, kind, comes_back, |name| !beside(name));
         let (heads, positions) = (self.layers.heads, &self.layers.positions);
         self.there = Some(Arc::new(OnDevice::new(device, kind, heads, positions)));
         self.check()
@@ -561,7 +561,7 @@ impl CausalLm {
     pub(crate) fn bring_head(&mut self, prefix: &str) {
         if let Some(there) = &self.there {
             let is_head = |name: &str| name.starts_with(prefix);
-            self.parameters.to_device(&there.device, Kind::F32, true, is_head);
+            self.parameters.move_to_device(&there.device, Kind::F32, true, is_head);
         }
     }
 
@@ -569,8 +569,8 @@ impl CausalLm {
     ///
     /// # Errors
     /// When the GPU has failed.
-    pub fn to_host(&mut self) -> Result<(), ModelError> {
-        self.parameters.to_host();
+    pub fn move_to_host(&mut self) -> Result<(), ModelError> {
+        self.parameters.move_to_host();
         self.check()?;
         self.there = None;
         Ok(())

@@ -224,7 +224,7 @@ impl Parameters {
 
     /// Brings numbers to a GPU. In half precision what is trained has beside it what that lacks; what is frozen
     /// stays here too if it is to come back.
-    pub(crate) fn to_device(
+    pub(crate) fn move_to_device(
         &mut self,
         device: &Device,
         kind: Kind,
@@ -243,7 +243,7 @@ impl Parameters {
     }
 
     /// Brings all numbers back to the processor.
-    pub(crate) fn to_host(&mut self) {
+    pub(crate) fn move_to_host(&mut self) {
         for parameter in &mut self.0 {
             if parameter.values.is_empty() {
                 parameter.values = parameter.read().into_owned();

@@ -85,7 +85,7 @@ fn parameters(device: &Device, kind: Kind, shapes: &[&[usize]]) -> [Parameters; 
         host.push(Parameter::new(format!("p{number}"), shape.to_vec(), values));
     }
     let mut there = host.clone();
-    there.to_device(device, kind, true, |_| true);
+    there.move_to_device(device, kind, true, |_| true);
     [host, there]
 }
 
@@ -245,7 +245,7 @@ impl Twins<'_> {
             _ => number,
         })?;
         let on_device = |mut model: CausalLm| -> Result<CausalLm, ModelError> {
-            model.to_device(self.device, self.kind)?;
+            model.move_to_device(self.device, self.kind)?;
             Ok(model)
         };
         let there = on_device(host.clone())?;

@@ -156,10 +156,10 @@ fn trained(
     };
     let before = trained(model);
     if let Some((device, kind)) = device {
-        model.to_device(device, kind)?;
+        model.move_to_device(device, kind)?;
     }
     let curve = work(model)?.curve;
-    model.to_host()?;
+    model.move_to_host()?;
     let after = trained(model);
     let moved = after.iter().zip(&before).map(|(after, before)| after - before).collect();
     Ok(Trained { curve, moved })

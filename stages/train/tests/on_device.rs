@@ -80,13 +80,13 @@ fn resumes(kind: Kind, family: &str, prepare: &dyn Fn(&mut CausalLm), run: &Run)
     let there = |device: &Device| {
         let mut model = model(family);
         prepare(&mut model);
-        model.to_device(device, kind).unwrap();
+        model.move_to_device(device, kind).unwrap();
         model
     };
     let folder = tempfile::tempdir().unwrap();
     let mut whole = there(&Device::emulated(1 << 30));
     let expected = run(&mut whole, &folder.path().join("whole"), None).unwrap();
-    whole.to_host().unwrap();
+    whole.move_to_host().unwrap();
     let parts = folder.path().join("parts");
     for step in [1, 2] {
         let mut part = there(&Device::emulated(1 << 30));
@@ -95,7 +95,7 @@ fn resumes(kind: Kind, family: &str, prepare: &dyn Fn(&mut CausalLm), run: &Run)
     }
     let mut rest = there(&Device::emulated(1 << 30));
     let found = run(&mut rest, &parts, None).unwrap();
-    rest.to_host().unwrap();
+    rest.move_to_host().unwrap();
     assert_eq!(found, expected);
     assert!(bits(&rest) == bits(&whole));
 }
@@ -161,7 +161,7 @@ fn ppo_on_a_gpu_goes_on_as_if_nothing_had_happened() {
 fn going_on_takes_no_more_memory_than_the_training() {
     let run = |memory: usize, folder: &Path, stop: Option<u64>| {
         let mut model = model("bloom");
-        model.to_device(&Device::emulated(memory), Kind::Bf16)?;
+        model.move_to_device(&Device::emulated(memory), Kind::Bf16)?;
         train(&mut model, &sft(), &options(Select::Last), folder, &mut until(stop))
     };
     // The least that suffices.
@@ -188,8 +188,8 @@ fn what_is_frozen_is_not_rounded_away() {
     let lora = LoraOptions { rank: 4, alpha: 8.0, dropout: 0.0, targets };
     model.add_adapters(&lora, 2).unwrap();
     let before = bits(&model);
-    model.to_device(&Device::emulated(1 << 30), Kind::Bf16).unwrap();
-    model.to_host().unwrap();
+    model.move_to_device(&Device::emulated(1 << 30), Kind::Bf16).unwrap();
+    model.move_to_host().unwrap();
     let changed = before.iter().zip(bits(&model)).filter(|(one, other)| *one != other);
     let names: Vec<_> = changed.map(|(one, _)| &one.0).collect();
     assert!(names.is_empty(), "{names:?}");
@@ -200,7 +200,7 @@ fn what_is_frozen_is_not_rounded_away() {
 fn caches_do_not_outgrow_their_rows() {
     let generate = |memory: usize| {
         let mut model = model("bloom");
-        model.to_device_to_ask(&Device::emulated(memory), Kind::Bf16)?;
+        model.move_to_device_to_ask(&Device::emulated(memory), Kind::Bf16)?;
         let prompt = text(1, 40);
         let options =
             GenerateOptions { max_new_tokens: 200, samples: 4, ..GenerateOptions::default() };
@@ -227,9 +227,9 @@ fn a_device_that_fails_leaves_nothing_wrong() {
     };
     let run = |memory: usize, folder: &Path| {
         let mut model = model("bloom");
-        model.to_device(&Device::emulated(memory), Kind::Bf16)?;
+        model.move_to_device(&Device::emulated(memory), Kind::Bf16)?;
         let outcome = train(&mut model, &sft(), &options, folder, &mut until(None))?;
-        model.to_host()?;
+        model.move_to_host()?;
         Ok::<_, TrainError>((outcome, bits(&model)))
     };
     let folder = tempfile::tempdir().unwrap();
