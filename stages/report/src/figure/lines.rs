@@ -1,0 +1,146 @@
+//! Measures of trainings against steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::svg::{Anchor, Scale, Svg, WIDTH, range};
+use super::{Figure, MEASURES};
+use crate::document::{Curve, Report};
+use crate::language;
+use crate::provenance::{Provenance, describe};
+use crate::score_grid::mean;
+
+const LEFT: f64 = 48.0;
+const TOP: f64 = 10.0;
+const BOTTOM: f64 = 210.0;
+/// More points cannot be told apart.
+const POINTS: usize = 120;
+
+/// Points of one training.
+type Line = Vec<(u64, f64)>;
+
+/// A chart for each stage, model and measure: every training as a light line, and their mean.
+pub(crate) fn curve_lines(id: &str, report: &Report, provenance: &Provenance) -> Vec<Figure> {
+    let mut by_stage: BTreeMap<(&str, &str), Vec<&Curve>> = BTreeMap::new();
+    for curve in &report.curves {
+        by_stage.entry((&curve.stage, &curve.model)).or_default().push(curve);
+    }
+    let mut figures = Vec::new();
+    for ((stage, model), mut curves) in by_stage {
+        curves.sort_by_key(|it| (it.language.as_deref().map(language::order), it.seed, &it.source));
+        for (measure, name) in MEASURES {
+            let lines: Vec<(&Curve, Line)> = curves
+                .iter()
+                .map(|curve| (*curve, line(curve, measure)))
+                .filter(|(_, line)| !line.is_empty())
+                .collect();
+            if !lines.is_empty() {
+                let id = format!("{id}-{}", figures.len() + 1);
+                let title = format!("{}: {}", stage_title(stage), lower_first(name));
+                figures.push(chart(&id, title, model, &lines, provenance));
+            }
+        }
+    }
+    figures
+}
+
+fn stage_title(stage: &str) -> &str {
+    match stage {
+        "pretrain" => "Pretraining",
+        "sft" => "SFT",
+        "reward_model" => "Reward model",
+        "ppo" => "PPO",
+        other => other,
+    }
+}
+
+/// As in the middle of a sentence, but for an abbreviation.
+fn lower_first(name: &str) -> String {
+    let mut letters = name.chars();
+    match (letters.next(), letters.next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain(name.chars().skip(1)).collect()
+        }
+        _ => name.to_owned(),
+    }
+}
+
+fn line(curve: &Curve, measure: &str) -> Line {
+    let value = |point: &crate::document::CurvePoint| {
+        let value = *point.measures.get(measure)?;
+        value.is_finite().then_some((point.step, value))
+    };
+    curve.points.iter().filter_map(value).collect()
+}
+
+/// The mean at the steps that every line has.
+fn mean_line(lines: &[(&Curve, Line)]) -> Line {
+    let mut at_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    for (step, value) in lines.iter().flat_map(|(_, line)| line) {
+        at_step.entry(*step).or_default().push(*value);
+    }
+    let full = at_step.into_iter().filter(|(_, values)| values.len() == lines.len());
+    full.filter_map(|(step, values)| Some((step, mean(&values)?))).collect()
+}
+
+/// Means of neighbours, so that there are not more points than can be seen.
+fn thinned(line: &Line) -> Vec<(f64, f64)> {
+    let size = line.len().div_ceil(POINTS).max(1);
+    let part = |part: &[(u64, f64)]| {
+        let n = part.len() as f64;
+        let sum = part.iter().fold((0.0, 0.0), |sum, it| (sum.0 + it.0 as f64, sum.1 + it.1));
+        (sum.0 / n, sum.1 / n)
+    };
+    line.chunks(size).map(part).collect()
+}
+
+fn chart(
+    id: &str,
+    title: String,
+    model: &str,
+    lines: &[(&Curve, Line)],
+    provenance: &Provenance,
+) -> Figure {
+    let thin: Vec<_> = lines.iter().map(|(curve, line)| (*curve, thinned(line))).collect();
+    let mean = thinned(&mean_line(lines));
+    let points = || thin.iter().flat_map(|it| &it.1);
+    let steps = range(points().map(|it| it.0)).unwrap_or([0.0, 1.0]);
+    let values = range(points().map(|it| it.1)).unwrap_or([0.0, 1.0]);
+    let x = Scale::new([0.0, steps[1]], [LEFT, WIDTH - 14.0], 5.0);
+    let y = Scale::new(values, [BOTTOM, TOP], 4.0);
+    let place = |(step, value): &(f64, f64)| [x.at(*step), y.at(*value)];
+
+    let mut svg = Svg::new();
+    for (value, label) in y.ticks() {
+        svg.line("grid", [LEFT, y.at(value)], [WIDTH - 14.0, y.at(value)]);
+        svg.text(LEFT - 8.0, y.at(value) + 4.0, "axis", Anchor::End, &label);
+    }
+    for (step, label) in x.ticks() {
+        svg.text(x.at(step), BOTTOM + 18.0, "axis", Anchor::Middle, &label);
+    }
+    svg.text((LEFT + WIDTH) / 2.0, BOTTOM + 36.0, "axis", Anchor::Middle, "steps");
+    let class = if thin.len() == 1 { "line mean" } else { "line run" };
+    for (curve, line) in &thin {
+        let language = curve.language.as_deref().map_or("", language::name);
+        let sources = [curve.source.clone()];
+        let title = format!("{language} seed {} ({})", curve.seed, describe(&sources));
+        svg.mark(title.trim(), provenance.number(&curve.source), |svg| {
+            svg.path(class, &line.iter().map(place).collect::<Vec<_>>());
+        });
+    }
+    if thin.len() > 1 && !mean.is_empty() {
+        svg.mark("mean", None, |svg| {
+            svg.path("line mean", &mean.iter().map(place).collect::<Vec<_>>());
+        });
+    }
+    let languages: BTreeSet<_> = lines.iter().filter_map(|it| it.0.language.as_deref()).collect();
+    let caption = match (lines.len(), languages.len()) {
+        (1, _) => format!("{model}, one training."),
+        (runs, 0 | 1) => format!("{model}, {runs} trainings as light lines, their mean in bold."),
+        (runs, languages) => {
+            format!(
+                "{model}, {runs} trainings in {languages} languages as light lines, their mean in bold."
+            )
+        }
+    };
+    Figure { svg: svg.finish(id, BOTTOM + 42.0, &title, &caption), title, caption }
+}
