@@ -117,7 +117,7 @@ fn curves(report: &mut Report, noise: &mut Noise, languages: &[&str], model: &st
     for (stage, measures) in [
         ("sft", &[("loss", 1.1, 2.6), ("validation_loss", 1.25, 2.5)][..]),
         ("reward_model", &[("loss", 0.45, 0.7), ("accuracy", 0.74, 0.5)][..]),
-        ("ppo", &[("reward", 1.8, 0.1), ("kl", 6.5, 0.0)][..]),
+        ("ppo", &[("reward", 1.8, 0.1), ("kl", 6.5, 0.4)][..]),
     ] {
         for language in languages.iter().take(4) {
             for seed in 1..=3 {

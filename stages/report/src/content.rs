@@ -96,8 +96,12 @@ fn data(report: &Report, provenance: &Provenance) -> Section {
         .collect();
     let caption = "Rows that were set aside, by stage and rule.";
     let figure = figure::ranking("reject-bars", "Rejects by reason", caption, &rows, provenance);
+    let lengths = figure::length_dots("lengths", report, provenance);
     let mut blocks = Vec::new();
-    blocks.extend(run_table::statistics(report).map(Block::Table));
+    if !lengths.is_empty() {
+        blocks.push(Block::Figures("Lengths of texts", lengths));
+    }
+    blocks.extend(run_table::statistics(report).map(Block::Details));
     blocks.extend(figure.map(|figure| Block::Figures("Rejects", vec![figure])));
     blocks.extend(run_table::rejects(report).map(Block::Details));
     Section { id: "data", title: "Data", blocks }

@@ -36,7 +36,7 @@ pub fn html(report: &Report) -> String {
         if facts.is_empty() { facts } else { format!("<dl class=\"facts\">{facts}</dl>\n") };
     let summary = match report.summary.as_str() {
         "" => String::new(),
-        summary => format!("<p class=\"summary\">{}</p>\n", escape(summary)),
+        summary => format!("<p class=\"lead\">{}</p>\n", escape(summary)),
     };
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

@@ -1,40 +1,48 @@
 //! What is known of a run but its scores -> tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::document::{Curve, Report, Source};
 use crate::language;
 use crate::number;
 use crate::provenance::Provenance;
 use crate::table::ColumnKind::{Code, Number, Text};
-use crate::table::{Cell, Row, Table};
+use crate::table::{Cell, Column, Row, Table};
 
-/// Mean lengths of prompts and responses, as the paper's Table 2.
+/// Mean lengths of prompts and responses by language, as the paper's Table 2: three columns for each data set.
 pub(crate) fn statistics(report: &Report) -> Option<Table> {
-    let mut sets: Vec<_> = report.statistics.iter().collect();
-    sets.sort_by_key(|it| (it.name.as_str(), language::order(&it.language), &it.source));
-    let row = |set: &&crate::document::DataSet| {
-        let length =
-            |value: f64| Cell::number(number::decimal(value, 1), value).from(&[&set.source]);
-        Row::new([
-            Cell::text(&set.name),
-            Cell::text(language::name(&set.language)),
-            Cell::number(number::count(set.rows), set.rows as f64).from(&[&set.source]),
-            length(set.prompt),
-            set.response.map_or_else(Cell::default, length),
-            Cell::text(&set.unit),
-        ])
+    let sets: BTreeSet<(&str, &str)> =
+        report.statistics.iter().map(|it| (&*it.name, &*it.unit)).collect();
+    let languages: BTreeSet<_> =
+        report.statistics.iter().map(|it| language::order(&it.language)).collect();
+    let mut table = Table::new("statistics", "Mean lengths", &[("Language", Text)]);
+    for (name, unit) in &sets {
+        for column in ["rows", "prompt", "response"] {
+            let title = format!("{name}, {column}");
+            table.columns.push(Column { title, kind: Number });
+        }
+        table.notes.push(format!("{name}: lengths in {unit}."));
+    }
+    let row = |&(_, code): &(usize, &str)| {
+        let mut cells = vec![Cell::text(language::name(code))];
+        for (name, unit) in &sets {
+            let found = report.statistics.iter().filter(|it| {
+                (it.name.as_str(), it.unit.as_str(), it.language.as_str()) == (*name, *unit, code)
+            });
+            // Of two sets with one name, the same one whichever came first.
+            let Some(set) = found.min_by_key(|it| &it.source) else {
+                cells.extend([Cell::default(), Cell::default(), Cell::default()]);
+                continue;
+            };
+            let length =
+                |value: f64| Cell::number(number::decimal(value, 1), value).from(&[&set.source]);
+            cells.push(Cell::number(number::count(set.rows), set.rows as f64).from(&[&set.source]));
+            cells.push(length(set.prompt));
+            cells.push(set.response.map_or_else(Cell::default, length));
+        }
+        Row { cells }
     };
-    let columns = [
-        ("Data", Text),
-        ("Language", Text),
-        ("Rows", Number),
-        ("Prompt", Number),
-        ("Response", Number),
-        ("Unit", Text),
-    ];
-    let table = Table::new("statistics", "Mean lengths", &columns);
-    let rows: Vec<Row> = sets.iter().map(row).collect();
+    let rows: Vec<Row> = languages.iter().map(row).collect();
     (!rows.is_empty()).then(|| table.section(rows, Vec::new()))
 }
 
@@ -101,6 +109,8 @@ pub(crate) fn spend(report: &Report) -> Option<Table> {
     };
     let mut total = [0u64; 4];
     let mut rows = Vec::new();
+    let mut stages: Vec<_> = stages.into_iter().collect();
+    stages.sort_by_key(|(stage, (parts, _))| (std::cmp::Reverse(parts[3]), *stage));
     for (stage, (parts, mut sources)) in stages {
         total = [0, 1, 2, 3].map(|place| total[place].saturating_add(parts[place]));
         sources.sort();
@@ -148,7 +158,7 @@ pub(crate) fn curves(report: &Report) -> Option<Table> {
     let mut curves: Vec<&Curve> = report.curves.iter().collect();
     curves.sort_by_key(|it| {
         let language = it.language.as_deref().map(language::order);
-        (&it.stage, &it.model, language, it.seed, &it.source)
+        (crate::figure::stage_order(&it.stage), &it.model, language, it.seed, &it.source)
     });
     let mut rows = Vec::new();
     for curve in curves {

@@ -37,7 +37,7 @@ pub(crate) fn accuracy_bars<'r>(id: &str, grid: &ScoreGrid<'r>, provenance: &Pro
     if grid.published.is_some() {
         entries.push((Swatch::PaperTick, "paper"));
     }
-    let top = legend(&mut body, 0.0, &entries) + 14.0;
+    let top = legend(&mut body, 0.0, &entries) + 20.0;
 
     let mut rows = Svg::new();
     let mut y = top;

@@ -20,12 +20,12 @@ type Line = Vec<(u64, f64)>;
 
 /// A chart for each stage, model and measure: every training as a light line, and their mean.
 pub(crate) fn curve_lines(id: &str, report: &Report, provenance: &Provenance) -> Vec<Figure> {
-    let mut by_stage: BTreeMap<(&str, &str), Vec<&Curve>> = BTreeMap::new();
+    let mut by_stage: BTreeMap<_, Vec<&Curve>> = BTreeMap::new();
     for curve in &report.curves {
-        by_stage.entry((&curve.stage, &curve.model)).or_default().push(curve);
+        by_stage.entry((stage_order(&curve.stage), &*curve.model)).or_default().push(curve);
     }
     let mut figures = Vec::new();
-    for ((stage, model), mut curves) in by_stage {
+    for (((_, stage), model), mut curves) in by_stage {
         curves.sort_by_key(|it| (it.language.as_deref().map(language::order), it.seed, &it.source));
         for (measure, name) in MEASURES {
             let lines: Vec<(&Curve, Line)> = curves
@@ -43,14 +43,18 @@ pub(crate) fn curve_lines(id: &str, report: &Report, provenance: &Provenance) ->
     figures
 }
 
+/// The stages that train, in the order of a pipeline.
+const STAGES: [(&str, &str); 4] =
+    [("pretrain", "Pretraining"), ("sft", "SFT"), ("reward_model", "Reward model"), ("ppo", "PPO")];
+
 fn stage_title(stage: &str) -> &str {
-    match stage {
-        "pretrain" => "Pretraining",
-        "sft" => "SFT",
-        "reward_model" => "Reward model",
-        "ppo" => "PPO",
-        other => other,
-    }
+    STAGES.iter().find(|known| known.0 == stage).map_or(stage, |known| known.1)
+}
+
+/// Where a stage stands; unknown ones come last, by name.
+pub(crate) fn stage_order(stage: &str) -> (usize, &str) {
+    let place = STAGES.iter().position(|known| known.0 == stage);
+    (place.unwrap_or(STAGES.len()), stage)
 }
 
 /// As in the middle of a sentence, but for an abbreviation.
@@ -106,7 +110,7 @@ fn chart(
     let steps = range(points().map(|it| it.0)).unwrap_or([0.0, 1.0]);
     let values = range(points().map(|it| it.1)).unwrap_or([0.0, 1.0]);
     let x = Scale::new([0.0, steps[1]], [LEFT, WIDTH - 14.0], 5.0);
-    let y = Scale::new(values, [BOTTOM, TOP], 4.0);
+    let y = Scale::new(values, [BOTTOM, TOP], 5.0);
     let place = |(step, value): &(f64, f64)| [x.at(*step), y.at(*value)];
 
     let mut svg = Svg::new();

@@ -5,13 +5,15 @@
 
 mod bars;
 mod dumbbells;
+mod lengths;
 mod lines;
 mod ranking;
 mod svg;
 
 pub(crate) use bars::accuracy_bars;
 pub(crate) use dumbbells::gain_dumbbells;
-pub(crate) use lines::curve_lines;
+pub(crate) use lengths::length_dots;
+pub(crate) use lines::{curve_lines, stage_order};
 pub(crate) use ranking::ranking;
 
 /// A chart.
@@ -30,7 +32,7 @@ pub(crate) const MEASURES: [(&str, &str); 9] = [
     ("accuracy", "Accuracy"),
     ("validation_accuracy", "Validation accuracy"),
     ("reward", "Reward"),
-    ("kl", "KL divergence from the reference"),
+    ("kl", "KL divergence"),
     ("policy_loss", "Policy loss"),
     ("value_loss", "Value loss"),
     ("entropy", "Entropy"),
