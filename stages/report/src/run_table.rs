@@ -87,6 +87,9 @@ pub(crate) fn rejects(report: &Report) -> Option<Table> {
     (!rows.is_empty()).then(|| table.section(rows, Vec::new()))
 }
 
+/// What is said of a total.
+const SUM: &str = "sum of the rows";
+
 /// What teachers were asked, by stage and in total.
 pub(crate) fn spend(report: &Report) -> Option<Table> {
     let mut stages: BTreeMap<&str, ([u64; 4], Vec<&Source>)> = BTreeMap::new();
@@ -98,13 +101,17 @@ pub(crate) fn spend(report: &Report) -> Option<Table> {
     }
     let row = |stage: &str, parts: [u64; 4], sources: &[&Source]| {
         let [requests, prompt, completion, money] = parts;
-        let count = |value: u64| Cell::number(number::count(value), value as f64).from(sources);
+        let sum = |text, value| Cell {
+            title: sources.is_empty().then(|| SUM.to_owned()),
+            ..Cell::number(text, value).from(sources)
+        };
+        let count = |value: u64| sum(number::count(value), value as f64);
         Row::new([
             Cell::text(stage),
             count(requests),
             count(prompt),
             count(completion),
-            Cell::number(number::usd(money), money as f64).from(sources),
+            sum(number::usd(money), money as f64),
         ])
     };
     let mut total = [0u64; 4];
@@ -146,7 +153,7 @@ pub(crate) fn times(report: &Report) -> Option<Table> {
     let summary = Row::new([
         Cell::text("Total"),
         Cell::default(),
-        Cell::number(number::duration(total), total),
+        Cell { title: Some(SUM.to_owned()), ..Cell::number(number::duration(total), total) },
     ]);
     let table =
         Table::new("times", "Time by node", &[("Node", Text), ("Stage", Text), ("Time", Number)]);

@@ -75,6 +75,10 @@ impl Mean {
 #[derive(Debug, Clone)]
 pub(crate) struct ScoreGrid<'r> {
     pub(crate) setting: Setting<'r>,
+    /// From 1, in the order of the report.
+    pub(crate) number: usize,
+    /// The benchmark, and how it was asked if the report has it in several ways.
+    pub(crate) benchmark: String,
     /// In the order of columns.
     pub(crate) methods: Vec<&'r str>,
     /// In the order of rows.
@@ -110,14 +114,33 @@ pub(crate) fn grids(report: &Report) -> Vec<ScoreGrid<'_>> {
         let setting = Setting { model, task: *task, protocol, shots: *shots };
         by_setting.entry(setting).or_default().push(score);
     }
-    by_setting
-        .into_iter()
-        .map(|(setting, scores)| ScoreGrid::new(report, setting, scores))
+    let settings: Vec<Setting<'_>> = by_setting.keys().copied().collect();
+    let numbered = (1..).zip(by_setting);
+    numbered
+        .map(|(number, (setting, scores))| {
+            let is_like = |it: &&Setting<'_>| (it.model, it.task) == (setting.model, setting.task);
+            let mut benchmark = setting.task.title().to_owned();
+            if settings.iter().filter(is_like).count() > 1 {
+                benchmark = format!("{benchmark} ({}, {} shots)", setting.protocol, setting.shots);
+            }
+            ScoreGrid::new(report, setting, scores, number, benchmark)
+        })
         .collect()
 }
 
 impl<'r> ScoreGrid<'r> {
-    fn new(report: &Report, setting: Setting<'r>, mut scores: Vec<&'r Score>) -> ScoreGrid<'r> {
+    /// The benchmark and the model.
+    pub(crate) fn title(&self) -> String {
+        format!("{}, {}", self.benchmark, self.setting.model)
+    }
+
+    fn new(
+        report: &Report,
+        setting: Setting<'r>,
+        mut scores: Vec<&'r Score>,
+        number: usize,
+        benchmark: String,
+    ) -> ScoreGrid<'r> {
         // Sums run in one order, however the scores came.
         scores.sort_by_key(|score| (score.seed, &score.source));
         let base = report.compare_with.get(setting.model);
@@ -133,7 +156,7 @@ impl<'r> ScoreGrid<'r> {
         for score in scores {
             cells.entry((&*score.language, &*score.method)).or_default().push(score);
         }
-        ScoreGrid { setting, methods, languages, cells, published }
+        ScoreGrid { setting, number, benchmark, methods, languages, cells, published }
     }
 
     /// The scores of a language and a method, by seed.

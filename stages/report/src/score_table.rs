@@ -4,18 +4,14 @@ use crate::document::Report;
 use crate::language::{self, ResourceGroup};
 use crate::number;
 use crate::published::PublishedPlace;
-use crate::score_grid::{Mean, ScoreGrid, method_title};
+use crate::score_grid::{Mean, ScoreGrid, mean, method_order, method_title};
 use crate::table::{Cell, Column, ColumnKind, Row, Table, TableSection};
 
 /// Languages in groups, a column for each method.
 pub(crate) fn score_table(grid: &ScoreGrid<'_>) -> Table {
-    let setting = grid.setting;
-    let id =
-        format!("{}-{}-{}-{}", setting.model, setting.task.key(), setting.protocol, setting.shots);
-    let title = format!("{}, {}", setting.task.title(), setting.model);
     let mut table = Table::new(
-        &format!("scores-{}", identifier(&id)),
-        &title,
+        &format!("scores-{}", grid.number),
+        &grid.title(),
         &[("Language", ColumnKind::Text), ("n", ColumnKind::Number)],
     );
     table.columns.extend(columns(grid).into_iter().map(|column| {
@@ -75,6 +71,8 @@ fn language_row<'r>(grid: &ScoreGrid<'r>, language: &'r str) -> Row {
         }
         _ => Cell::default(),
     };
+    let first = grid.methods.iter().find_map(|method| grid.scores(language, method).first());
+    let n = n.from(&first.iter().map(|score| &score.source).collect::<Vec<_>>());
     let means = |method| grid.mean(language, method);
     let mut cells =
         vec![Cell { title: Some(language.to_owned()), ..Cell::text(language::name(language)) }, n];
@@ -111,23 +109,27 @@ fn totals(grid: &ScoreGrid<'_>) -> Vec<Row> {
     if common.is_empty() || common.len() == grid.languages.len().max(published.rows.len()) {
         return rows;
     }
-    let mut row = average_row(
-        grid,
-        &format!("Average of the {} that both have", common.len()),
-        &common,
-        PublishedPlace::Language(""),
-    );
-    let title = format!("computed from the rows of the paper's Table {}", published.number);
+    let title = "Average of those that both have";
+    let mut row = average_row(grid, title, &common, PublishedPlace::Language(""));
     for (cell, column) in row.cells.iter_mut().skip(2).zip(columns(grid)) {
-        if column.published {
-            let percents = common.iter().filter_map(|language| {
-                published.value(PublishedPlace::Language(language), column.method)
-            });
-            let percents: Vec<f64> = percents.map(|value| value.percent).collect();
-            let mean = percents.iter().sum::<f64>() / percents.len() as f64;
-            *cell = Cell::number(number::decimal(mean, 1), mean);
-            cell.title = Some(title.clone());
+        if !column.published {
+            continue;
         }
+        // Where ours is still partial, so is what stands beside it.
+        let is_ours = |language: &&&str| {
+            !grid.has(column.method) || !grid.scores(language, column.method).is_empty()
+        };
+        let percents = common.iter().filter(is_ours).filter_map(|language| {
+            published.value(PublishedPlace::Language(language), column.method)
+        });
+        let percents: Vec<f64> = percents.map(|value| value.percent).collect();
+        let Some(mean) = mean(&percents) else { continue };
+        *cell = Cell::number(number::decimal(mean, 1), mean);
+        let count = percents.len();
+        cell.title = Some(format!(
+            "mean of {count} rows of the paper's Table {}, those that have a score here",
+            published.number
+        ));
     }
     rows.push(row);
     rows
@@ -149,7 +151,8 @@ fn score_cells<'r>(
     about: impl Fn(&'r str) -> (String, Vec<crate::document::Source>),
 ) -> Vec<Cell> {
     let text = |mean: Mean| number::decimal(mean.percent, 1);
-    let ours = grid.methods.iter().filter_map(|method| mean(method));
+    let means = grid.methods.iter().filter_map(|method| mean(method));
+    let ours = means.filter(|mean| mean.percent.is_finite());
     // What looks the same is as good.
     let best = ours.clone().max_by(|a, b| a.percent.total_cmp(&b.percent)).map(text);
     let is_contest = ours.count() > 1;
@@ -221,7 +224,7 @@ pub(crate) fn overview(grids: &[ScoreGrid<'_>]) -> Table {
             }
         }
     }
-    methods.sort_by_key(|method| crate::score_grid::method_order(method));
+    methods.sort_by_key(|method| method_order(method));
     let mut table = Table::new(
         "overview",
         "Averages over all languages",
@@ -247,10 +250,13 @@ pub(crate) fn overview(grids: &[ScoreGrid<'_>]) -> Table {
         let mut cells = vec![
             Cell {
                 title: Some(format!("{}, {} shots", setting.protocol, setting.shots)),
-                ..Cell::text(setting.task.title())
+                ..Cell::text(&grid.benchmark)
             },
             Cell::text(setting.model),
-            Cell::number(grid.languages.len().to_string(), grid.languages.len() as f64),
+            Cell {
+                title: Some("languages with a score".to_owned()),
+                ..Cell::number(grid.languages.len().to_string(), grid.languages.len() as f64)
+            },
         ];
         let averages = average_row(grid, "", &grid.languages, PublishedPlace::Average);
         let known: Vec<_> =
@@ -293,7 +299,7 @@ pub(crate) fn gains(grids: &[ScoreGrid<'_>]) -> Option<Table> {
             .collect();
     let mut rows = Vec::new();
     for grid in grids {
-        let mut cells = vec![Cell::text(grid.setting.task.title()), Cell::text(grid.setting.model)];
+        let mut cells = vec![Cell::text(&grid.benchmark), Cell::text(grid.setting.model)];
         for gain in group_gains(grid) {
             let cell = |value: f64, title| Cell {
                 title: Some(title),
@@ -355,24 +361,12 @@ pub(crate) fn group_gains(grid: &ScoreGrid<'_>) -> Vec<GroupGain> {
     GAIN_GROUPS.map(gain).into()
 }
 
-/// A text as part of an id: letters, digits and hyphens.
-pub(crate) fn identifier(text: &str) -> String {
-    let letter = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
-    text.chars().map(letter).collect()
-}
-
 /// Every evaluation with both scores.
 pub(crate) fn all_scores(report: &Report) -> Option<Table> {
     let mut scores: Vec<_> = report.scores.iter().collect();
     scores.sort_by_key(|it| {
         let place = (it.model.as_str(), it.task, it.protocol.as_str(), it.shots);
-        (
-            place,
-            language::order(&it.language),
-            crate::score_grid::method_order(&it.method),
-            it.seed,
-            &it.source,
-        )
+        (place, language::order(&it.language), method_order(&it.method), it.seed, &it.source)
     });
     let row = |score: &crate::document::Score| {
         let share = |share: crate::document::Share| Cell {

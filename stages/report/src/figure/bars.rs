@@ -107,7 +107,7 @@ pub(crate) fn accuracy_bars<'r>(id: &str, grid: &ScoreGrid<'r>, provenance: &Pro
         body.text(x, y + 8.0, "axis", Anchor::Middle, &label);
     }
     body.append(&rows);
-    let title = format!("{}, {}", setting.task.title(), setting.model);
+    let title = grid.title();
     let beside = match grid.published {
         Some(table) => {
             format!(" Ticks: Table {} of the paper, {}.", table.number, table.base.name())

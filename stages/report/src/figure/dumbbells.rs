@@ -75,7 +75,7 @@ pub(crate) fn gain_dumbbells(id: &str, grid: &ScoreGrid<'_>) -> Option<Figure> {
         }
     }
     let setting = grid.setting;
-    let title = format!("{}, {}", setting.task.title(), setting.model);
+    let title = grid.title();
     let caption = format!(
         "Average {} in percent before and after RLHF, by resource group, over the languages that have both.",
         setting.metric().name()
