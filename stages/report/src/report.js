@@ -48,11 +48,4 @@
       head.append(inner);
     });
   }
-  // On paper everything is open.
-  const closed = [];
-  addEventListener("beforeprint", () => {
-    closed.splice(0, closed.length, ...document.querySelectorAll("details:not([open])"));
-    closed.forEach((it) => { it.open = true; });
-  });
-  addEventListener("afterprint", () => { closed.forEach((it) => { it.open = false; }); });
 })();
