@@ -217,3 +217,67 @@ pub(crate) fn sources(provenance: &Provenance) -> Table {
         [("No.", Number), ("Node", Text), ("Action digest", Code), ("What it gave", Text)];
     Table::new("sources", "Nodes and actions", &columns).section(rows.collect(), Vec::new())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{Rejects, Spend};
+
+    fn source(node: &str) -> Source {
+        Source { node: node.to_owned(), action: "a".to_owned() }
+    }
+
+    fn texts(table: &Table) -> Vec<Vec<&str>> {
+        let section = &table.sections[0];
+        let rows = section.rows.iter().chain(&section.summary);
+        rows.map(|row| row.cells.iter().map(|cell| cell.text.as_str()).collect()).collect()
+    }
+
+    #[test]
+    fn rejects_are_summed_over_languages_the_most_first() {
+        let rejects = |reason: &str, count, node: &str| Rejects {
+            stage: "translate".to_owned(),
+            reason: reason.to_owned(),
+            count,
+            source: source(node),
+        };
+        let report = Report {
+            rejects: vec![
+                rejects("rare", 7, "t[lang=de]"),
+                rejects("common", 900, "t[lang=te]"),
+                rejects("common", 150, "t[lang=de]"),
+            ],
+            ..Report::default()
+        };
+        let table = super::rejects(&report).unwrap();
+        assert_eq!(texts(&table), [["translate", "common", "1,050"], ["translate", "rare", "7"]]);
+        let count = &table.sections[0].rows[0].cells[2];
+        assert_eq!(count.sources, [source("t[lang=de]"), source("t[lang=te]")]);
+    }
+
+    #[test]
+    fn spend_is_summed_by_stage_and_in_total() {
+        let spend = |stage: &str, requests, micro_usd| Spend {
+            stage: stage.to_owned(),
+            requests,
+            prompt_tokens: 10,
+            completion_tokens: 20,
+            micro_usd,
+            source: source(stage),
+        };
+        let report = Report {
+            spend: vec![
+                spend("rank", 1, 20_000),
+                spend("translate", 2, 5_000_000),
+                spend("rank", 3, 0),
+            ],
+            ..Report::default()
+        };
+        let expected = [
+            ["translate", "2", "10", "20", "$5.00"],
+            ["rank", "4", "20", "40", "$0.02"],
+            ["Total", "6", "30", "60", "$5.02"],
+        ];
+        assert_eq!(texts(&super::spend(&report).unwrap()), expected);
+    }
+}

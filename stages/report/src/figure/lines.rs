@@ -148,3 +148,52 @@ fn chart(
     };
     Figure { svg: svg.finish(id, BOTTOM + 42.0, &title, &caption), title, caption }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{CurvePoint, Source};
+
+    fn curve(values: &[(u64, f64)]) -> Curve {
+        let point = |&(step, value): &(u64, f64)| CurvePoint {
+            step,
+            measures: BTreeMap::from([("loss".to_owned(), value)]),
+        };
+        Curve {
+            stage: "sft".to_owned(),
+            model: "tiny".to_owned(),
+            language: None,
+            seed: 1,
+            points: values.iter().map(point).collect(),
+            source: Source { node: "sft".to_owned(), action: "a".to_owned() },
+        }
+    }
+
+    #[test]
+    fn the_mean_is_of_all_trainings_or_of_none() {
+        let curves =
+            [curve(&[(1, 4.0), (2, 2.0), (3, 1.0)]), curve(&[(1, 2.0), (2, f64::NAN), (3, 0.0)])];
+        let lines: Vec<_> = curves.iter().map(|curve| (curve, line(curve, "loss"))).collect();
+        assert_eq!(mean_line(&lines), [(1, 3.0), (3, 0.5)]);
+    }
+
+    #[test]
+    fn a_long_line_is_means_of_neighbours() {
+        let long: Line = (1..=240).map(|step| (step, (step % 2) as f64)).collect();
+        let thin = thinned(&long);
+        assert_eq!((thin.len(), thin[0], thin[119]), (120, (1.5, 0.5), (239.5, 0.5)));
+        let short: Line = vec![(1, 4.0), (2, 3.0)];
+        assert_eq!(thinned(&short), [(1.0, 4.0), (2.0, 3.0)]);
+    }
+
+    #[test]
+    fn stages_come_in_the_order_of_a_pipeline() {
+        let mut report = Report::default();
+        for stage in ["ppo", "a stage of one's own", "sft"] {
+            report.curves.push(Curve { stage: stage.to_owned(), ..curve(&[(1, 1.0)]) });
+        }
+        let figures = curve_lines("curve", &report, &Provenance::of(&report));
+        let titles: Vec<_> = figures.iter().map(|it| it.title.as_str()).collect();
+        assert_eq!(titles, ["SFT: loss", "PPO: loss", "a stage of one's own: loss"]);
+    }
+}

@@ -1,5 +1,7 @@
 //! Reports as they are written.
 
+mod browser;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use okapi_report::published::Base;
