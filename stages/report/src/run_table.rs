@@ -175,15 +175,15 @@ pub(crate) fn curves(report: &Report) -> Option<Table> {
                 points.filter_map(|it| Some((it.step, *it.measures.get(measure.0)?)))
             };
             let Some((first, last)) = values().next().zip(values().next_back()) else { continue };
-            let value =
-                |value: f64| Cell::number(number::decimal(value, 3), value).from(&[&curve.source]);
+            let cell = |text, value| Cell::number(text, value).from(&[&curve.source]);
+            let value = |value: f64| cell(number::decimal(value, 3), value);
             rows.push(Row::new([
                 Cell::text(&curve.stage),
                 Cell::text(&curve.model),
                 Cell::text(curve.language.as_deref().map_or("", language::name)),
-                Cell::number(curve.seed.to_string(), curve.seed as f64),
+                cell(curve.seed.to_string(), curve.seed as f64),
                 Cell::text(measure.1),
-                Cell::number(number::count(last.0), last.0 as f64),
+                cell(number::count(last.0), last.0 as f64),
                 value(first.1),
                 value(last.1),
             ]));

@@ -369,6 +369,7 @@ pub(crate) fn all_scores(report: &Report) -> Option<Table> {
         (place, language::order(&it.language), method_order(&it.method), it.seed, &it.source)
     });
     let row = |score: &crate::document::Score| {
+        let cell = |text, value| Cell::number(text, value).from(&[&score.source]);
         let share = |share: crate::document::Share| Cell {
             standard_error: share.standard_error.map(|error| error * 100.0),
             ..Cell::number(number::percent(share.value), share.value * 100.0).from(&[&score.source])
@@ -379,8 +380,8 @@ pub(crate) fn all_scores(report: &Report) -> Option<Table> {
             Cell::text(&format!("{}, {} shots", score.protocol, score.shots)),
             Cell::text(language::name(&score.language)),
             Cell::text(method_title(&score.method)),
-            Cell::number(score.seed.to_string(), score.seed as f64),
-            Cell::number(number::count(score.n), score.n as f64),
+            cell(score.seed.to_string(), score.seed as f64),
+            cell(number::count(score.n), score.n as f64),
             share(score.acc),
             share(score.acc_norm),
         ])

@@ -150,6 +150,38 @@ fn every_number_of_ours_leads_to_its_node_and_digest() {
 }
 
 #[test]
+fn every_number_says_where_it_comes_from() {
+    let page = okapi_report::html(&report());
+    let (shown, appendix) = page.split_once("<section id=\"provenance\">").unwrap();
+    let numbers = between(shown, "<td class=\"number", "</td>");
+    let numbers: Vec<_> = numbers.into_iter().filter(|it| !it.ends_with("\">")).collect();
+    assert!(numbers.len() > 60);
+    for number in numbers {
+        assert!(number.contains(" title=\""), "{number}");
+    }
+    assert!(!appendix.contains("<section"), "it is the last one");
+}
+
+#[test]
+fn every_chart_has_a_title_and_a_description() {
+    let page = okapi_report::html(&report());
+    let charts = between(&page, "<svg ", "</svg>");
+    assert_eq!(charts.len(), 7);
+    for chart in charts {
+        let [title, description] = between(chart, "aria-labelledby=\"", "\"")[0]
+            .split(' ')
+            .map(|id| between(chart, &format!(" id=\"{id}\">"), "<")[0])
+            .collect::<Vec<_>>()[..]
+        else {
+            panic!("{chart}");
+        };
+        assert!(!title.is_empty() && !description.is_empty());
+        let (opening, _) = chart.split_once('>').unwrap();
+        assert!(opening.contains("viewBox=\"0 0 400 ") && !opening.contains(" width="));
+    }
+}
+
+#[test]
 fn nothing_that_comes_from_data_is_markup() {
     let evil = "<script>alert(\"1\")</script>'\" onload='x";
     let text = || evil.to_owned();
@@ -191,8 +223,18 @@ fn nothing_that_comes_from_data_is_markup() {
 
 #[test]
 fn the_same_report_is_the_same_bytes_in_any_order() {
-    let (report, mut reordered) = (report(), report());
+    let (mut report, mut reordered) = (report(), report());
     reordered.scores.reverse();
+    for it in [&mut reordered, &mut report] {
+        let mut curve = it.curves[0].clone();
+        curve.seed = 2;
+        it.curves.push(curve);
+        let mut time = it.times[0].clone();
+        time.seconds = 0.1;
+        it.times.push(time);
+    }
+    reordered.curves.reverse();
+    reordered.times.reverse();
     assert_eq!(okapi_report::html(&report), okapi_report::html(&reordered));
     assert_eq!(okapi_report::markdown(&report), okapi_report::markdown(&reordered));
     assert_eq!(okapi_report::json(&report), okapi_report::json(&report.clone()));
