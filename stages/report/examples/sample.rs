@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use okapi_report::published::{self, Base};
 use okapi_report::{
-    Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, Score, Share, Source, Spend, Task,
+    AnswerScore, Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, Score, Share, Source,
+    Spend, Task,
 };
 
 fn main() -> std::io::Result<()> {
@@ -63,6 +64,7 @@ fn sample() -> Report {
     report.facts =
         facts.map(|(name, value)| Fact { name: name.to_owned(), value: value.to_owned() }).to_vec();
     scores(&mut report, &mut noise, &languages, model);
+    answers(&mut report, &mut noise);
     curves(&mut report, &mut noise, &languages, model);
     data(&mut report, &mut noise, &languages);
     resources(&mut report, &mut noise);
@@ -106,6 +108,43 @@ fn scores(report: &mut Report, noise: &mut Noise, languages: &[&str], model: &st
                         acc: share(acc_norm - 0.02),
                         acc_norm: share(acc_norm),
                         source: source(noise, node),
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn answers(report: &mut Report, noise: &mut Noise) {
+    for (size, parameters) in
+        [560_000_000, 1_100_000_000, 1_700_000_000, 3_000_000_000, 7_100_000_000]
+            .into_iter()
+            .enumerate()
+    {
+        for (recipe, level, growth) in [
+            ("monolingual", 78.0, 7.0),
+            ("multilingual", 76.0, 9.0),
+            ("english_only", 62.0, 2.0),
+            ("downsampled", 72.0, 6.0),
+        ] {
+            for language in ["en", "fr", "ru", "zh"] {
+                for seed in 1..=3 {
+                    let judged = level + growth * size as f64 + noise.normal() * 2.5;
+                    let kept = if recipe == "english_only" { 0.75 } else { 0.96 };
+                    report.answers.push(AnswerScore {
+                        base: "sample-bloom".to_owned(),
+                        parameters,
+                        tuning: "lora".to_owned(),
+                        recipe: recipe.to_owned(),
+                        language: language.to_owned(),
+                        seed,
+                        n: 50,
+                        score: (judged * kept).round(),
+                        judged: Some(judged.round()),
+                        source: source(
+                            noise,
+                            format!("judge[lang={language},recipe={recipe},seed={seed}]"),
+                        ),
                     });
                 }
             }

@@ -5,7 +5,7 @@ use crate::figure::{self, Figure};
 use crate::provenance::Provenance;
 use crate::score_grid::{self, ScoreGrid};
 use crate::table::Table;
-use crate::{number, run_table, score_table};
+use crate::{answer_grid, number, run_table, score_table};
 
 /// A part of a report with a heading of its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,7 +19,7 @@ pub(crate) struct Section {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Block {
     /// Charts side by side.
-    Figures(&'static str, Vec<Figure>),
+    Figures(String, Vec<Figure>),
     Table(Table),
     /// A table that few read: folded where that can be.
     Details(Table),
@@ -33,6 +33,7 @@ pub(crate) fn sections(report: &Report, provenance: &Provenance) -> Vec<Section>
     let all = [
         overview(&grids),
         scores(report, &grids, provenance),
+        answers(report, provenance),
         training(report, provenance),
         data(report, provenance),
         resources(report, provenance),
@@ -52,7 +53,7 @@ fn overview(grids: &[ScoreGrid<'_>]) -> Section {
         .filter_map(|(number, grid)| figure::gain_dumbbells(&format!("gain-{number}"), grid));
     let figures: Vec<Figure> = figures.collect();
     if !figures.is_empty() {
-        blocks.push(Block::Figures("From SFT to RLHF by resource group", figures));
+        blocks.push(Block::Figures("From SFT to RLHF by resource group".to_owned(), figures));
     }
     blocks.extend(score_table::gains(grids).map(Block::Details));
     Section { id: "overview-section", title: "Overview", blocks }
@@ -67,18 +68,29 @@ fn scores(report: &Report, grids: &[ScoreGrid<'_>], provenance: &Provenance) -> 
         .collect();
     let mut blocks = Vec::new();
     if !figures.is_empty() {
-        blocks.push(Block::Figures("Accuracy by language and method", figures));
+        blocks.push(Block::Figures("Accuracy by language and method".to_owned(), figures));
     }
     blocks.extend(grids.iter().map(|grid| Block::Table(score_table::score_table(grid))));
     blocks.extend(score_table::all_scores(report).map(Block::Details));
     Section { id: "scores", title: "Scores by language", blocks }
 }
 
+fn answers(report: &Report, provenance: &Provenance) -> Section {
+    let grids = answer_grid::answer_grids(report);
+    let mut blocks = Vec::new();
+    for (number, grid) in (1..).zip(&grids) {
+        let figures = figure::answer_lines(&format!("answer-lines-{number}"), grid, provenance);
+        blocks.push(Block::Figures(grid.title(), figures));
+        blocks.push(Block::Details(grid.table(number)));
+    }
+    Section { id: "answers", title: "Open-ended answers", blocks }
+}
+
 fn training(report: &Report, provenance: &Provenance) -> Section {
     let figures = figure::curve_lines("curve", report, provenance);
     let mut blocks = Vec::new();
     if !figures.is_empty() {
-        blocks.push(Block::Figures("Curves", figures));
+        blocks.push(Block::Figures("Curves".to_owned(), figures));
     }
     blocks.extend(run_table::curves(report).map(Block::Details));
     Section { id: "training", title: "Training", blocks }
@@ -99,10 +111,10 @@ fn data(report: &Report, provenance: &Provenance) -> Section {
     let lengths = figure::length_dots("lengths", report, provenance);
     let mut blocks = Vec::new();
     if !lengths.is_empty() {
-        blocks.push(Block::Figures("Lengths of texts", lengths));
+        blocks.push(Block::Figures("Lengths of texts".to_owned(), lengths));
     }
     blocks.extend(run_table::statistics(report).map(Block::Details));
-    blocks.extend(figure.map(|figure| Block::Figures("Rejects", vec![figure])));
+    blocks.extend(figure.map(|figure| Block::Figures("Rejects".to_owned(), vec![figure])));
     blocks.extend(run_table::rejects(report).map(Block::Details));
     Section { id: "data", title: "Data", blocks }
 }
@@ -139,7 +151,7 @@ fn resources(report: &Report, provenance: &Provenance) -> Section {
     let figures: Vec<Figure> = figures.into_iter().flatten().collect();
     let mut blocks = Vec::new();
     if !figures.is_empty() {
-        blocks.push(Block::Figures("Where time and money went", figures));
+        blocks.push(Block::Figures("Where time and money went".to_owned(), figures));
     }
     blocks.extend(run_table::spend(report).map(Block::Table));
     blocks.extend(run_table::times(report).map(Block::Details));

@@ -26,6 +26,9 @@ pub struct Report {
     /// One for each evaluation.
     #[serde(default)]
     pub scores: Vec<Score>,
+    /// One for each model and language whose open-ended answers were judged.
+    #[serde(default)]
+    pub answers: Vec<AnswerScore>,
     /// One for each training.
     #[serde(default)]
     pub curves: Vec<Curve>,
@@ -138,6 +141,33 @@ pub struct Score {
     pub acc: Share,
     /// The right choice is the most probable by character.
     pub acc_norm: Share,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// What a model's open-ended answers are worth in one language, as the second paper (Chen et al., 2024) scores them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerScore {
+    /// The family that the model is of: `BLOOM`.
+    pub base: String,
+    /// How many parameters the model has.
+    pub parameters: u64,
+    /// How its weights were tuned: `lora`, `full`.
+    pub tuning: String,
+    /// What it was tuned on: `multilingual`, `monolingual`, `english_only`, `downsampled`, or any other name.
+    pub recipe: String,
+    /// The code of the language that was asked in.
+    pub language: String,
+    /// The training's seed.
+    pub seed: u64,
+    /// Prompts that were answered.
+    pub n: u64,
+    /// The judge's grades, 1 to 3, of answers in the language asked for, summed: of 50 prompts, 0 to 150.
+    pub score: f64,
+    /// The sum of all grades, whatever language the answers are in.
+    #[serde(default)]
+    pub judged: Option<f64>,
     /// Where it comes from.
     pub source: Source,
 }

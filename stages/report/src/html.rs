@@ -59,6 +59,7 @@ impl Page<'_> {
         for block in &section.blocks {
             match block {
                 Block::Figures(title, figures) => {
+                    let title = escape(title);
                     let figures: String = figures.iter().map(figure).collect();
                     let _ =
                         writeln!(body, "<h3>{title}</h3>\n<div class=\"figures\">{figures}</div>");

@@ -9,6 +9,7 @@
 //! # Determinism
 //! The same report is the same bytes. The order of its scores, statistics and times does not matter.
 
+mod answer_grid;
 mod content;
 mod document;
 mod figure;
@@ -26,7 +27,8 @@ mod score_table;
 mod table;
 
 pub use document::{
-    Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, Score, Share, Source, Spend, Task,
+    AnswerScore, Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, Score, Share, Source,
+    Spend, Task,
 };
 pub use html::html;
 pub use json::json;

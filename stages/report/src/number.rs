@@ -46,6 +46,18 @@ pub(crate) fn count(value: u64) -> String {
     text
 }
 
+/// A model's size, as names of models have it.
+pub(crate) fn parameters(value: u64) -> String {
+    let (divisor, unit) = match value {
+        0..1_000 => return value.to_string(),
+        1_000..999_950 => (1e3, "K"),
+        999_950..999_950_000 => (1e6, "M"),
+        _ => (1e9, "B"),
+    };
+    let text = decimal(value as f64 / divisor, 1);
+    format!("{}{unit}", text.strip_suffix(".0").unwrap_or(&text))
+}
+
 /// Money: cents, or more digits where cents say nothing.
 pub(crate) fn usd(micro_usd: u64) -> String {
     match micro_usd {
@@ -105,6 +117,8 @@ mod tests {
         );
         assert_eq!([signed(1.66), signed(-1.66), signed(0.01)], ["+1.7", "−1.7", "0.0"]);
         assert_eq!([count(0), count(999), count(1_234_567)], ["0", "999", "1,234,567"]);
+        let sizes = [999, 72_000, 560_000_000, 999_990_000, 7_100_000_000].map(parameters);
+        assert_eq!(sizes, ["999", "72K", "560M", "1B", "7.1B"]);
         assert_eq!([usd(0), usd(123), usd(1_234_567_890)], ["$0", "$0.0001", "$1,234.57"]);
         assert_eq!(
             [duration(59.94), duration(59.96), duration(3_599.6)],

@@ -22,6 +22,10 @@ impl Provenance {
             let (language, method) = (language::name(&it.language), method_title(&it.method));
             add(&it.source, format!("{} {language} {method}, seed {}", it.task.title(), it.seed));
         }
+        for it in &report.answers {
+            let language = language::name(&it.language);
+            add(&it.source, format!("answers in {language}, {}, seed {}", it.recipe, it.seed));
+        }
         for it in &report.curves {
             let language = it.language.as_deref().map(language::name);
             let language = language.map_or_else(String::new, |it| format!(" {it}"));

@@ -250,7 +250,7 @@ pub(crate) fn mean(values: &[f64]) -> Option<f64> {
 }
 
 /// The sample deviation by the root of the number; one value has none.
-fn standard_error(values: &[f64]) -> Option<f64> {
+pub(crate) fn standard_error(values: &[f64]) -> Option<f64> {
     let (mean, n) = (mean(values)?, values.len() as f64);
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     (values.len() > 1).then(|| (squares / (n - 1.0) / n).sqrt())

@@ -8,6 +8,7 @@ mod dumbbells;
 mod lengths;
 mod lines;
 mod ranking;
+mod sizes;
 mod svg;
 
 pub(crate) use bars::accuracy_bars;
@@ -15,6 +16,7 @@ pub(crate) use dumbbells::gain_dumbbells;
 pub(crate) use lengths::length_dots;
 pub(crate) use lines::{curve_lines, stage_order};
 pub(crate) use ranking::ranking;
+pub(crate) use sizes::answer_lines;
 
 /// A chart.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -85,6 +85,24 @@ impl Svg {
         self.raw(close);
     }
 
+    /// The marker of a line by its number: square, diamond, circle, triangle.
+    pub(super) fn marker(&mut self, line: usize, [x, y]: [f64; 2]) {
+        let class = format!("marker r{line}");
+        match line {
+            0 => self.rect(&class, [x - 4.0, y - 4.0], [8.0, 8.0]),
+            1 => {
+                let corners =
+                    [[x, y - 5.5], [x + 5.5, y], [x, y + 5.5], [x - 5.5, y], [x, y - 5.5]];
+                self.path(&class, &corners);
+            }
+            2 => self.dot(&class, [x, y], 4.5),
+            _ => {
+                let corners = [[x, y - 5.0], [x + 5.0, y + 4.0], [x - 5.0, y + 4.0], [x, y - 5.0]];
+                self.path(&class, &corners);
+            }
+        }
+    }
+
     /// Two values of the paper's: open where the line begins, full where it ends.
     pub(super) fn paper_pair(&mut self, [from, to]: [f64; 2], y: f64) {
         self.line("paper", [from, y], [to, y]);
@@ -168,6 +186,8 @@ pub(super) enum Swatch {
     Bar(String),
     /// A dot of a class.
     Dot(&'static str),
+    /// The marker of a line.
+    Marker(usize),
     /// An error bar.
     Whisker,
     /// A value of the paper's.
@@ -183,6 +203,7 @@ impl Swatch {
                 svg.rect(&format!("bar {class}"), [x - 7.0, y - 4.0], [14.0, 8.0]);
             }
             Swatch::Dot(class) => svg.dot(&format!("dot {class}"), [x, y], 5.0),
+            Swatch::Marker(line) => svg.marker(*line, [x, y]),
             Swatch::Whisker => {
                 svg.line("whisker", [x - 7.0, y], [x + 7.0, y]);
             }

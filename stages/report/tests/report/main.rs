@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use okapi_report::published::Base;
 use okapi_report::{
-    Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, Score, Share, Source, Spend, Task,
+    AnswerScore, Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, Score, Share, Source,
+    Spend, Task,
 };
 
 fn source(node: &str) -> Source {
@@ -52,6 +53,18 @@ fn report() -> Report {
             score("en", "sft", 1, 0.40),
             score("en", "sft", 2, 0.42),
         ],
+        answers: vec![AnswerScore {
+            base: "BLOOM".to_owned(),
+            parameters: 560_000_000,
+            tuning: "lora".to_owned(),
+            recipe: "monolingual".to_owned(),
+            language: "de".to_owned(),
+            seed: 1,
+            n: 50,
+            score: 81.0,
+            judged: Some(90.0),
+            source: source("judge[lang=de]"),
+        }],
         curves: vec![Curve {
             stage: "sft".to_owned(),
             model: "tiny".to_owned(),
@@ -166,7 +179,7 @@ fn every_number_says_where_it_comes_from() {
 fn every_chart_has_a_title_and_a_description() {
     let page = okapi_report::html(&report());
     let charts = between(&page, "<svg ", "</svg>");
-    assert_eq!(charts.len(), 7);
+    assert_eq!(charts.len(), 9);
     for chart in charts {
         let [title, description] = between(chart, "aria-labelledby=\"", "\"")[0]
             .split(' ')
@@ -201,6 +214,9 @@ fn nothing_that_comes_from_data_is_markup() {
         (curve.stage, curve.model, curve.language) = (text(), text(), Some(text()));
         curve.source = Source { node: text(), action: text() };
     }
+    let answer = &mut report.answers[0];
+    (answer.base, answer.tuning, answer.recipe) = (text(), text(), text());
+    (answer.language, answer.source.node) = (text(), text());
     let set = &mut report.statistics[0];
     (set.name, set.language, set.unit) = (text(), text(), text());
     let rejects = &mut report.rejects[0];
@@ -253,6 +269,7 @@ fn the_data_has_the_report_and_its_tables() {
         "gains",
         "scores-1",
         "all-scores",
+        "answers-1",
         "curves",
         "statistics",
         "rejects",
