@@ -5,7 +5,7 @@ use crate::figure::{self, Figure};
 use crate::provenance::Provenance;
 use crate::score_grid::{self, ScoreGrid};
 use crate::table::Table;
-use crate::{answer_grid, number, run_table, score_table};
+use crate::{answer_grid, gain_table, number, run_table, score_table};
 
 /// A part of a report with a heading of its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +55,7 @@ fn overview(grids: &[ScoreGrid<'_>]) -> Section {
     if !figures.is_empty() {
         blocks.push(Block::Figures("From SFT to RLHF by resource group".to_owned(), figures));
     }
-    blocks.extend(score_table::gains(grids).map(Block::Details));
+    blocks.extend(gain_table::gains(grids).map(Block::Details));
     Section { id: "overview-section", title: "Overview", blocks }
 }
 

@@ -13,6 +13,7 @@ mod answer_grid;
 mod content;
 mod document;
 mod figure;
+mod gain_table;
 mod html;
 mod json;
 pub mod language;

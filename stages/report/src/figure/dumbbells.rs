@@ -2,9 +2,9 @@
 
 use super::Figure;
 use super::svg::{Anchor, Scale, Svg, Swatch, WIDTH, legend, range};
+use crate::gain_table::group_gains;
 use crate::number;
 use crate::score_grid::ScoreGrid;
-use crate::score_table::group_gains;
 
 const LEFT: f64 = 66.0;
 const RIGHT: f64 = 62.0;

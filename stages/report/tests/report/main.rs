@@ -139,6 +139,17 @@ fn the_table_of_scores_has_ours_and_the_paper_s() {
 }
 
 #[test]
+fn scores_by_another_protocol_are_not_passed_off_as_the_paper_s_measure() {
+    let warning = "It asks with 25 shots by its authors' protocol: not the same measure.";
+    let mut report = report();
+    assert!(!okapi_report::markdown(&report).contains(warning));
+    for score in &mut report.scores {
+        score.protocol = "harness".to_owned();
+    }
+    assert!(okapi_report::markdown(&report).contains(warning));
+}
+
+#[test]
 fn every_number_of_ours_leads_to_its_node_and_digest() {
     let report = report();
     let page = okapi_report::html(&report);
