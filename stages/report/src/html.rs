@@ -74,8 +74,9 @@ impl Page<'_> {
                     let rows: usize = table.sections.iter().map(|it| it.rows.len()).sum();
                     let _ = writeln!(
                         body,
-                        "<details id=\"{id}\"><summary>{title} <small>{} rows</small></summary>",
-                        number::count(rows as u64)
+                        "<details id=\"{id}\"><summary>{title} <small>{} {}</small></summary>",
+                        number::count(rows as u64),
+                        if rows == 1 { "row" } else { "rows" }
                     );
                     self.table(body, table);
                     body.push_str("</details>\n");

@@ -128,7 +128,11 @@ fn chart(
         let sources = [curve.source.clone()];
         let title = format!("{language} seed {} ({})", curve.seed, describe(&sources));
         svg.mark(title.trim(), provenance.number(&curve.source), |svg| {
-            svg.path(class, &line.iter().map(place).collect::<Vec<_>>());
+            match &line[..] {
+                // A path of one point is not drawn.
+                [only] => svg.dot("dot m3", place(only), 3.0),
+                _ => svg.path(class, &line.iter().map(place).collect::<Vec<_>>()),
+            }
         });
     }
     if thin.len() > 1 && !mean.is_empty() {
@@ -184,6 +188,13 @@ mod tests {
         assert_eq!((thin.len(), thin[0], thin[119]), (120, (1.5, 0.5), (239.5, 0.5)));
         let short: Line = vec![(1, 4.0), (2, 3.0)];
         assert_eq!(thinned(&short), [(1.0, 4.0), (2.0, 3.0)]);
+    }
+
+    #[test]
+    fn a_single_step_is_seen() {
+        let report = Report { curves: vec![curve(&[(1, 2.5)])], ..Report::default() };
+        let figure = &curve_lines("curve", &report, &Provenance::of(&report))[0];
+        assert!(figure.svg.contains("<circle"), "{}", figure.svg);
     }
 
     #[test]
