@@ -1,0 +1,170 @@
+//! A report -> what it shows, in order, free of any format.
+
+use crate::document::Report;
+use crate::figure::{self, Figure};
+use crate::provenance::Provenance;
+use crate::score_grid::{self, ScoreGrid};
+use crate::table::Table;
+use crate::{answer_grid, gain_table, number, run_table, score_table};
+
+/// A part of a report with a heading of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Section {
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) blocks: Vec<Block>,
+}
+
+/// What stands in a section.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Block {
+    /// Charts side by side.
+    Figures(String, Vec<Figure>),
+    Table(Table),
+    /// A table that few read: folded where that can be.
+    Details(Table),
+    /// An SVG from outside.
+    Graph(String),
+}
+
+/// The sections that have something to show.
+pub(crate) fn sections(report: &Report, provenance: &Provenance) -> Vec<Section> {
+    let grids = score_grid::grids(report);
+    let all = [
+        overview(&grids),
+        scores(report, &grids, provenance),
+        answers(report, provenance),
+        training(report, provenance),
+        data(report, provenance),
+        resources(report, provenance),
+        graph(report),
+        appendix(provenance),
+    ];
+    all.into_iter().filter(|section| !section.blocks.is_empty()).collect()
+}
+
+fn overview(grids: &[ScoreGrid<'_>]) -> Section {
+    let mut blocks = Vec::new();
+    if !grids.is_empty() {
+        blocks.push(Block::Table(score_table::overview(grids)));
+    }
+    let figures = (1..).zip(grids);
+    let figures = figures
+        .filter_map(|(number, grid)| figure::gain_dumbbells(&format!("gain-{number}"), grid));
+    let figures: Vec<Figure> = figures.collect();
+    if !figures.is_empty() {
+        blocks.push(Block::Figures("From SFT to RLHF by resource group".to_owned(), figures));
+    }
+    blocks.extend(gain_table::gains(grids).map(Block::Details));
+    Section { id: "overview-section", title: "Overview", blocks }
+}
+
+fn scores(report: &Report, grids: &[ScoreGrid<'_>], provenance: &Provenance) -> Section {
+    let figures = (1..).zip(grids);
+    let figures: Vec<Figure> = figures
+        .map(|(number, grid)| {
+            figure::accuracy_bars(&format!("accuracy-{number}"), grid, provenance)
+        })
+        .collect();
+    let mut blocks = Vec::new();
+    if !figures.is_empty() {
+        blocks.push(Block::Figures("Accuracy by language and method".to_owned(), figures));
+    }
+    blocks.extend(grids.iter().map(|grid| Block::Table(score_table::score_table(grid))));
+    blocks.extend(score_table::all_scores(report).map(Block::Details));
+    Section { id: "scores", title: "Scores by language", blocks }
+}
+
+fn answers(report: &Report, provenance: &Provenance) -> Section {
+    let grids = answer_grid::answer_grids(report);
+    let mut blocks = Vec::new();
+    for (number, grid) in (1..).zip(&grids) {
+        let figures = figure::answer_lines(&format!("answer-lines-{number}"), grid, provenance);
+        blocks.push(Block::Figures(grid.title(), figures));
+        blocks.push(Block::Details(grid.table(number)));
+    }
+    Section { id: "answers", title: "Open-ended answers", blocks }
+}
+
+fn training(report: &Report, provenance: &Provenance) -> Section {
+    let figures = figure::curve_lines("curve", report, provenance);
+    let mut blocks = Vec::new();
+    if !figures.is_empty() {
+        blocks.push(Block::Figures("Curves".to_owned(), figures));
+    }
+    blocks.extend(run_table::curves(report).map(Block::Details));
+    Section { id: "training", title: "Training", blocks }
+}
+
+fn data(report: &Report, provenance: &Provenance) -> Section {
+    let rejects = report.rejects.iter();
+    let rejects =
+        run_table::sums(rejects.map(|it| ((&*it.stage, &*it.reason), it.count as f64, &it.source)));
+    let rows: Vec<_> = rejects
+        .into_iter()
+        .map(|((stage, reason), count, sources)| {
+            (format!("{stage}: {reason}"), count, number::count(count as u64), sources)
+        })
+        .collect();
+    let caption = "Rows that were set aside, by stage and rule.";
+    let figure = figure::ranking("reject-bars", "Rejects by reason", caption, &rows, provenance);
+    let lengths = figure::length_dots("lengths", report, provenance);
+    let mut blocks = Vec::new();
+    if !lengths.is_empty() {
+        blocks.push(Block::Figures("Lengths of texts".to_owned(), lengths));
+    }
+    blocks.extend(run_table::statistics(report).map(Block::Details));
+    blocks.extend(figure.map(|figure| Block::Figures("Rejects".to_owned(), vec![figure])));
+    blocks.extend(run_table::rejects(report).map(Block::Details));
+    Section { id: "data", title: "Data", blocks }
+}
+
+fn resources(report: &Report, provenance: &Provenance) -> Section {
+    let money = report.spend.iter();
+    let money = run_table::sums(money.map(|it| (&*it.stage, it.micro_usd as f64, &it.source)));
+    let money: Vec<_> = money
+        .into_iter()
+        .map(|(stage, sum, sources)| (stage.to_owned(), sum, number::usd(sum as u64), sources))
+        .collect();
+    let time = report.times.iter();
+    let time = run_table::sums(time.map(|it| (&*it.source.node, it.seconds, &it.source)));
+    let time: Vec<_> = time
+        .into_iter()
+        .map(|(node, sum, sources)| (node.to_owned(), sum, number::duration(sum), sources))
+        .collect();
+    let figures = [
+        figure::ranking(
+            "time-bars",
+            "Time by node",
+            "Time of execution, without waiting.",
+            &time,
+            provenance,
+        ),
+        figure::ranking(
+            "spend-bars",
+            "Spend by stage",
+            "What teachers were paid.",
+            &money,
+            provenance,
+        ),
+    ];
+    let figures: Vec<Figure> = figures.into_iter().flatten().collect();
+    let mut blocks = Vec::new();
+    if !figures.is_empty() {
+        blocks.push(Block::Figures("Where time and money went".to_owned(), figures));
+    }
+    blocks.extend(run_table::spend(report).map(Block::Table));
+    blocks.extend(run_table::times(report).map(Block::Details));
+    Section { id: "resources", title: "Time and spend", blocks }
+}
+
+fn graph(report: &Report) -> Section {
+    let blocks = report.graph.iter().map(|svg| Block::Graph(svg.clone())).collect();
+    Section { id: "graph", title: "Graph", blocks }
+}
+
+fn appendix(provenance: &Provenance) -> Section {
+    let is_empty = provenance.all().next().is_none();
+    let blocks = if is_empty { vec![] } else { vec![Block::Table(run_table::sources(provenance))] };
+    Section { id: "provenance", title: "Provenance", blocks }
+}

@@ -1,0 +1,36 @@
+//! From scores and run data to a report.
+//!
+//! A [`Report`] holds what was run and what came of it; [`html()`], [`markdown()`] and [`json()`] write it. Scores stand in
+//! tables like those of the Okapi paper, with what it prints ([`published`]) beside; every number leads to the node
+//! and the action that made it.
+//!
+//! This crate knows no stage, no engine, no model, no clock, no file and no network: values in, bytes out.
+//!
+//! # Determinism
+//! The same report is the same bytes. The order of its scores, statistics and times does not matter.
+
+mod answer_grid;
+mod content;
+mod document;
+mod figure;
+mod gain_table;
+mod html;
+mod json;
+pub mod language;
+mod markdown;
+mod markup;
+mod number;
+mod provenance;
+pub mod published;
+mod run_table;
+mod score_grid;
+mod score_table;
+mod table;
+
+pub use document::{
+    AnswerScore, Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, Score, Share, Source,
+    Spend, Task,
+};
+pub use html::html;
+pub use json::json;
+pub use markdown::markdown;

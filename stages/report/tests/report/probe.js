@@ -1,0 +1,29 @@
+// What a reader would see and do; the answers are left in the page.
+{
+  const found = {};
+  const table = document.getElementById("scores-1").nextElementSibling.querySelector("table");
+  const heads = [...table.tHead.rows[0].cells];
+  const column = heads.findIndex((head) => head.textContent === "SFT");
+  const order = () => [...table.tBodies].filter((body) => body.className === "rows")
+    .map((body) => [...body.rows].map((row) => row.cells[0].textContent).join(" ")).join(" | ");
+  const click = () => heads[column].querySelector("button").click();
+  found.unsorted = order();
+  click();
+  found.descending = order();
+  click();
+  found.ascending = order();
+  click();
+  found.again = order();
+  const links = [...document.querySelectorAll("a")];
+  found.links = links.length;
+  found.broken = links.filter((link) => !document.querySelector(link.getAttribute("href"))).length;
+  const background = () => getComputedStyle(document.body).backgroundColor;
+  const light = background();
+  document.getElementById("theme").click();
+  found.themes = new Set([light, background()]).size;
+  found.overflow = document.documentElement.scrollWidth > innerWidth;
+  found.errors = window.errors;
+  const answer = document.createElement("pre");
+  answer.textContent = `FOUND${JSON.stringify(found)}FOUND`;
+  document.body.append(answer);
+}
