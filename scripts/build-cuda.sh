@@ -124,7 +124,7 @@ cat <<END
 
 What was built is in $target/release. It starts where its libraries are found:
   libcuda.so.1                            comes with the driver (580 or newer for CUDA 13.0)
-  libcublas, libcurand, libcudart .so.*   of the same CUDA version, here in
+  libcublas, libcublasLt, libcurand .so.* of the same CUDA version, here in
                                           $libraries
 On another machine these may come from its CUDA toolkit, from the same wheels, or from PyTorch's:
   libraries=\$(python3 -c 'import nvidia.cu13 as cuda; print(list(cuda.__path__)[0] + "/lib")')

@@ -162,6 +162,29 @@ impl Block {
         x: &Array,
         caches: Option<&mut [&mut KvLayer]>,
     ) -> (Array, Trace) {
+        let (reads, mut y, mut trace) = self.attend(context, x, caches);
+        let pass = &context.pass;
+        (trace.inner, trace.up) = self.mlp.inner(pass, &reads);
+        let middle = self.mlp.middle(&trace.inner, &trace.up);
+        let all = Columns::all(self.mlp.down.to);
+        self.mlp.down.forward_to(pass, &middle, &mut y, all, Onto::Numbers);
+        (y, trace)
+    }
+
+    /// What the backward pass needs, computed again. The MLP's last product is not among it.
+    pub(crate) fn trace(&self, context: &Context<'_>, x: &Array) -> Trace {
+        let (reads, _, mut trace) = self.attend(context, x, None);
+        (trace.inner, trace.up) = self.mlp.inner(&context.pass, &reads);
+        trace
+    }
+
+    /// The first half: what the MLP reads, what its result is added to, and a trace without its part.
+    fn attend(
+        &self,
+        context: &Context<'_>,
+        x: &Array,
+        caches: Option<&mut [&mut KvLayer]>,
+    ) -> (Array, Array, Trace) {
         let pass = &context.pass;
         let normed = self.attention_norm.forward(pass, x);
         let row = context.heads.row;
@@ -178,7 +201,7 @@ impl Block {
         };
         let all = Columns::all(self.attention_out.to);
         self.attention_out.forward_to(pass, &attended, &mut middle, all, Onto::Numbers);
-        let mut y;
+        let y;
         let mlp_reads = match self.wiring {
             Wiring::Sequential => {
                 y = middle.clone();
@@ -193,8 +216,8 @@ impl Block {
                 self.mlp_norm.forward(pass, x)
             }
         };
-        let (inner, up) = self.mlp.forward_to(pass, &mlp_reads, &mut y);
-        (y, Trace { rows, attended, middle, inner, up })
+        let [inner, up] = [(); 2].map(|()| Array::default());
+        (mlp_reads, y, Trace { rows, attended, middle, inner, up })
     }
 
     /// The gradient of the stream before the block, given that after it. Where nothing below learns it is
@@ -278,16 +301,13 @@ impl Mlp {
         [&self.up, &self.down].into_iter().chain(&self.gate)
     }
 
-    /// Adds to `y`. Gives what the activation read, and with a gate what it was multiplied with.
-    fn forward_to(&self, pass: &Pass<'_>, x: &Array, y: &mut Array) -> (Array, Array) {
+    /// What the activation reads, and with a gate what it is multiplied with.
+    fn inner(&self, pass: &Pass<'_>, x: &Array) -> (Array, Array) {
         let up = self.up.forward(pass, x);
-        let (inner, up) = match &self.gate {
+        match &self.gate {
             None => (up, Array::default()),
             Some(gate) => (gate.forward(pass, x), up),
-        };
-        let middle = self.middle(&inner, &up);
-        self.down.forward_to(pass, &middle, y, Columns::all(self.down.to), Onto::Numbers);
-        (inner, up)
+        }
     }
 
     fn middle(&self, inner: &Array, up: &Array) -> Array {

@@ -418,7 +418,7 @@ impl CausalLm {
         let first = self.frozen_blocks();
         for (number, block) in self.layers.blocks.iter().enumerate().skip(first).rev() {
             let Some((x, trace)) = kept.pop() else { return };
-            let trace = trace.unwrap_or_else(|| block.forward(&context, &x, None).1);
+            let trace = trace.unwrap_or_else(|| block.trace(&context, &x));
             let is_needed = number > first || self.is_trained_below();
             d = block.backward(&context, gradients, &x, &trace, (d, is_needed));
         }

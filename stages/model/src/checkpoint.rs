@@ -56,6 +56,9 @@ impl Format {
 /// Weights that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
+    /// The GPU that holds what is to be written.
+    #[error(transparent)]
+    Device(#[from] okapi_device::DeviceError),
     /// A file is not there, or not what it should be.
     #[error("{}: {message}", path.display())]
     File {

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::Path;
 
 use half::{bf16, f16};
+use okapi_device::DeviceError;
 use safetensors::tensor::{Dtype, View};
 
 use crate::array::Array;
@@ -53,6 +54,19 @@ impl<'a> Numbers<'a> {
     }
 }
 
+impl Numbers<'_> {
+    /// Whether the GPU that holds them, if one does, has not failed.
+    fn check(self) -> Result<(), DeviceError> {
+        let there = match self {
+            Numbers::Slice(_) => None,
+            Numbers::Parameter(it) => it.on_device.as_ref().map(|there| &there.weights),
+            Numbers::Array(Array::Device(numbers)) => Some(numbers),
+            Numbers::Array(Array::Host(_)) => None,
+        };
+        there.map_or(Ok(()), |numbers| numbers.device().check())
+    }
+}
+
 impl<'a> From<&'a Parameter> for Numbers<'a> {
     fn from(parameter: &'a Parameter) -> Numbers<'a> {
         Numbers::Parameter(parameter)
@@ -94,6 +108,8 @@ impl Writable for TensorSource<'_> {
     fn bytes(&self) -> Result<Vec<u8>, CheckpointError> {
         let mut bytes = Vec::with_capacity(self.size());
         encode(self.name, 0, &self.values.read(), self.kind, &mut bytes)?;
+        // What a GPU gives that has failed is no number of anybody's.
+        self.values.check()?;
         Ok(bytes)
     }
 }
