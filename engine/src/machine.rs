@@ -1,6 +1,9 @@
 //! What the machine has to run instances with.
 
+use std::io::Read;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::graph::Resources;
 
@@ -54,12 +57,27 @@ pub fn ordinal_of_gpu(id: &str) -> usize {
 /// that is not there.
 pub fn gpu_memory() -> Option<u64> {
     let question = ["--query-gpu=memory.total", "--format=csv,noheader,nounits"];
-    let answer = std::process::Command::new("nvidia-smi").args(question).output().ok()?;
-    let mebibytes = String::from_utf8_lossy(&answer.stdout);
-    let mebibytes = mebibytes.lines().filter_map(|line| line.trim().parse::<u64>().ok());
+    let mut program = Command::new("nvidia-smi");
+    program.args(question).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut asked = program.spawn().ok()?;
+    let begun = Instant::now();
+    while asked.try_wait().ok()?.is_none() {
+        if begun.elapsed() > PATIENCE {
+            // Where a driver hangs, so does this program, and an estimate is not worth waiting for.
+            let _ = asked.kill().and_then(|()| asked.wait());
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut answer = String::new();
+    asked.stdout.take()?.read_to_string(&mut answer).ok()?;
+    let mebibytes = answer.lines().filter_map(|line| line.trim().parse::<u64>().ok());
     // The driver, its libraries and their kernels take some of it.
     mebibytes.min().map(|mebibytes| (mebibytes << 20).saturating_sub(2 << 30))
 }
+
+/// How long the driver's program may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// CUDA's rule: ids up to the first that is empty or `-1` count.
 fn parse_visible(visible: &str) -> Vec<String> {
