@@ -8,7 +8,7 @@
 # target/cuda-toolkit), once; python3 with venv and pip is needed for that. g++ and cargo are always needed.
 #
 # CUDA_COMPUTE_CAP says for which GPUs: 80 (the default) runs on compute capability 8.0 and newer.
-# The first build takes 10 to 20 minutes on two processors, nearly all of them for candle's own kernels.
+# The first build takes a quarter of an hour of a processor's time, nearly all of it for candle's own kernels.
 #
 # Versions: nvcc writes PTX, which a driver refuses if it is older than the nvcc. CUDA 13.0 is pinned because
 # drivers from 580 on take it; a newer nvcc would ask for a newer driver.

@@ -6,7 +6,7 @@
 
 use okapi_cache::canonical_json;
 
-use crate::graph::Graph;
+use crate::graph::{ALL_SLOTS, Graph};
 use crate::machine::Machine;
 use crate::stage::StageRegistry;
 
@@ -22,10 +22,10 @@ pub fn choose(graph: &mut Graph, registry: &StageRegistry, machine: &Machine) {
         let settings = serde_json::from_str(&instance.settings).unwrap_or_default();
         let gpus = stage.choose_device(&mut declared, &settings, machine.gpus.len());
         instance.declared = canonical_json::to_string(&declared).into();
-        if gpus > 0 {
-            // So that as many run beside each other as there are GPUs.
+        if gpus > 0 && instance.resources.cpu_milli == ALL_SLOTS {
+            // Where the node does not say, as many run beside each other as there are GPUs.
             let share = 1000 * machine.slots / (machine.gpus.len() as u32).max(1);
-            instance.resources.cpu_milli = instance.resources.cpu_milli.min(share.max(1000));
+            instance.resources.cpu_milli = share.max(1000);
         }
         instance.resources.gpu = instance.resources.gpu.max(gpus);
     }

@@ -111,6 +111,9 @@ pub struct Feed {
     pub port: u16,
 }
 
+/// Processor slots of an instance that takes all there are, in thousandths; no node can ask for so many.
+pub const ALL_SLOTS: u32 = u32::MAX;
+
 /// What an instance needs of the machine while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {

@@ -16,7 +16,7 @@ use crate::graph::{Graph, Instance};
 use crate::stage::StageRegistry;
 
 /// Raised whenever the meaning or the encoding of [`Graph`] changes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// How many instances lie in a frame.
 const GROUP: usize = 1024;

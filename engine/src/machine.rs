@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::graph::Resources;
@@ -56,6 +57,12 @@ pub fn ordinal_of_gpu(id: &str) -> usize {
 /// The memory that a program can have of the smallest GPU, bytes, as the driver's own program says it; `None` if
 /// that is not there.
 pub fn gpu_memory() -> Option<u64> {
+    // Every node of a plan wants to know, and each answer takes the program a while.
+    static FOUND: OnceLock<Option<u64>> = OnceLock::new();
+    *FOUND.get_or_init(ask_for_gpu_memory)
+}
+
+fn ask_for_gpu_memory() -> Option<u64> {
     let question = ["--query-gpu=memory.total", "--format=csv,noheader,nounits"];
     let mut program = Command::new("nvidia-smi");
     program.args(question).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::sandbox::{Sandbox, names};
+use crate::sandbox::Sandbox;
 
 const PIPELINE: &str = "
 okapi: 1
@@ -120,13 +120,16 @@ fn an_evaluation_that_was_stopped_ends_with_the_same_bytes() {
     sandbox.edit("p.yaml", "tokens_at_once: 2000", "tokens_at_once: 100");
     assert!(sandbox.run().is_empty());
     sandbox.edit("p.yaml", "shots: 25", "max_length: 512, shots: 25");
+    let mut kills = 0;
     for _ in 0..4 {
         let mut run = sandbox.start(&["run", "p.yaml", "-q"]);
         std::thread::sleep(Duration::from_millis(120));
         run.kill().unwrap();
-        run.wait().unwrap();
+        // One that goes on from those before may have come to its end.
+        kills += u32::from(!run.wait().unwrap().success());
     }
-    assert_eq!(sandbox.run(), names(&["harness"]));
+    assert!(kills > 0, "nothing was stopped");
+    sandbox.run();
     assert_eq!(sandbox.read("results/harness.jsonl"), expected);
 }
 

@@ -12,7 +12,7 @@ use crate::check::params::{self, Owner, Tracked};
 use crate::check::paths::Sources;
 use crate::check::quantity;
 use crate::check::teacher::Teacher;
-use crate::graph::{Instance, NodeId, Resources, SourceId, instance_key};
+use crate::graph::{ALL_SLOTS, Instance, NodeId, Resources, SourceId, instance_key};
 use crate::resolve::vars::{AxisValue, TextKind, Variables};
 use crate::spec::expect;
 use crate::spec::findings::Findings;
@@ -312,7 +312,7 @@ impl<'n, 's> Reader<'n, '_, 's> {
     fn resources(&mut self) -> Resources {
         let mut resources = Resources::default();
         if self.node.stage.is_some_and(Stage::takes_all_slots) {
-            resources.cpu_milli = quantity::MOST_SLOTS * 1000;
+            resources.cpu_milli = ALL_SLOTS;
         }
         match self.field("resources", TextKind::Value) {
             Some(field) => quantity::resources(&field, resources, self.around.findings),

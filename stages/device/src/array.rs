@@ -40,15 +40,10 @@ pub struct DeviceArray {
 
 impl DeviceArray {
     /// So many numbers, which may be anything.
-    pub(crate) fn uninitialized(device: &Device, kind: Kind, len: usize) -> DeviceArray {
+    pub fn uninitialized(device: &Device, kind: Kind, len: usize) -> DeviceArray {
         let bytes = len * kind.bytes();
         let at = if bytes == 0 { None } else { device.allocate(bytes) };
         DeviceArray { device: device.clone(), at, kind, len }
-    }
-
-    /// Room for so many numbers, which may be anything: each has to be written before it is read.
-    pub fn room(device: &Device, kind: Kind, len: usize) -> DeviceArray {
-        DeviceArray::uninitialized(device, kind, len)
     }
 
     /// Zeros.

@@ -75,7 +75,7 @@ impl Array {
         match self {
             Array::Host(_) => Array::Host(vec![0.0; len]),
             Array::Device(beside) => {
-                Array::Device(DeviceArray::room(beside.device(), beside.kind(), len))
+                Array::Device(DeviceArray::uninitialized(beside.device(), beside.kind(), len))
             }
         }
     }
@@ -100,7 +100,7 @@ impl Array {
             Array::Host(_) => {
                 return Array::Host(parts.iter().flat_map(|part| part.host()).copied().collect());
             }
-            Array::Device(_) => first.zeros_of(parts.iter().map(|part| part.len()).sum()),
+            Array::Device(_) => first.room(parts.iter().map(|part| part.len()).sum()),
         };
         let mut at = 0;
         for part in parts {
@@ -115,20 +115,19 @@ impl Array {
     /// # Panics
     /// When there is no such row.
     pub fn rows(&self, width: usize, rows: &[usize]) -> Vec<f32> {
-        match self {
-            Array::Host(numbers) => {
-                rows.iter().flat_map(|row| &numbers[row * width..][..width]).copied().collect()
-            }
-            Array::Device(numbers) => {
-                okapi_device::embedding::gather(numbers, width, &on(numbers, rows)).read()
-            }
+        match self.gathered(width, rows) {
+            Array::Host(numbers) => numbers,
+            Array::Device(numbers) => numbers.read(),
         }
     }
 
     /// The same, where they are.
     pub(crate) fn gathered(&self, width: usize, rows: &[usize]) -> Array {
         match self {
-            Array::Host(_) => Array::Host(self.rows(width, rows)),
+            Array::Host(numbers) => {
+                let rows = rows.iter().flat_map(|row| &numbers[row * width..][..width]);
+                Array::Host(rows.copied().collect())
+            }
             Array::Device(numbers) => {
                 Array::Device(okapi_device::embedding::gather(numbers, width, &on(numbers, rows)))
             }
@@ -156,10 +155,7 @@ impl Array {
 
     /// Adds rows that the processor has computed.
     pub(crate) fn add_host_rows(&mut self, width: usize, rows: &[usize], from: Vec<f32>) {
-        let from = match self {
-            Array::Host(_) => Array::Host(from),
-            Array::Device(to) => Array::Device(DeviceArray::new(to.device(), to.kind(), &from)),
-        };
+        let from = self.beside(from);
         self.add_rows(width, rows, &from);
     }
 
