@@ -162,7 +162,7 @@ const OUTPUTS: Outputs = Outputs::Fixed(&[OutputPort {
 
 static GENERATE_DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "generate",
-    version: 1,
+    version: 2,
     summary: "samples several responses to each prompt from a model",
     documentation: GENERATE_DOCUMENTATION,
     inputs: INPUTS,
@@ -175,7 +175,7 @@ static GENERATE_DESCRIPTOR: StageDescriptor = StageDescriptor {
 
 static ANSWER_DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "answer",
-    version: 1,
+    version: 2,
     summary: "lets a model answer prompts",
     documentation: ANSWER_DOCUMENTATION,
     inputs: INPUTS,
@@ -325,6 +325,7 @@ fn prompts(context: &StageContext<'_>, model: &OpenModel) -> Result<Vec<Row>, St
         .iter()
         .map(|row| texts::render(&template, &row.instruction, &row.input))
         .collect::<Result<_, _>>()?;
+    let texts: Vec<&str> = texts.iter().map(|text| texts::to_continue(text)).collect();
     let tokens = model
         .tokenizer
         .encode_batch(&texts, true)

@@ -178,7 +178,7 @@ static PARAMS: [Param; 37] = [
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "ppo",
-    version: 1,
+    version: 2,
     summary: "trains a model by the scores that a reward model gives its responses",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[
@@ -514,10 +514,11 @@ fn prompts(
             transient: false,
         });
     }
-    let texts: Vec<String> = rows
-        .iter()
-        .map(|row| texts::render(&template, &row.instruction, &row.input))
-        .collect::<Result<_, _>>()?;
+    let text = |row: &Prompt| -> Result<String, StageError> {
+        let text = texts::render(&template, &row.instruction, &row.input)?;
+        Ok(texts::to_continue(&text).to_owned())
+    };
+    let texts: Vec<String> = rows.iter().map(text).collect::<Result<_, _>>()?;
     let tokens = policy
         .tokenizer
         .encode_batch(&texts, true)
@@ -526,7 +527,7 @@ fn prompts(
     let tokens = texts::fit_prompts(context, &policy.tokenizer, (rows, tokens), most, too_long)?;
     let kept: Vec<(Vec<u32>, String)> = tokens
         .into_iter()
-        .map(|(row, tokens)| Ok((tokens, texts::render(&template, &row.instruction, &row.input)?)))
+        .map(|(row, tokens)| Ok((tokens, text(&row)?)))
         .collect::<Result<_, StageError>>()?;
     let (train, validation) = training::split(context.declared, kept);
     if train.is_empty() {

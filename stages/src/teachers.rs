@@ -111,5 +111,12 @@ server would.",
             identity: true,
             help: "the seed of its chance",
         },
+        Param {
+            name: "kinds",
+            ty: ParamType::List(&ParamType::Choice(&okapi_teacher::offline::KINDS)),
+            default: ParamDefault::Absent,
+            identity: true,
+            help: "the kinds of tasks that it writes; all if left out",
+        },
     ],
 };

@@ -20,7 +20,8 @@ pub(crate) const PROMPT: PromptSlot = PromptSlot {
         ("instruction", "what is asked"),
         ("input", "what it is asked about; empty if the instruction says all"),
     ],
-    help: "what the model reads before its response; the same file in all nodes that train and use it",
+    help: "what the model reads before its response; the same file in all nodes that train and use it; a blank at its end \
+           belongs to the response",
 };
 
 /// The most tokens of a row, with a default.
@@ -73,6 +74,12 @@ pub(crate) fn render(
     template
         .render(&json!({ "instruction": instruction, "input": input }))
         .map_err(|error| StageError::failed(format!("the prompt cannot be filled in: {error}")))
+}
+
+/// A prompt as a model continues it. A blank at its end is left to the response: in the texts that models learn from, the
+/// token of a word begins with the blank before it, and what follows a lone blank has hardly been seen.
+pub(crate) fn to_continue(prompt: &str) -> &str {
+    prompt.trim_end_matches(' ')
 }
 
 /// The rows of a port, of all its inputs in the order of their keys.
@@ -279,6 +286,18 @@ mod tests {
     use okapi_model::TokenizerTrainOptions;
 
     use super::*;
+
+    #[test]
+    fn a_blank_after_a_prompt_belongs_to_the_response() {
+        let options = TokenizerTrainOptions { vocabulary: 300, min_frequency: 1 };
+        let texts = ["Answer: Lima", "Answer: Lima", "a Lima"];
+        let tokenizer = Tokenizer::train(texts.iter(), &options).unwrap();
+        let pair = ("Answer: ".to_owned(), "Lima".to_owned());
+        let learnt = tokenise(&tokenizer, std::slice::from_ref(&pair)).unwrap();
+        let asked = tokenizer.encode(to_continue(&pair.0), true).unwrap();
+        assert_eq!(learnt[0].whole[..learnt[0].prompt], asked);
+        assert_eq!(tokenizer.decode(&learnt[0].whole[learnt[0].prompt..], true).unwrap(), " Lima");
+    }
 
     #[test]
     fn what_begins_a_text_is_kept_when_its_beginning_is_cut() {

@@ -15,6 +15,7 @@ pub mod language;
 pub mod length;
 pub mod mix;
 pub mod novelty;
+pub mod overlap;
 mod prompt;
 pub mod prompt_template;
 mod question;

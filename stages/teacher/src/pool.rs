@@ -123,10 +123,13 @@ impl Endpoint {
     ) -> Result<Endpoint, TeacherError> {
         let price = price(settings);
         let kind = match identity["kind"].as_str() {
-            Some("offline") => Kind::Offline(Offline::new(
-                identity["skill"].as_f64().unwrap_or(1.0),
-                identity["seed"].as_i64().unwrap_or(0),
-            )),
+            Some("offline") => {
+                let skill = identity["skill"].as_f64().unwrap_or(1.0);
+                let seed = identity["seed"].as_i64().unwrap_or(0);
+                let kinds = identity["kinds"].as_array().into_iter().flatten();
+                let kinds: Vec<&str> = kinds.filter_map(Value::as_str).collect();
+                Kind::Offline(Offline::new(skill, seed).writing(&kinds))
+            }
             Some("openai") => {
                 let client = OpenAi::new(openai_config(identity, settings), environment)?;
                 if settings["mode"] == "batch" {

@@ -65,7 +65,7 @@ pub enum Section {
 pub type Slots = BTreeMap<String, Vec<String>>;
 
 /// A sentence of a book, with what fills its slots.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Phrase {
     /// What it is for.
     pub section: Section,

@@ -59,8 +59,38 @@ pub(crate) fn translate(text: &str, language: &str) -> String {
     whole().or_else(items).unwrap_or_else(|| text.to_owned())
 }
 
-/// Answers an instruction, well in a share of `skill` of the cases.
-pub(crate) fn answer(instruction: &str, input: &str, skill: f64, chance: &mut Chance) -> String {
+/// A way in which an answer goes wrong.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lapse {
+    /// Right, but short where a sentence was asked for, or the reverse.
+    Form,
+    /// Untrue.
+    Untrue,
+    /// In another language.
+    Language,
+    /// The right words in disorder.
+    Disorder,
+    /// The question's own words.
+    Echo,
+}
+
+impl Lapse {
+    /// All, from nearly right to useless.
+    pub(crate) const ALL: [Lapse; 5] =
+        [Lapse::Form, Lapse::Untrue, Lapse::Language, Lapse::Disorder, Lapse::Echo];
+
+    /// Those that can still be taken for an answer.
+    pub(crate) const PLAUSIBLE: [Lapse; 2] = [Lapse::Form, Lapse::Untrue];
+}
+
+/// Answers an instruction, well in a share of `skill` of the cases, and else with one of these lapses.
+pub(crate) fn answer(
+    instruction: &str,
+    input: &str,
+    skill: f64,
+    lapses: &[Lapse],
+    chance: &mut Chance,
+) -> String {
     let Some(question) = question(instruction, input) else {
         return "I am a small program without a language model, and I do not know how to answer this."
             .to_owned();
@@ -72,20 +102,19 @@ pub(crate) fn answer(instruction: &str, input: &str, skill: f64, chance: &mut Ch
     if chance.happens(skill) {
         return say(solution, book, *wants_short);
     }
-    // The ways in which answers go wrong, from nearly right to useless.
-    match chance.below(5) {
-        0 => say(solution, book, !wants_short),
-        1 => say(&task::mistake(task, solution, chance), book, *wants_short),
-        2 => {
+    match chance.one(lapses).copied().unwrap_or(Lapse::Form) {
+        Lapse::Form => say(solution, book, !wants_short),
+        Lapse::Untrue => say(&task::mistake(task, solution, chance), book, *wants_short),
+        Lapse::Language => {
             let other = if book.language == "en" { "de" } else { "en" };
             PhraseBook::of(other).map(|other| say(solution, other, false)).unwrap_or_default()
         }
-        3 => {
+        Lapse::Disorder => {
             let said = say(solution, book, false);
             let words: Vec<&str> = said.split_whitespace().collect();
             chance.some(&words, words.len()).join(" ")
         }
-        _ => {
+        Lapse::Echo => {
             let words: Vec<&str> = instruction.split_whitespace().take(4).collect();
             words.join(" ")
         }
@@ -192,9 +221,9 @@ mod tests {
             ("How much is 2 plus 3? Write only the answer and nothing else.", "5"),
             ("Wie viel ist 2 plus 3?", "Die Summe ist 5."),
         ] {
-            assert_eq!(answer(asked, "", 1.0, &mut chance), expected);
+            assert_eq!(answer(asked, "", 1.0, &Lapse::ALL, &mut chance), expected);
         }
-        let poem = answer("Write a poem.", "", 1.0, &mut chance);
+        let poem = answer("Write a poem.", "", 1.0, &Lapse::ALL, &mut chance);
         assert!(poem.contains("without a language model"), "{poem}");
     }
 
@@ -217,7 +246,8 @@ mod tests {
                 .filter(|n| {
                     let asked = format!("How much is {n} plus 3?");
                     let mut chance = Chance::of(&asked);
-                    answer(&asked, "", skill, &mut chance) == format!("The sum is {}.", n + 3)
+                    answer(&asked, "", skill, &Lapse::ALL, &mut chance)
+                        == format!("The sum is {}.", n + 3)
                 })
                 .count()
         };

@@ -8,7 +8,7 @@ use super::phrase_book::{Phrase, Section, Slots};
 use super::world::{Fact, World};
 
 /// Every kind of task. Each is asked in two ways, `_1` and `_2`, and answered by `_say`.
-pub(crate) const KINDS: [&str; 44] = [
+pub const KINDS: [&str; 44] = [
     "add",
     "animal_kind",
     "belongs",

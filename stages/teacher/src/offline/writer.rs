@@ -2,16 +2,23 @@
 
 use super::chance::Chance;
 use super::phrase_book::{Phrase, PhraseBook, Section, Slots};
-use super::response;
-use super::task::{KINDS, make};
+use super::response::{self, Lapse};
+use super::task::make;
 
 /// Writes the tasks from `first` to `last`: the text after "first. Instruction:".
 ///
-/// A few of them are such as the filters of self-instruct are made for: too short, about pictures, or
+/// With a skill below 1 some outputs are wrong in a way that nobody notices who does not know better: untrue, or not in the form
+/// that was asked for. A few of them are such as the filters of self-instruct are made for: too short, about pictures, or
 /// broken off. They are part of every pool that a model writes.
-pub(crate) fn write(first: u32, last: u32, skill: f64, chance: &mut Chance) -> String {
+pub(crate) fn write(
+    first: u32,
+    last: u32,
+    kinds: &[&str],
+    skill: f64,
+    chance: &mut Chance,
+) -> String {
     let mut text = String::new();
-    let kinds = chance.some(&KINDS, (last + 1 - first.min(last)) as usize);
+    let kinds = chance.some(kinds, (last + 1 - first.min(last)) as usize);
     let mut kinds = kinds.into_iter().cycle();
     for number in first..=last {
         if number > first {
@@ -53,6 +60,6 @@ fn one(kind: &str, skill: f64, chance: &mut Chance) -> Option<(String, String)> 
         phrases.extend(sentence(Section::Format, chance));
     }
     let instruction = book.say_all(&phrases)?;
-    let output = response::answer(&instruction, "", skill, chance);
+    let output = response::answer(&instruction, "", skill, &Lapse::PLAUSIBLE, chance);
     Some((instruction, output))
 }
