@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Span;
+use crate::lineage::LineageScope;
 use crate::port::PortKind;
 
 /// Index into [`Graph::instances`].
@@ -80,6 +81,8 @@ pub struct Instance {
     pub prompts: Box<[(Box<str>, SourceId)]>,
     /// Inputs, sorted by port.
     pub inputs: Box<[Input]>,
+    /// What of its lineage enters its action.
+    pub lineage: LineageScope,
     /// What it needs to run.
     pub resources: Resources,
     /// The time after which it is stopped, in milliseconds.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::estimate::{Estimate, EstimateQuestion};
+use crate::lineage::LineageScope;
 use crate::port::{Accepts, PortKind};
 use crate::stage_context::{StageContext, StageError, StageSuccess};
 
@@ -37,6 +38,13 @@ pub trait Stage: Send + Sync {
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
         let _ = question;
         None
+    }
+
+    /// What of its lineage enters an instance's action and is handed to it: for stages that say where what they
+    /// make comes from. Called when the pipeline is checked.
+    fn lineage(&self, declared: &serde_json::Value) -> LineageScope {
+        let _ = declared;
+        LineageScope::None
     }
 
     /// Whether an instance keeps all processor slots busy, unless its node says how many it may take.

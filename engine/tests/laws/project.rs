@@ -22,7 +22,7 @@ use okapi_engine::stage::{
 };
 use okapi_engine::stage_context::{InputPath, StageContext, StageError, StageSuccess};
 
-use crate::model::{Model, mix};
+use crate::model::{Model, mix, testimony};
 
 pub(crate) struct Project {
     root: tempfile::TempDir,
@@ -205,7 +205,7 @@ impl Stage for Mix {
 
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
         let number = |name: &str| context.declared["params"][name].as_u64().unwrap() as u8;
-        let inputs: Vec<_> = context
+        let mut inputs: Vec<_> = context
             .inputs
             .iter()
             .map(|(port, path)| match path {
@@ -213,9 +213,15 @@ impl Stage for Mix {
                 InputPath::Gathered { .. } => panic!("the models gather nothing"),
             })
             .collect();
+        if let Some(lineage) = context.lineage {
+            let salts =
+                lineage.ancestors.iter().map(|(name, it)| (name.clone(), it.metrics["salt"]));
+            inputs.push(("lineage".to_owned(), testimony(salts)));
+        }
         let source = context.files.values().next().map(|file| fs::read(&file.path).unwrap());
         let content = mix(number("salt"), number("keep"), source.as_deref(), &inputs);
         fs::write(&context.outputs["out"], content).unwrap();
-        Ok(StageSuccess::default())
+        let metrics = BTreeMap::from([("salt".to_owned(), f64::from(number("salt")))]);
+        Ok(StageSuccess { metrics, ..StageSuccess::default() })
     }
 }
