@@ -14,8 +14,7 @@ use crate::manifest::Manifest;
 /// How many differing fields a line names.
 const FIELDS_IN_A_LINE: usize = 3;
 
-/// How many differing ancestors a line names, and a list.
-const ANCESTORS_IN_A_LINE: usize = 2;
+/// How many differing ancestors are listed.
 const ANCESTORS_LISTED: usize = 20;
 
 /// The field of a document that names a lineage.
@@ -122,16 +121,15 @@ pub fn reason_in_a_line(
     format!("{} changed", names.join(", "))
 }
 
-/// `lineage (sft[lang=de], sft[lang=vi] and 3 more)`, as far as that is known.
+/// `lineage from sft[lang=de] and 3 more`, as far as that is known.
 fn lineage_in_a_line(store: &Store, change: &FieldChange, action: &Action) -> String {
-    let Some((first, _)) = lineage_changes(store, change, action) else {
-        return LINEAGE.to_owned();
-    };
-    let names: Vec<&str> =
-        first.iter().take(ANCESTORS_IN_A_LINE).map(|change| change.instance.as_str()).collect();
-    match first.len().saturating_sub(ANCESTORS_IN_A_LINE) {
-        0 => format!("{LINEAGE} ({})", names.join(", ")),
-        more => format!("{LINEAGE} ({} and {more} more)", names.join(", ")),
+    let first = lineage_changes(store, change, action).map(|(first, _)| first);
+    match first.as_deref() {
+        None | Some([]) => LINEAGE.to_owned(),
+        Some([only]) => format!("{LINEAGE} from {}", only.instance),
+        Some([one, others @ ..]) => {
+            format!("{LINEAGE} from {} and {} more", one.instance, others.len())
+        }
     }
 }
 

@@ -23,6 +23,16 @@ pub trait Stage: Send + Sync {
         Ok(())
     }
 
+    /// Looks at the ports that a node feeds for what a descriptor cannot say, such as one of several that there has
+    /// to be. Called when the pipeline is checked.
+    ///
+    /// # Errors
+    /// What is wrong, for the user: lower case, no final stop.
+    fn check_inputs(&self, ports: &[&str]) -> Result<(), String> {
+        let _ = ports;
+        Ok(())
+    }
+
     /// Looks at the text of a prompt file, given for the slot of that name. Called when the pipeline
     /// is checked.
     ///

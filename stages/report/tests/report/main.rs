@@ -93,7 +93,7 @@ fn report() -> Report {
             requests: 1_000,
             prompt_tokens: 200_000,
             completion_tokens: 300_000,
-            micro_usd: 12_340_000,
+            micro_usd: Some(12_340_000),
             source: source("translate[lang=de]"),
         }],
         times: vec![NodeTime {
@@ -190,7 +190,7 @@ fn every_number_says_where_it_comes_from() {
 fn every_chart_has_a_title_and_a_description() {
     let page = okapi_report::html(&report());
     let charts = between(&page, "<svg ", "</svg>");
-    assert_eq!(charts.len(), 9);
+    assert_eq!(charts.len(), 10);
     for chart in charts {
         let [title, description] = between(chart, "aria-labelledby=\"", "\"")[0]
             .split(' ')
