@@ -166,6 +166,37 @@ impl<'a> Labels<'a> {
             .ok_or_else(|| self.missing(instance, "model", Some(why)))
     }
 
+    /// The family that a model is of: that of its name, where nothing else is said.
+    pub(crate) fn base(&self, instance: &str) -> Result<String, StageError> {
+        self.said(instance, "base").map_or_else(|| self.model(instance), Ok)
+    }
+
+    /// How many parameters a model has.
+    pub(crate) fn parameters(&self, instance: &str) -> Result<u64, StageError> {
+        let root = self.root(instance).and_then(|root| self.ancestor(root).ok());
+        let count = root.and_then(|root| root.metrics.get("parameters"));
+        count.map(|count| *count as u64).ok_or_else(|| {
+            StageError::failed(format!(
+                "nothing says how many parameters the model has that answered for `{instance}`: its lineage has no \
+                 `import_model` or `init_model` that counted them"
+            ))
+        })
+    }
+
+    /// The instance whose answers one looked at.
+    pub(crate) fn responses(&self, instance: &str) -> Result<&'a str, StageError> {
+        match self.ancestor(instance)?.inputs.get("responses").map(Vec::as_slice) {
+            Some([only]) => Ok(only),
+            _ => Err(StageError::Failed {
+                message: format!(
+                    "`{instance}` reads no `responses`, so nothing says whose answers it looked at"
+                ),
+                hint: Some("feed it by `judge` and `identify_language`".into()),
+                transient: false,
+            }),
+        }
+    }
+
     /// The seed of what was trained; 0 if nothing was.
     pub(crate) fn seed(&self, instance: &str) -> Result<u64, StageError> {
         if let Some(seed) = self.said(instance, "seed") {

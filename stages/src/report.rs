@@ -16,7 +16,7 @@ use okapi_report::{Fact, Report};
 use serde_json::Value;
 
 use crate::labels::{self, Labels};
-use crate::report_rows::{add_resources, curves, items, rejects, scores, statistics};
+use crate::report_rows::{add_resources, answers, curves, items, rejects, scores, statistics};
 
 /// The stage.
 pub(crate) struct MakeReport;
@@ -47,6 +47,13 @@ Numbers are told apart by labels, which come from the axes of the instance that 
 | method | `method` | `methods` by the node, or the stage that made the model: `sft`, `rlhf` (`ppo`), else `base` |
 | model | `model` | `labels`, or the node that brought the model in (`import_model`, `init_model`) |
 | seed | `seed` | `labels`, or the `seed` of the node that made the model, or 0 |
+
+Open-ended answers are scored as in the paper on monolingual and multilingual tuning: the judge's grades are
+summed, and an answer that is not in its language counts nothing (of 50 prompts, 0 to 150). `judged` and `languages` are
+joined by the answers that both looked at, and their rows by id. These scores have labels of their own: `base`, the family
+(the model's label if left out), `tuning` (`lora`, `full`), `recipe` (`multilingual`, `monolingual`, `english_only`,
+`downsampled`, or any other), each by the axis of that name or by `labels`; the number of parameters is that which
+`import_model` or `init_model` counted.
 
 The columns of the paper's tables are the methods `base`, `bloomz`, `sft` and `rlhf`, and the rows languages by their
 codes; `compare_with` says for a model which published table stands beside. What no axis and no node says is an error, and
@@ -133,6 +140,12 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
             &[PortKind::Curve],
             "curves of trainings, from `pretrain`, `sft`, `reward_model` and `ppo`",
         ),
+        port("judged", &[PortKind::Scores], "grades of open-ended answers, from `judge`"),
+        port(
+            "languages",
+            &[PortKind::Scores],
+            "which of these answers are in their language, from `identify_language`; needless where `judge` was told",
+        ),
         port("statistics", &[PortKind::Statistics], "what data sets are like, from `describe`"),
         port(
             "rejects",
@@ -175,6 +188,10 @@ impl Stage for MakeReport {
     fn check_inputs(&self, ports: &[&str]) -> Result<(), String> {
         match ports {
             [] => Err("there is nothing to report: give at least one input".to_owned()),
+            ports if ports.contains(&"languages") && !ports.contains(&"judged") => {
+                Err("`languages` says which answers count, and the input `judged` lacks them"
+                    .to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -194,6 +211,7 @@ impl Stage for MakeReport {
         let mut success = StageSuccess::default();
         let counts = [
             ("scores", report.scores.len()),
+            ("answers", report.answers.len()),
             ("curves", report.curves.len()),
             ("statistics", report.statistics.len()),
             ("sources", lineage.ancestors.len()),
@@ -229,6 +247,7 @@ fn report(context: &StageContext<'_>, lineage: &Lineage) -> Result<Report, Stage
         facts: facts(params),
         compare_with: compare_with(params)?,
         scores: scores(&read("scores"), &labels)?,
+        answers: answers(&read("judged"), &read("languages"), &labels)?,
         curves: curves(&read("curves"), &labels)?,
         statistics: statistics(&read("statistics"), &labels)?,
         rejects: rejects(&read("rejects"), &labels)?,

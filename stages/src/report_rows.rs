@@ -9,12 +9,13 @@ use okapi_engine::lineage::Lineage;
 use okapi_engine::selection::axis_values;
 use okapi_engine::stage_context::{InputPath, StageContext, StageError};
 use okapi_report::{
-    Curve, CurvePoint, DataSet, NodeTime, Rejects, Report, Score, Share, Spend, Task,
+    AnswerScore, Curve, CurvePoint, DataSet, NodeTime, Rejects, Report, Score, Share, Spend, Task,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::asking::{COMPLETION_TOKENS, PROMPT_TOKENS, REQUESTS, read_rows};
+use crate::identify_language::LanguageScore;
 use crate::labels::{Labels, Unique};
 
 /// Points of a curve's measure that are kept: more cannot be told apart.
@@ -104,6 +105,109 @@ pub(crate) fn scores(items: &[Item], labels: &Labels<'_>) -> Result<Vec<Score>, 
         scores.push(score);
     }
     Ok(scores)
+}
+
+/// What is read of `judge`'s scores.
+#[derive(Deserialize)]
+struct Judged {
+    id: String,
+    response: usize,
+    rating: u32,
+    in_language: bool,
+}
+
+/// Answers that were judged, with whether they are in their language: from the port `languages`, or as `judge` itself
+/// was told.
+pub(crate) fn answers(
+    judged: &[Item],
+    languages: &[Item],
+    labels: &Labels<'_>,
+) -> Result<Vec<AnswerScore>, StageError> {
+    let mut by_responses: BTreeMap<&str, &Item> = BTreeMap::new();
+    for item in languages {
+        let responses = labels.responses(&item.instance)?;
+        if let Some(other) = by_responses.insert(responses, item) {
+            return Err(StageError::failed(format!(
+                "`{}` and `{}` both say which language the answers of `{responses}` are in",
+                other.instance, item.instance
+            )));
+        }
+    }
+    let mut unique = Unique::default();
+    let mut scores = Vec::new();
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    for Item { instance, path } in judged {
+        let responses = labels.responses(instance)?;
+        used.insert(responses);
+        let rows: Vec<Judged> = read_rows(path)?;
+        let told = labels.ancestor(instance)?.inputs.contains_key("languages");
+        let identified = match by_responses.get(responses) {
+            Some(item) => Some((*item, in_language(&item.path)?)),
+            None if told => None,
+            None => {
+                return Err(StageError::Failed {
+                    message: format!(
+                        "`{instance}` judged the answers of `{responses}`, and nothing says which of them are in \
+                         their language"
+                    ),
+                    hint: Some(
+                        "add `identify_language` of the same responses to the port `languages`, or feed `judge` with it"
+                            .into(),
+                    ),
+                    transient: false,
+                });
+            }
+        };
+        let (mut score, mut sum) = (0, 0);
+        for row in &rows {
+            let is_in = match &identified {
+                None => row.in_language,
+                Some((item, known)) => {
+                    *known.get(&(row.id.clone(), row.response)).ok_or_else(|| {
+                        let place = format!("answer {} of prompt {}", row.response, row.id);
+                        StageError::failed(format!("`{}` has no row for {place}", item.instance))
+                    })?
+                }
+            };
+            sum += row.rating;
+            score += if is_in { row.rating } else { 0 };
+        }
+        let answer = AnswerScore {
+            base: labels.base(instance)?,
+            parameters: labels.parameters(instance)?,
+            tuning: labels.named(instance, "tuning")?,
+            recipe: labels.named(instance, "recipe")?,
+            language: labels.language(instance, None)?,
+            seed: labels.seed(instance)?,
+            n: rows.len() as u64,
+            score: f64::from(score),
+            judged: Some(f64::from(sum)),
+            source: labels.source(instance)?,
+        };
+        let said = vec![
+            format!("base {}", answer.base),
+            format!("parameters {}", answer.parameters),
+            format!("tuning {}", answer.tuning),
+            format!("recipe {}", answer.recipe),
+            format!("language {}", answer.language),
+            format!("seed {}", answer.seed),
+        ];
+        unique.add("the score of one model's answers", said, instance)?;
+        scores.push(answer);
+    }
+    match by_responses.iter().find(|it| !used.contains(it.0)) {
+        None => Ok(scores),
+        Some((responses, item)) => Err(StageError::failed(format!(
+            "`{}` on the port `languages` is about the answers of `{responses}`, which nothing on `judged` judged",
+            item.instance
+        ))),
+    }
+}
+
+/// Whether each answer is in its language, by the id of its prompt and its number.
+fn in_language(path: &Path) -> Result<BTreeMap<(String, usize), bool>, StageError> {
+    let rows: Vec<LanguageScore> = read_rows(path)?;
+    Ok(rows.into_iter().map(|row| ((row.id, row.response), row.in_language)).collect())
 }
 
 /// Curves of trainings, thinned.

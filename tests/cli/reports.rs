@@ -273,6 +273,120 @@ fn one_language_and_one_part_alone_are_a_report() {
     assert!(!html.contains("id=\"resources\""), "nobody was asked for this");
 }
 
+/// Two models, of two recipes, whose answers are judged.
+const ANSWERS: &str = r#"
+  prompts: {stage: mix, inputs: {data: "tasks:examples"}, params: {share: 0.2}}
+  answer:
+    for_each: {lang: "${vars.languages}", recipe: [multilingual, monolingual]}
+    stage: answer
+    inputs: {model: "sft[lang=${each.lang}]:model", prompts: "prompts:data"}
+    prompts: {prompt: prompts/instruction.j2}
+    params: {max_new_tokens: 4, too_long: cut}
+  identify:
+    for_each: {lang: "${vars.languages}", recipe: [multilingual, monolingual]}
+    stage: identify_language
+    inputs: {responses: answer}
+    params: {language: "${each.lang}", letterless: fail}
+  judge:
+    for_each: {lang: "${vars.languages}", recipe: [multilingual, monolingual]}
+    stage: judge
+    inputs: {responses: answer}
+    prompts: {judge: prompts/judge.j2}
+    teacher: chat
+    params: {max_reject_rate: 1}
+  second:
+    stage: report
+    inputs: {judged: "judge:scores", languages: identify}
+    params: {labels: {tuning: full, base: LLaMA}}
+publish:
+  results/second.json: "second:data"
+  results/second.html: "second:html"
+"#;
+
+#[test]
+fn open_ended_answers_count_where_they_are_in_their_language() {
+    let sandbox = sandbox();
+    sandbox.edit("p.yaml", "publish:\n", ANSWERS.strip_prefix('\n').unwrap());
+    let run = |expected| {
+        let said = sandbox.okapi(&["run", "p.yaml", "second"]);
+        assert_eq!(said.code, Some(expected), "{}", said.stderr);
+        said.stderr
+    };
+    run(0);
+    let read = |artifact: &str| {
+        let said = sandbox.okapi(&["get", "p.yaml", artifact, "out", "--overwrite"]);
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        sandbox.read("out")
+    };
+    let rows = |artifact: &str| -> Vec<Value> {
+        read(artifact).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let report: Value = serde_json::from_str(&read("second:data")).unwrap();
+    let answers = report["report"]["answers"].as_array().unwrap();
+    assert_eq!(answers.len(), 4);
+    let parameters = metrics(&sandbox, "base")["metrics"]["parameters"].clone();
+    for answer in answers {
+        let key =
+            answer["source"]["node"].as_str().unwrap().strip_prefix("judge").unwrap().to_owned();
+        let judged = rows(&format!("judge{key}:scores"));
+        let identified = rows(&format!("identify{key}"));
+        let (mut score, mut sum) = (0, 0);
+        for row in &judged {
+            let rating = row["rating"].as_u64().unwrap();
+            let language = identified.iter().find(|it| it["id"] == row["id"]).unwrap();
+            sum += rating;
+            score += if language["in_language"] == true { rating } else { 0 };
+        }
+        let number = |name: &str| answer[name].as_f64().unwrap() as u64;
+        assert_eq!(
+            (number("score"), number("judged"), number("n")),
+            (score, sum, judged.len() as u64)
+        );
+        assert!(key.contains(answer["recipe"].as_str().unwrap()));
+        assert!(key.contains(answer["language"].as_str().unwrap()));
+        assert_eq!((&answer["base"], &answer["tuning"]), (&json!("LLaMA"), &json!("full")));
+        assert_eq!(json!(answer["parameters"].as_f64()), parameters);
+        assert_eq!(answer["seed"], 1);
+    }
+    assert!(read("second:html").contains("Open-ended answers"));
+
+    sandbox.edit("p.yaml", "languages: identify}", "languages: \"identify[lang=de]\"}");
+    let said = run(1);
+    assert!(said.contains("nothing says which of them are in their language"), "{said}");
+    sandbox.edit(
+        "p.yaml",
+        "judged: \"judge:scores\", languages: \"identify[lang=de]\"}",
+        "judged: \"judge[lang=fr]:scores\", languages: identify}",
+    );
+    let said = run(1);
+    assert!(said.contains("which nothing on `judged` judged"), "{said}");
+    // What the judge was told itself is as good.
+    sandbox.edit(
+        "p.yaml",
+        "judged: \"judge[lang=fr]:scores\", languages: identify}",
+        "judged: \"judge:scores\"}",
+    );
+    sandbox.edit(
+        "p.yaml",
+        "inputs: {responses: answer}\n    prompts: {judge",
+        "inputs: {responses: answer, languages: identify}\n    prompts: {judge",
+    );
+    run(0);
+    let again: Value = serde_json::from_str(&read("second:data")).unwrap();
+    let scores = |report: &Value| -> Vec<Value> {
+        report["report"]["answers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| it["score"].clone())
+            .collect()
+    };
+    assert_eq!(scores(&again), scores(&report));
+    sandbox.edit("p.yaml", "judged: \"judge:scores\"}", "languages: identify}");
+    let said = sandbox.okapi(&["check", "p.yaml"]);
+    assert!(said.stderr.contains("the input `judged` lacks them"), "{}", said.stderr);
+}
+
 #[test]
 fn what_is_missing_or_said_twice_is_an_error_that_says_what_to_write() {
     let checked = |from: &str, to: &str, words: &[&str]| {
