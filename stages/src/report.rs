@@ -23,8 +23,8 @@ pub(crate) struct MakeReport;
 
 const DOCUMENTATION: &str = "\
 Puts what other nodes made into one document: an HTML file that opens from disk, the same tables as Markdown, and
-all of it as JSON. Feed the ports that there is something for; a part without data is left out, so a pipeline that
-is half done gives a report of that half.
+all of it as JSON. Feed the ports that there is something for: a part without data is left out, and one language, or
+the curves alone, are a report too.
 
     report:
       stage: report

@@ -168,7 +168,7 @@ fn resources(report: &Report, provenance: &Provenance) -> Section {
     let figures: Vec<Figure> = figures.into_iter().flatten().collect();
     let mut blocks = Vec::new();
     if !figures.is_empty() {
-        blocks.push(Block::Figures("Where time and answers went".to_owned(), figures));
+        blocks.push(Block::Figures("Largest shares".to_owned(), figures));
     }
     blocks.extend(run_table::spend(report).map(Block::Table));
     blocks.extend(run_table::times(report).map(Block::Details));
