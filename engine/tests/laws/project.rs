@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use okapi_cache::{Access, ActionDigest, Durability, Faults, Store};
+use okapi_engine::action::parse_artifact;
 use okapi_engine::evaluate::{Question, evaluate};
 use okapi_engine::event::{Event, Outcome};
 use okapi_engine::executor::command_process::Launcher;
@@ -82,6 +83,16 @@ impl Project {
                 Arc::new(Store::open(&root, Access::ReadWrite, Durability::None).unwrap())
             }
         }
+    }
+
+    /// The lineage that an action names, as it is kept.
+    pub(crate) fn lineage(&self, action: &ActionDigest) -> Option<String> {
+        let store = self.store();
+        let stored = store.document(action).unwrap().unwrap();
+        let document: serde_json::Value = serde_json::from_str(&stored.document).unwrap();
+        let (kind, digest) = parse_artifact(document.get("lineage")?.as_str().unwrap()).unwrap();
+        assert!(stored.info.keeps.iter().any(|kept| (kept.kind, kept.digest) == (kind, digest)));
+        store.read_text(&digest, u64::MAX).unwrap()
     }
 
     fn sources(&self, store: &Store, graph: &Graph) -> Vec<Option<okapi_cache::Artifact>> {
@@ -221,7 +232,9 @@ impl Stage for Mix {
         let source = context.files.values().next().map(|file| fs::read(&file.path).unwrap());
         let content = mix(number("salt"), number("keep"), source.as_deref(), &inputs);
         fs::write(&context.outputs["out"], content).unwrap();
-        let metrics = BTreeMap::from([("salt".to_owned(), f64::from(number("salt")))]);
+        // What is no number is in no result: a lineage is the same in this process and in the next.
+        let metrics = [("salt", f64::from(number("salt"))), ("none", f64::NAN)];
+        let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
         Ok(StageSuccess { metrics, ..StageSuccess::default() })
     }
 }
