@@ -16,8 +16,10 @@
 //! is in it only where that is asked for ([`LineageScope::ActionsAndTimes`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
-use okapi_cache::{ActionDigest, Store, canonical_json};
+use okapi_cache::canonical_json::{write_string, write_value};
+use okapi_cache::{ActionDigest, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, InstanceId};
@@ -104,6 +106,8 @@ struct Declared {
 
 /// The canonical text of the lineage of an instance, if its stage asks for one. `action_of` gives the action of each
 /// of its ancestors; all of them have results.
+///
+/// It is written as it goes, as there may be ten thousand ancestors, and each run asks for it.
 pub(crate) fn text(
     graph: &Graph,
     store: &Store,
@@ -115,49 +119,104 @@ pub(crate) fn text(
         LineageScope::Actions => false,
         LineageScope::ActionsAndTimes => true,
     };
-    let name = |id: InstanceId| graph.instances[id as usize].name.to_string();
-    let inputs = graph.instances[instance as usize].inputs.iter().map(|input| {
-        let origins = input.feeds.iter().map(|feed| {
-            let port = graph.node(feed.instance).outputs[feed.port as usize].port.clone();
-            (feed.key.to_string(), Origin { instance: name(feed.instance), port })
-        });
-        (input.port.to_string(), origins.collect())
+    let mut text = String::from("{\"ancestors\":");
+    write_map(&mut text, ancestors(graph, instance), |text, id| {
+        write_string(text, &graph.instances[id as usize].name);
+        text.push(':');
+        write_ancestor(text, graph, store, id, &action_of(id), with_times);
     });
-    let ancestor = |id: InstanceId| {
-        let reader = &graph.instances[id as usize];
-        let inputs = reader.inputs.iter().map(|input| {
-            let from: BTreeSet<String> =
-                input.feeds.iter().map(|feed| name(feed.instance)).collect();
-            (input.port.to_string(), from.into_iter().collect())
+    text.push_str(",\"inputs\":");
+    write_map(&mut text, graph.instances[instance as usize].inputs.iter(), |text, input| {
+        write_string(text, &input.port);
+        text.push(':');
+        write_map(text, input.feeds.iter(), |text, feed| {
+            let port = &graph.node(feed.instance).outputs[feed.port as usize].port;
+            write_string(text, &feed.key);
+            text.push_str(":{\"instance\":");
+            write_string(text, &graph.instances[feed.instance as usize].name);
+            text.push_str(",\"port\":");
+            write_string(text, port);
+            text.push('}');
         });
-        let action = action_of(id);
-        // What cannot be read is as good as lost.
-        let info = store.document(&action).ok().flatten().map(|stored| stored.info);
-        let executed = info.as_ref().map(|info| Executed {
-            duration_ms: info.duration_ms,
-            cost_micro_usd: info.cost_micro_usd.unwrap_or(0),
-        });
-        let declared: Option<Declared> = serde_json::from_str(&reader.declared).ok();
-        Ancestor {
-            stage: graph.node(id).stage.clone(),
-            stage_version: declared.as_ref().map_or(0, |it| it.stage_version),
-            action,
-            seed: declared.and_then(|it| it.seed),
-            inputs: inputs.collect(),
-            metrics: info.map(|info| info.metrics).unwrap_or_default(),
-            execution: executed.filter(|_| with_times),
-        }
-    };
-    let lineage = Lineage {
-        lineage: VERSION,
-        inputs: inputs.collect(),
-        ancestors: ancestors(graph, instance).map(|id| (name(id), ancestor(id))).collect(),
-    };
-    let value = serde_json::to_value(lineage).expect("names are texts and metrics are finite");
-    Some(canonical_json::to_string(&value))
+    });
+    write!(text, ",\"lineage\":{VERSION}}}").expect("writing to a string never fails");
+    Some(text)
 }
 
-/// Whatever an instance's inputs are made from.
+/// Writes an [`Ancestor`].
+fn write_ancestor(
+    text: &mut String,
+    graph: &Graph,
+    store: &Store,
+    id: InstanceId,
+    action: &ActionDigest,
+    with_times: bool,
+) {
+    let reader = &graph.instances[id as usize];
+    // What cannot be read is as good as lost.
+    let measures = store.measures(action).ok().flatten().unwrap_or_default();
+    let declared: Option<Declared> = serde_json::from_str(&reader.declared).ok();
+    // Writing to a string never fails, here and below.
+    let _ = write!(text, "{{\"action\":\"{action}\"");
+    if with_times && let Some(duration_ms) = measures.duration_ms {
+        let cost_micro_usd = measures.cost_micro_usd.unwrap_or(0);
+        let _ = write!(
+            text,
+            ",\"execution\":{{\"cost_micro_usd\":{cost_micro_usd},\"duration_ms\":{duration_ms}}}"
+        );
+    }
+    if !reader.inputs.is_empty() {
+        text.push_str(",\"inputs\":");
+        write_map(text, reader.inputs.iter(), |text, input| {
+            let feeds = input.feeds.iter();
+            let mut from: Vec<&str> =
+                feeds.map(|feed| &*graph.instances[feed.instance as usize].name).collect();
+            from.sort_unstable();
+            from.dedup();
+            write_string(text, &input.port);
+            text.push_str(":[");
+            for (place, name) in from.into_iter().enumerate() {
+                if place > 0 {
+                    text.push(',');
+                }
+                write_string(text, name);
+            }
+            text.push(']');
+        });
+    }
+    if !measures.metrics.is_empty() {
+        text.push_str(",\"metrics\":");
+        write_map(text, measures.metrics.iter(), |text, (name, value)| {
+            write_string(text, name);
+            text.push(':');
+            write_value(text, &serde_json::Value::from(*value));
+        });
+    }
+    if let Some(seed) = declared.as_ref().and_then(|it| it.seed) {
+        let _ = write!(text, ",\"seed\":{seed}");
+    }
+    text.push_str(",\"stage\":");
+    write_string(text, &graph.node(id).stage);
+    let version = declared.map_or(0, |it| it.stage_version);
+    let _ = write!(text, ",\"stage_version\":{version}}}");
+}
+
+fn write_map<T>(
+    text: &mut String,
+    members: impl Iterator<Item = T>,
+    write: impl Fn(&mut String, T),
+) {
+    text.push('{');
+    for (place, member) in members.enumerate() {
+        if place > 0 {
+            text.push(',');
+        }
+        write(text, member);
+    }
+    text.push('}');
+}
+
+/// Whatever an instance's inputs are made from, by name.
 fn ancestors(graph: &Graph, instance: InstanceId) -> impl Iterator<Item = InstanceId> {
     // Inputs come before their readers, so one walk from the back marks all of them.
     let mut is_ancestor = vec![false; instance as usize + 1];
@@ -170,7 +229,9 @@ fn ancestors(graph: &Graph, instance: InstanceId) -> impl Iterator<Item = Instan
             }
         }
     }
-    (0..instance).filter(move |&id| is_ancestor[id as usize])
+    let mut ids: Vec<_> = (0..instance).filter(|&id| is_ancestor[id as usize]).collect();
+    ids.sort_unstable_by_key(|&id| &graph.instances[id as usize].name);
+    ids.into_iter()
 }
 
 /// An ancestor that is other than it was, and not only because one above it is.

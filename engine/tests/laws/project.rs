@@ -89,10 +89,16 @@ impl Project {
     pub(crate) fn lineage(&self, action: &ActionDigest) -> Option<String> {
         let store = self.store();
         let stored = store.document(action).unwrap().unwrap();
+        let measures = store.measures(action).unwrap().unwrap();
+        assert_eq!(measures.metrics, stored.info.metrics);
+        assert_eq!(measures.duration_ms, Some(stored.info.duration_ms));
         let document: serde_json::Value = serde_json::from_str(&stored.document).unwrap();
         let (kind, digest) = parse_artifact(document.get("lineage")?.as_str().unwrap()).unwrap();
         assert!(stored.info.keeps.iter().any(|kept| (kept.kind, kept.digest) == (kind, digest)));
-        store.read_text(&digest, u64::MAX).unwrap()
+        let text = store.read_text(&digest, u64::MAX).unwrap();
+        let value: serde_json::Value = serde_json::from_str(text.as_ref().unwrap()).unwrap();
+        assert_eq!(Some(okapi_cache::canonical_json::to_string(&value)), text);
+        text
     }
 
     fn sources(&self, store: &Store, graph: &Graph) -> Vec<Option<okapi_cache::Artifact>> {
