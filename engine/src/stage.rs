@@ -51,7 +51,8 @@ pub trait Stage: Send + Sync {
     }
 
     /// What of its lineage enters an instance's action and is handed to it: for stages that say where what they
-    /// make comes from. Called when the pipeline is checked.
+    /// make comes from. Called when the pipeline is checked; another answer for the same params is another version
+    /// of the stage.
     fn lineage(&self, declared: &serde_json::Value) -> LineageScope {
         let _ = declared;
         LineageScope::None

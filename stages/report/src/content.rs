@@ -121,7 +121,10 @@ fn data(report: &Report, provenance: &Provenance) -> Section {
 
 fn resources(report: &Report, provenance: &Provenance) -> Section {
     let money = report.spend.iter();
-    let money = money.filter_map(|it| Some((&*it.stage, it.micro_usd? as f64, &it.source)));
+    let money = money.filter_map(|it| {
+        let paid = it.micro_usd.filter(|paid| *paid > 0)?;
+        Some((&*it.stage, paid as f64, &it.source))
+    });
     let money = run_table::sums(money);
     let money: Vec<_> = money
         .into_iter()
