@@ -24,7 +24,7 @@ fn main() {
     let mut arguments = std::env::args_os();
     // Before everything else: this process is the watchdog of a run, and has no command line.
     if arguments.nth(1).is_some_and(|it| it == okapi_engine::executor::watchdog::ARGUMENT) {
-        okapi_engine::executor::watchdog::watch(std::io::stdin().lock());
+        okapi_engine::executor::watchdog::watch(std::io::stdin());
         return;
     }
     let mut cli = Cli::parse();

@@ -2,10 +2,14 @@
 //!
 //! The kernel frees the lock however its holder ends, so there is nothing to recover. The file's
 //! content (who holds it, since when) is for messages only; what is in it never decides anything.
+//!
+//! A holder that is killed may leave a command that still runs for a moment. Whoever ends it has a
+//! share of the lock ([`Lease::share`]), so that nobody else begins the action before it is gone.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +22,7 @@ use crate::error::AtPath;
 #[derive(Debug)]
 pub struct Lease {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 /// Who holds a lease.
@@ -57,10 +61,19 @@ impl Lease {
                     // For messages only.
                     let _ = file.set_len(0).and_then(|()| file.write_all(&text));
                 }
-                return Ok(Some(Lease { path, _file: file }));
+                return Ok(Some(Lease { path, file }));
             }
         }
         Ok(None)
+    }
+
+    /// Holds the lock with this one. A lease that is given back is free at once, shares or not; one
+    /// whose holder was killed, when the last share is closed.
+    ///
+    /// # Errors
+    /// When the process has too many open files.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
     }
 
     /// Who holds the lease at `path`, as far as can be read.
@@ -95,6 +108,25 @@ mod tests {
         assert!(Lease::try_take(path.clone()).unwrap().is_none());
         assert_eq!(Lease::holder(&path).unwrap().pid, std::process::id());
         drop(lease);
+        assert!(Lease::try_take(path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_share_keeps_the_lease_of_a_killed_holder_and_of_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lease");
+        let lease = Lease::try_take(path.clone()).unwrap().unwrap();
+        let share = lease.share().unwrap();
+        drop(lease);
+        let lease = Lease::try_take(path.clone()).unwrap().unwrap();
+        drop(share);
+        // As a killed holder leaves it: its handle closed, the name still there.
+        let share = lease.share().unwrap();
+        fs::hard_link(&path, folder.path().join("kept")).unwrap();
+        drop(lease);
+        fs::rename(folder.path().join("kept"), &path).unwrap();
+        assert!(Lease::try_take(path.clone()).unwrap().is_none());
+        drop(share);
         assert!(Lease::try_take(path).unwrap().is_some());
     }
 

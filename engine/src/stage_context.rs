@@ -2,6 +2,7 @@
 //! words it has for progress and for failure.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -118,6 +119,8 @@ pub struct WorkFolder {
     pub stderr: PathBuf,
     /// A folder for temporary files.
     pub tmp: PathBuf,
+    /// A share of the lease on the action, for whoever ends its commands after okapi was killed.
+    pub lease: Option<Arc<OwnedFd>>,
 }
 
 /// What a stage reports on success, beside its outputs.

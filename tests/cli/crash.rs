@@ -1,7 +1,8 @@
 //! `kill -9` at any moment: what the store holds afterwards is correct, and the next run finishes
 //! the work with the bytes of a clean run.
 
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, Instant};
 
 use crate::sandbox::Sandbox;
 
@@ -74,4 +75,51 @@ fn killed_at_hundreds_of_moments() {
     assert!(kills_that_hit > 150, "only {kills_that_hit} of 330 kills hit a run");
     let stats = sandbox.okapi(&["cache", "stats", "--json"]).json();
     assert_eq!(stats["quarantined"], 0, "{stats}");
+}
+
+/// Processes whose environment names a working folder of this project.
+fn commands_of(sandbox: &Sandbox) -> Vec<String> {
+    let needle = sandbox.path(".okapi/work/").into_os_string().into_encoded_bytes();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment.windows(needle.len()).any(|window| window == needle) {
+            found.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn no_command_outlives_a_run_killed_while_it_starts_them() {
+    let sandbox = Sandbox::new(
+        r#"
+okapi: 1
+nodes:
+  n:
+    for_each: {n: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], place: [., /]}
+    stage: command
+    run: cd ${each.place}; sleep 60${each.n}
+    outputs: {o: text}
+"#,
+    );
+    let mut moments = moments();
+    for _ in 0..30 {
+        let mut child = sandbox.start(&["run", "p.yaml", "-q", "-j", "24"]);
+        while commands_of(&sandbox).is_empty() {
+            assert!(child.try_wait().unwrap().is_none());
+        }
+        std::thread::sleep(Duration::from_micros(moments.next().unwrap() % 20_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let killed = Instant::now();
+        loop {
+            let left = commands_of(&sandbox);
+            if left.is_empty() {
+                break;
+            }
+            assert!(killed.elapsed() < Duration::from_secs(10), "{left:?} are left");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
 }

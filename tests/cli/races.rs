@@ -112,6 +112,31 @@ fn a_killed_okapi_leaves_no_orphan() {
     wait_until_gone(pid);
 }
 
+/// It works in folders of the same names, into which the watchdog of the killed run looks for orphans.
+#[test]
+fn a_run_right_after_a_kill_keeps_its_commands() {
+    let sandbox = Sandbox::new("");
+    let ran = sandbox.path("ran");
+    fs::create_dir_all(&ran).unwrap();
+    sandbox.write(
+        "p.yaml",
+        &format!(
+            "okapi: 1\nname: again\nnodes:\n  n:\n    for_each: {{n: [1, 2, 3, 4]}}\n    stage: command\n    run: mktemp {}/XXXXXX >&2; sleep 0.5; echo ${{each.n}} > \"$OKAPI_OUTPUT_O\"\n    outputs: {{o: text}}\n",
+            ran.display()
+        ),
+    );
+    let mut child = sandbox.start(&["run", "p.yaml", "--no-sandbox", "-j", "4"]);
+    let begun = || fs::read_dir(&ran).unwrap().count();
+    while begun() < 4 {
+        assert!(child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(sandbox.run_with(&["--no-sandbox", "-j", "4"]).len(), 4);
+    assert_eq!(begun(), 8);
+}
+
 #[test]
 fn what_a_script_leaves_in_the_background_ends_with_it() {
     let sandbox = Sandbox::new(

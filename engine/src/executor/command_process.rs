@@ -64,12 +64,12 @@ impl Launcher {
         let watchdog = self.watchdog();
         let program = PathBuf::from(command.get_program());
         if let Some(watchdog) = watchdog {
-            watchdog.enter(&work.current_dir);
+            watchdog.enter(&work.root, work.lease.as_deref());
         }
         let spawned = self.spawn(command);
         let mut child = spawned.map_err(|source| {
             if let Some(watchdog) = watchdog {
-                watchdog.leave(&work.current_dir);
+                watchdog.leave(&work.root);
             }
             StageError::Io { path: program.clone(), source }
         })?;
@@ -82,10 +82,14 @@ impl Launcher {
             // The request came before there was a group to signal.
             let _ = kill_process_group(group, Signal::TERM);
         }
-        let status = wait(&mut child, group, cancel);
+        let ended = wait(group, cancel);
         if let Some(watchdog) = watchdog {
+            // While the leader's number is still its own.
             watchdog.end(group);
-            watchdog.leave(&work.current_dir);
+        }
+        let status = ended.and_then(|()| child.wait());
+        if let Some(watchdog) = watchdog {
+            watchdog.leave(&work.root);
         }
         let status = status.map_err(|source| StageError::Io { path: program, source })?;
         if cancel.is_requested() && !status.success() {
@@ -149,9 +153,9 @@ impl Spawner {
     }
 }
 
-/// Waits for the leader to end, kills what is left of its group while the leader's number cannot
-/// be given to another process yet, and only then takes the leader's status.
-fn wait(child: &mut Child, group: Pid, cancel: &Cancellation) -> io::Result<ExitStatus> {
+/// Waits for the leader to end and kills what is left of its group, while the leader's number cannot
+/// be given to another process yet: its status has to be taken afterwards.
+fn wait(group: Pid, cancel: &Cancellation) -> io::Result<()> {
     let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     loop {
         match waitid(WaitId::Pid(group), ended) {
@@ -162,7 +166,7 @@ fn wait(child: &mut Child, group: Pid, cancel: &Cancellation) -> io::Result<Exit
     }
     *cancel.group() = None;
     let _ = kill_process_group(group, Signal::KILL);
-    child.wait()
+    Ok(())
 }
 
 /// "exited with status 3", "was killed by signal 9 (KILL)".

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,6 +49,8 @@ pub struct Job {
     pub gpus: Vec<String>,
     /// The most threads to keep busy.
     pub threads: usize,
+    /// A share of the lease on the action.
+    pub lease: Option<Arc<OwnedFd>>,
 }
 
 /// What one input port reads.
@@ -218,6 +221,7 @@ impl Executor {
             stderr: prepared.root.join("stderr"),
             tmp: prepared.root.join("tmp"),
             root: prepared.root.clone(),
+            lease: job.lease.clone(),
         };
         let scratch = self.store.scratch_folder(&job.action.digest);
         let tensorboard = self.store.tensorboard_folder().join(&job.instance);

@@ -1,6 +1,8 @@
 //! From an instance and the results so far to a job: its action, its inputs, its files.
 
-use okapi_cache::Artifact;
+use std::sync::Arc;
+
+use okapi_cache::{Artifact, Lease};
 
 use super::runner::Runner;
 use crate::action::{Action, ActionWriter, lineage_artifact};
@@ -75,6 +77,7 @@ impl Runner<'_> {
         id: InstanceId,
         action: &Action,
         grant: &Grant,
+        lease: &Lease,
     ) -> Result<Job, ExecutionError> {
         let request = self.request;
         let graph = request.graph;
@@ -127,6 +130,8 @@ impl Runner<'_> {
             outputs: node.outputs.clone(),
             gpus: grant.gpus.clone(),
             threads: (grant.resources.cpu_milli / 1000).max(1) as usize,
+            // Without it another run may begin the action a moment early, should this one be killed.
+            lease: lease.share().ok().map(Arc::new),
         })
     }
 }

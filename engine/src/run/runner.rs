@@ -331,7 +331,7 @@ impl<'a> Runner<'a> {
             attempt,
         });
         let grant = self.schedule.grant(id);
-        let job = match self.job(id, &action, &grant) {
+        let job = match self.job(id, &action, &grant, &lease) {
             Ok(job) => job,
             Err(error) => {
                 self.schedule.release(grant);
@@ -521,6 +521,7 @@ impl<'a> Runner<'a> {
             stderr: root.join("stderr"),
             tmp: root.join("tmp"),
             root,
+            lease: None,
         };
         let path = crate::run_record::log_path(&self.request.logs, &self.name(id));
         crate::run_record::write_log(&path, &work).ok()
