@@ -78,6 +78,25 @@ pub struct StoredAction {
     pub info: ResultInfo,
 }
 
+/// What was measured of an action, without what only people read.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Measures {
+    /// Numbers that the stage reported.
+    pub metrics: BTreeMap<String, f64>,
+    /// How long the work took, milliseconds, if that is known.
+    pub duration_ms: Option<u64>,
+    /// What it cost, millionths of a US dollar.
+    pub cost_micro_usd: Option<u64>,
+}
+
+/// What of a [`StoredAction`] is read for [`Measures`].
+#[derive(Deserialize)]
+struct StoredMeasures<'a> {
+    #[serde(borrow)]
+    document: std::borrow::Cow<'a, str>,
+    info: Measures,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     first_output: u32,
@@ -216,6 +235,28 @@ impl ActionCache {
         let stored: Option<StoredAction> = serde_json::from_slice(&bytes).ok();
         // A document that is not the action's own explains nothing.
         Ok(stored.filter(|it| ActionDigest(Digest::of(it.document.as_bytes())) == *action))
+    }
+
+    /// The part of a result's details that is small, for those who read many.
+    pub(crate) fn measures(&self, action: &ActionDigest) -> Result<Option<Measures>, StoreError> {
+        let mut state = self.state();
+        if let Some(StoredAction { info, .. }) = state.pending.get(action) {
+            return Ok(Some(Measures {
+                metrics: info.metrics.clone(),
+                duration_ms: Some(info.duration_ms),
+                cost_micro_usd: info.cost_micro_usd,
+            }));
+        }
+        let entry = state.index.entries.get(action.0.as_bytes()).copied();
+        let Some((offset, length)) = entry.and_then(|entry| entry.document) else {
+            return Ok(None);
+        };
+        let bytes = state.documents.read_at(offset, length as usize)?;
+        drop(state);
+        let stored: Option<StoredMeasures<'_>> = serde_json::from_slice(&bytes).ok();
+        let stored =
+            stored.filter(|it| ActionDigest(Digest::of(it.document.as_bytes())) == *action);
+        Ok(stored.map(|it| it.info))
     }
 
     /// Every action with a result, sorted.

@@ -54,7 +54,7 @@ mod store;
 mod tree;
 pub mod verify;
 
-pub use action_cache::{CachedOutputs, ResultInfo, StoredAction};
+pub use action_cache::{CachedOutputs, Measures, ResultInfo, StoredAction};
 pub use artifact::{Artifact, ArtifactKind};
 pub use atomic_write::Faults;
 pub use commit_queue::{Commit, Durability};

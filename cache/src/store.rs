@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::action_cache::{ActionCache, CachedOutputs, StoredAction};
+use crate::action_cache::{ActionCache, CachedOutputs, Measures, StoredAction};
 use crate::artifact::{Artifact, ArtifactKind};
 use crate::atomic_write::{AtomicWriter, Faults};
 use crate::cas::{Cas, hash_file};
@@ -151,6 +151,14 @@ impl Store {
     /// When it cannot be read.
     pub fn document(&self, action: &ActionDigest) -> Result<Option<StoredAction>, StoreError> {
         self.actions.document(action)
+    }
+
+    /// What was measured of an action that has a result.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn measures(&self, action: &ActionDigest) -> Result<Option<Measures>, StoreError> {
+        self.actions.measures(action)
     }
 
     /// Queues a result. This process knows it at once; others when it is durable.

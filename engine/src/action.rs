@@ -8,13 +8,15 @@
 //!  "env":{"MODEL":"value:1f83..."},
 //!  "files":{"scripts/count.py":"file:6a09..."},
 //!  "inputs":{"rows":"file:bb67...","all":{"lang=de":"file:3c6e...","lang=ru":"file:a54f..."}},
+//!  "lineage":"file:77d0...",
 //!  "prompts":{"generate":"file:510e..."}}
 //! ```
 //!
 //! `declared` comes from the checked graph as it is. `env` holds digests of the values of
 //! `pass_env` (a value may be a secret, and documents are kept), `null` for a variable that is not
 //! set. Inputs enter by the digest of their content, not by the action
-//! that made them: that is what makes early cutoff. Empty members are left out, so that a field
+//! that made them: that is what makes early cutoff. `lineage` is the digest of all that they were made from, for
+//! the few stages that tell of it (see [`crate::lineage`]). Empty members are left out, so that a field
 //! added to the format later changes no digest of a pipeline that does not use it.
 //!
 //! No path of the machine, no time, no job count and no store enters a document.
@@ -27,13 +29,16 @@ use okapi_cache::{ActionDigest, Artifact, ArtifactKind, Digest};
 
 use crate::graph::{Feed, Graph, InstanceId};
 
-/// An instance's action: the document and its digest, the BLAKE3 of the document's bytes.
+/// An instance's action: the document and its digest, the BLAKE3 of the document's bytes; and the lineage that it
+/// names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Action {
     /// The canonical JSON.
     pub document: String,
     /// Its digest.
     pub digest: ActionDigest,
+    /// The text of its lineage, if it has one that is not in the store already.
+    pub lineage: Option<String>,
 }
 
 /// Values of the environment variables that nodes pass on, by name; `None` for one that is not set.
@@ -52,11 +57,13 @@ pub struct ActionWriter<'a> {
 
 impl ActionWriter<'_> {
     /// Writes the document of `instance` into `document` (which is cleared first) and returns its
-    /// digest. `artifact_of` gives the artifact that each input reads.
+    /// digest. `lineage` is the text of its lineage, if it has one; `artifact_of` gives the artifact that each
+    /// input reads.
     pub fn write(
         &self,
         instance: InstanceId,
         document: &mut String,
+        lineage: Option<&str>,
         artifact_of: impl Fn(&Feed) -> Artifact,
     ) -> ActionDigest {
         let node = self.graph.node(instance);
@@ -103,6 +110,10 @@ impl ActionWriter<'_> {
                 }
             });
         }
+        if let Some(lineage) = lineage {
+            document.push_str(",\"lineage\":");
+            write_artifact(document, lineage_artifact(lineage));
+        }
         if !instance.prompts.is_empty() {
             document.push_str(",\"prompts\":");
             write_object(document, &instance.prompts, |document, (name, source)| {
@@ -130,6 +141,12 @@ fn write_object<T>(document: &mut String, members: &[T], write: impl Fn(&mut Str
         write(document, member);
     }
     document.push('}');
+}
+
+/// A lineage as an artifact.
+pub(crate) fn lineage_artifact(text: &str) -> Artifact {
+    let digest = Digest::of(text.as_bytes());
+    Artifact { kind: ArtifactKind::File, digest, size: text.len() as u64 }
 }
 
 fn write_artifact(document: &mut String, artifact: Artifact) {

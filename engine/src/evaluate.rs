@@ -9,6 +9,7 @@ use okapi_cache::{ActionDigest, Artifact, CachedOutputs, Store};
 
 use crate::action::{ActionWriter, PassedEnv};
 use crate::graph::{Feed, Graph, InstanceId};
+use crate::lineage;
 use crate::machine::Machine;
 use crate::selection::Selection;
 
@@ -101,6 +102,14 @@ impl Evaluation {
         }
     }
 
+    /// The action of an instance that is cached.
+    pub fn action(&self, instance: InstanceId) -> Option<ActionDigest> {
+        match self.states[instance as usize] {
+            State::Cached { action, .. } => Some(action),
+            _ => None,
+        }
+    }
+
     /// How many instances are cached.
     pub fn count_cached(&self) -> u64 {
         self.states.iter().filter(|state| matches!(state, State::Cached { .. })).count() as u64
@@ -156,11 +165,17 @@ pub fn evaluate(question: &Question<'_>) -> Evaluation {
         let state = if let Some(on) = waits {
             State::Waits { on }
         } else {
-            let action = writer.write(id as InstanceId, &mut document, |feed| {
+            let lineage = lineage::text(graph, store, id as InstanceId, |ancestor| {
                 evaluation
-                    .artifact(feed)
-                    .expect("inputs of an instance that does not wait are cached")
+                    .action(ancestor)
+                    .expect("ancestors of an instance that does not wait are cached")
             });
+            let action =
+                writer.write(id as InstanceId, &mut document, lineage.as_deref(), |feed| {
+                    evaluation
+                        .artifact(feed)
+                        .expect("inputs of an instance that does not wait are cached")
+                });
             match decide(store, &action, forced[id]) {
                 Decision::Hit(cached) => {
                     let first_output = evaluation.artifacts.len() as u32;

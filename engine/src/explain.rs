@@ -1,15 +1,24 @@
 //! Why an instance runs, or why it need not: its action against the one it had before.
 
+use std::fmt::Write as _;
+
 use okapi_cache::{ActionDigest, ArtifactKind, Store, StoreError};
 use similar::TextDiff;
 
 use crate::action::{Action, parse_artifact};
 use crate::action_diff::{FieldChange, diff, fields};
 use crate::evaluate::Miss;
+use crate::lineage::{self, Lineage, LineageChange};
 use crate::manifest::Manifest;
 
 /// How many differing fields a line names.
 const FIELDS_IN_A_LINE: usize = 3;
+
+/// How many differing ancestors are listed.
+const ANCESTORS_LISTED: usize = 20;
+
+/// The field of a document that names a lineage.
+const LINEAGE: &str = "lineage";
 
 /// Texts longer than this are not compared line by line.
 const LONGEST_TEXT: u64 = 1024 * 1024;
@@ -68,7 +77,10 @@ pub fn explain(
     let changes = diff(&old, &new);
     explanation.equal_fields = new.len() - changes.iter().filter(|it| it.new.is_some()).count();
     for change in changes {
-        let lines = line_diff(store, &change, &new_text);
+        let lines = match change.field == LINEAGE {
+            true => lineage_diff(store, &change, action),
+            false => line_diff(store, &change, &new_text),
+        };
         explanation.changes.push(Change { change, lines });
     }
     Ok(explanation)
@@ -97,14 +109,66 @@ pub fn reason_in_a_line(
     let old = fields(&stored.document).unwrap_or_default();
     let new = fields(&action.document).unwrap_or_default();
     let changes = diff(&old, &new);
-    let mut names: Vec<_> =
-        changes.iter().take(FIELDS_IN_A_LINE).map(|change| change.field.as_str()).collect();
+    let name = |change: &FieldChange| match change.field == LINEAGE {
+        true => lineage_in_a_line(store, change, action),
+        false => change.field.clone(),
+    };
+    let mut names: Vec<_> = changes.iter().take(FIELDS_IN_A_LINE).map(name).collect();
     let more = changes.len().saturating_sub(FIELDS_IN_A_LINE);
-    let more = format!("{more} more");
-    if changes.len() > FIELDS_IN_A_LINE {
-        names.push(&more);
+    if more > 0 {
+        names.push(format!("{more} more"));
     }
     format!("{} changed", names.join(", "))
+}
+
+/// `lineage from sft[lang=de] and 3 more`, as far as that is known.
+fn lineage_in_a_line(store: &Store, change: &FieldChange, action: &Action) -> String {
+    let first = lineage_changes(store, change, action).map(|(first, _)| first);
+    match first.as_deref() {
+        None | Some([]) => LINEAGE.to_owned(),
+        Some([only]) => format!("{LINEAGE} from {}", only.instance),
+        Some([one, others @ ..]) => {
+            format!("{LINEAGE} from {} and {} more", one.instance, others.len())
+        }
+    }
+}
+
+/// The ancestors that differ, a line each: of a way down only the first.
+fn lineage_diff(store: &Store, change: &FieldChange, action: &Action) -> Option<String> {
+    let (first, all) = lineage_changes(store, change, action)?;
+    let mut text = String::new();
+    for LineageChange { instance, what } in first.iter().take(ANCESTORS_LISTED) {
+        // Writing to a string never fails.
+        let _ = writeln!(text, "{instance}: {what}");
+    }
+    match all - first.len().min(ANCESTORS_LISTED) {
+        0 => {}
+        1 => text.push_str("and 1 more ancestor\n"),
+        more => {
+            let _ = writeln!(text, "and {more} more ancestors");
+        }
+    }
+    Some(text)
+}
+
+/// The first ancestors that differ, and how many do; `None` if a lineage is not there any more, or what an instance
+/// reads itself is all that differs.
+fn lineage_changes(
+    store: &Store,
+    change: &FieldChange,
+    action: &Action,
+) -> Option<(Vec<LineageChange>, usize)> {
+    let stored = |value: &str| {
+        let (_, digest) = parse_artifact(&FieldChange::text(value))?;
+        store.read_text(&digest, u64::MAX).ok().flatten()
+    };
+    let parse = |text: &str| serde_json::from_str::<Lineage>(text).ok();
+    let old = parse(&stored(change.old.as_deref()?)?)?;
+    let new = match &action.lineage {
+        Some(text) => parse(text)?,
+        None => parse(&stored(change.new.as_deref()?)?)?,
+    };
+    Some(lineage::changes(&old, &new)).filter(|(first, _)| !first.is_empty())
 }
 
 /// The lines that differ between the old and the new text of a field.

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Span;
+use crate::lineage::LineageScope;
 use crate::port::PortKind;
 
 /// Index into [`Graph::instances`].
@@ -80,6 +81,8 @@ pub struct Instance {
     pub prompts: Box<[(Box<str>, SourceId)]>,
     /// Inputs, sorted by port.
     pub inputs: Box<[Input]>,
+    /// What of its lineage enters its action.
+    pub lineage: LineageScope,
     /// What it needs to run.
     pub resources: Resources,
     /// The time after which it is stopped, in milliseconds.
@@ -176,6 +179,38 @@ pub fn instance_name(node: &str, axes: &[(&str, &str)]) -> String {
     format!("{node}[{}]", instance_key(axes))
 }
 
+/// The node of an instance's name, and the values of its axes: the reverse of [`instance_name`].
+pub fn parse_instance_name(name: &str) -> (&str, Vec<(&str, String)>) {
+    let Some((node, key)) = name.split_once('[') else { return (name, Vec::new()) };
+    let key = key.strip_suffix(']').unwrap_or(key);
+    let axes = key.split(',').filter_map(|part| {
+        let (axis, value) = part.split_once('=')?;
+        Some((axis, unescape(value)))
+    });
+    (node, axes.collect())
+}
+
+/// An axis value as it was written.
+fn unescape(value: &str) -> String {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = after.get(..2).filter(|_| first == b'%');
+        let escaped = escaped.and_then(|digits| std::str::from_utf8(digits).ok());
+        match escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// The part of an instance's name between the brackets: `lang=ru,size=7b`.
 pub fn instance_key(axes: &[(&str, &str)]) -> String {
     let mut key = String::new();
@@ -200,4 +235,20 @@ pub fn instance_key(axes: &[(&str, &str)]) -> String {
         }
     }
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_reads_back() {
+        let axes = [("lang", "de"), ("size", "7b, [x]=100 %\u{e9}\n"), ("empty", "")];
+        let name = instance_name("train", &axes);
+        let (node, read) = parse_instance_name(&name);
+        let read: Vec<(&str, &str)> = read.iter().map(|(axis, value)| (*axis, &**value)).collect();
+        assert_eq!((node, read), ("train", axes.to_vec()));
+        assert_eq!(parse_instance_name("seeds"), ("seeds", Vec::new()));
+        assert_eq!(parse_instance_name("n[a=5%,b=%zz]").1[0].1, "5%");
+    }
 }

@@ -16,7 +16,7 @@ use crate::graph::{Graph, Instance};
 use crate::stage::StageRegistry;
 
 /// Raised whenever the meaning or the encoding of [`Graph`] changes.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// How many instances lie in a frame.
 const GROUP: usize = 1024;
@@ -129,6 +129,7 @@ mod tests {
 
     use super::*;
     use crate::graph::{Node, Resources};
+    use crate::lineage::LineageScope;
 
     fn graph(instances: u32) -> Graph {
         Graph {
@@ -150,6 +151,7 @@ mod tests {
                     files: Box::default(),
                     prompts: Box::default(),
                     inputs: Box::default(),
+                    lineage: LineageScope::None,
                     resources: Resources::default(),
                     timeout_ms: None,
                     retries: 0,

@@ -1,12 +1,13 @@
 //! Drawings of a checked pipeline: Graphviz, Mermaid, SVG, JSON. A box is an instance, or, where
 //! that would be too many to look at, a node with the number of its instances.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::json;
 
 use crate::graph::Graph;
+use crate::lineage::Lineage;
 use crate::selection::axis_values;
 
 /// More boxes than these are no picture any more.
@@ -85,6 +86,46 @@ impl Drawing {
         }
         drawing.arrows = arrows.into_iter().collect();
         drawing
+    }
+
+    /// The nodes of a lineage, by name.
+    fn of_lineage(lineage: &Lineage) -> Drawing {
+        let node = |instance: &str| instance.split('[').next().unwrap_or_default().to_owned();
+        let mut boxes: BTreeMap<String, DrawnBox> = BTreeMap::new();
+        for (name, ancestor) in &lineage.ancestors {
+            let name = node(name);
+            let drawn = boxes.entry(name.clone()).or_insert_with(|| DrawnBox {
+                name,
+                stage: ancestor.stage.clone(),
+                instances: 0,
+                rank: 0,
+            });
+            drawn.instances += 1;
+        }
+        let places: BTreeMap<String, usize> =
+            (0..).zip(boxes.keys()).map(|(place, name)| (name.clone(), place)).collect();
+        let mut boxes: Vec<DrawnBox> = boxes.into_values().collect();
+        let mut arrows = BTreeSet::new();
+        for (name, ancestor) in &lineage.ancestors {
+            for above in ancestor.inputs.values().flatten() {
+                if let (Some(&from), Some(&to)) =
+                    (places.get(&node(above)), places.get(&node(name)))
+                {
+                    arrows.insert((from, to));
+                }
+            }
+        }
+        // No way is longer than there are boxes; what is no lineage may go in circles.
+        for _ in 0..boxes.len() {
+            let ranks: Vec<usize> = boxes.iter().map(|drawn| drawn.rank).collect();
+            for &(from, to) in &arrows {
+                boxes[to].rank = boxes[to].rank.max(boxes[from].rank + 1);
+            }
+            if boxes.iter().map(|drawn| drawn.rank).eq(ranks) {
+                break;
+            }
+        }
+        Drawing { boxes, arrows: arrows.into_iter().collect() }
     }
 }
 
@@ -239,7 +280,15 @@ const MARGIN: usize = 24;
 
 /// A drawing that needs nothing but itself: columns by rank, in each the file's order.
 pub fn svg(graph: &Graph, boxes: Boxes) -> String {
-    let drawing = Drawing::new(graph, boxes);
+    write_svg(&Drawing::new(graph, boxes), &graph.name)
+}
+
+/// The nodes of a lineage in the same way, by name.
+pub fn lineage_svg(lineage: &Lineage, title: &str) -> String {
+    write_svg(&Drawing::of_lineage(lineage), title)
+}
+
+fn write_svg(drawing: &Drawing, title: &str) -> String {
     let columns = drawing.boxes.iter().map(|node| node.rank + 1).max().unwrap_or(1);
     let mut filled = vec![0; columns];
     let places: Vec<_> = drawing
@@ -258,7 +307,7 @@ pub fn svg(graph: &Graph, boxes: Boxes) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
          viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
          <title>{}</title>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
-        escape(&graph.name)
+        escape(title)
     );
     for (from, to) in &drawing.arrows {
         let (x1, y1) = (places[*from].0 + BOX_WIDTH, places[*from].1 + BOX_HEIGHT / 2);
@@ -324,6 +373,7 @@ mod tests {
     use super::*;
     use crate::diagnostic::Span;
     use crate::graph::{Feed, Input, Instance, Node, Resources, instance_name};
+    use crate::lineage::LineageScope;
 
     const HOSTILE: &str = "a\"b#c;d[e](f){g}`h`\n- i<br>&amp;\\N|%%'\u{1}1. é";
 
@@ -345,6 +395,7 @@ mod tests {
             files: Box::default(),
             prompts: Box::default(),
             inputs,
+            lineage: LineageScope::None,
             resources: Resources::default(),
             timeout_ms: None,
             retries: 0,
@@ -388,6 +439,29 @@ mod tests {
             assert!(drawn.contains(expected), "no `{expected}` in {drawn}");
         }
         assert!(svg(&graph, Boxes::Nodes).contains(">command × 2</text>"));
+    }
+
+    #[test]
+    fn a_lineage_is_drawn_by_nodes_each_behind_what_it_reads() {
+        let ancestor = |stage: &str, reads: &[&str]| {
+            let action = "0".repeat(64);
+            json!({ "stage": stage, "stage_version": 1, "action": action, "inputs": { "in": reads } })
+        };
+        let lineage = json!({ "lineage": 1, "inputs": {}, "ancestors": {
+            "a_last[n=1]": ancestor("mix", &["middle[n=1]", "z_first"]),
+            "middle[n=1]": ancestor("command", &["z_first"]),
+            "middle[n=2]": ancestor("command", &["z_first"]),
+            "z_first": ancestor("import", &[]),
+        } });
+        let lineage: Lineage = serde_json::from_value(lineage).unwrap();
+        let drawing = Drawing::of_lineage(&lineage);
+        let boxes: Vec<_> =
+            drawing.boxes.iter().map(|it| (&*it.name, it.subtitle(), it.rank)).collect();
+        let expected =
+            [("a_last", "mix", 2), ("middle", "command × 2", 1), ("z_first", "import", 0)];
+        assert_eq!(boxes, expected.map(|(name, subtitle, rank)| (name, subtitle.to_owned(), rank)));
+        assert_eq!(drawing.arrows, [(1, 0), (2, 0), (2, 1)]);
+        assert!(lineage_svg(&lineage, "a<b").contains("<title>a&lt;b</title>"));
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod explain;
 pub mod graph;
 pub mod graph_cache;
 pub mod graph_render;
+pub mod lineage;
 pub mod load;
 pub mod machine;
 pub mod manifest;

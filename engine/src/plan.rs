@@ -11,6 +11,7 @@ use crate::estimate::{Estimate, MemoryEstimate, estimates};
 use crate::evaluate::{Evaluation, Question, State};
 use crate::explain::reason_in_a_line;
 use crate::graph::InstanceId;
+use crate::lineage;
 use crate::machine::gpu_memory;
 use crate::manifest::Manifest;
 use crate::stage::{NodeField, StageRegistry};
@@ -307,10 +308,15 @@ pub fn known_action(
         passed_env: question.passed_env,
     };
     let mut document = String::new();
-    writer.write(id, &mut document, |feed| {
+    let lineage = lineage::text(question.graph, question.store, id, |ancestor| {
+        evaluation
+            .action(ancestor)
+            .expect("the ancestors of an instance with a known action are cached")
+    });
+    writer.write(id, &mut document, lineage.as_deref(), |feed| {
         evaluation.artifact(feed).expect("the inputs of an instance with a known action are known")
     });
-    Action { document, digest }
+    Action { document, digest, lineage }
 }
 
 fn last_duration(store: &Store, previous: &Manifest, instance: &str) -> Option<u64> {

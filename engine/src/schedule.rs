@@ -262,6 +262,7 @@ mod tests {
     use super::*;
     use crate::diagnostic::Span;
     use crate::graph::{Feed, Input, Instance, Node, Output};
+    use crate::lineage::LineageScope;
     use crate::port::PortKind;
     use proptest::prelude::*;
 
@@ -297,6 +298,7 @@ mod tests {
                             feeds: [Feed { key: "".into(), instance: read as u32, port: 0 }].into(),
                         })
                         .collect(),
+                    lineage: LineageScope::None,
                     resources: resources[id],
                     timeout_ms: None,
                     retries: 0,

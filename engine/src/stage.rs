@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::estimate::{Estimate, EstimateQuestion};
+use crate::lineage::LineageScope;
 use crate::port::{Accepts, PortKind};
 use crate::stage_context::{StageContext, StageError, StageSuccess};
 
@@ -22,6 +23,16 @@ pub trait Stage: Send + Sync {
         Ok(())
     }
 
+    /// Looks at the ports that a node feeds for what a descriptor cannot say, such as one of several that there has
+    /// to be. Called when the pipeline is checked.
+    ///
+    /// # Errors
+    /// What is wrong, for the user: lower case, no final stop.
+    fn check_inputs(&self, ports: &[&str]) -> Result<(), String> {
+        let _ = ports;
+        Ok(())
+    }
+
     /// Looks at the text of a prompt file, given for the slot of that name. Called when the pipeline
     /// is checked.
     ///
@@ -37,6 +48,14 @@ pub trait Stage: Send + Sync {
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
         let _ = question;
         None
+    }
+
+    /// What of its lineage enters an instance's action and is handed to it: for stages that say where what they
+    /// make comes from. Called when the pipeline is checked; another answer for the same params is another version
+    /// of the stage.
+    fn lineage(&self, declared: &serde_json::Value) -> LineageScope {
+        let _ = declared;
+        LineageScope::None
     }
 
     /// Whether an instance keeps all processor slots busy, unless its node says how many it may take.

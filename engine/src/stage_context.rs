@@ -11,6 +11,7 @@ use okapi_cache::{Artifact, HashingFile, Placement, RecordCache, Store, StoreErr
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::executor::command_process::Launcher;
+use crate::lineage::Lineage;
 use crate::spend::Spend;
 
 /// What is handed to [`crate::stage::Stage::run`].
@@ -31,6 +32,8 @@ pub struct StageContext<'a> {
     pub prompts: &'a BTreeMap<String, PathBuf>,
     /// Where each output must be written, by port. The folders above exist, the paths do not.
     pub outputs: &'a BTreeMap<String, PathBuf>,
+    /// All that the inputs were made from, for stages that ask for it ([`crate::stage::Stage::lineage`]).
+    pub lineage: Option<&'a Lineage>,
     /// The working folder: private to this instance, gone after success.
     pub work: &'a WorkFolder,
     /// A folder kept between tries of the same action, for checkpoints. Made when asked for.
@@ -123,7 +126,8 @@ pub struct WorkFolder {
 /// What a stage reports on success, beside its outputs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StageSuccess {
-    /// Numbers worth keeping with the result, by name.
+    /// Numbers worth keeping with the result, by name. They are a function of the action: nothing of how the work
+    /// went, such as seconds or answers that were recorded before, belongs here.
     pub metrics: BTreeMap<String, f64>,
     /// Outputs whose content is in the store already, by port: nothing was written for them.
     pub stored: BTreeMap<String, Artifact>,

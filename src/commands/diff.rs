@@ -120,7 +120,7 @@ fn compare(
             &outputs_by_port(&new.document, now.outputs()),
         ));
     }
-    let action = Action { document: new.document, digest: after };
+    let action = Action { document: new.document, digest: after, lineage: None };
     // Both sides are past: the work tree has no say in them.
     diff.changes = explain(store, old, name, &action, |_| None)?.changes;
     diff.metrics = metrics(&stored.info, &new.info);

@@ -2,6 +2,7 @@
 //! back in their order; what they cost is reported; those to which no answer could be used are set
 //! aside.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -18,7 +19,7 @@ use okapi_engine::spend::Spend;
 use okapi_engine::stage::{Param, ParamDefault, ParamType, PromptMistake, PromptSlot};
 use okapi_engine::stage_context::{InputPath, StageContext, StageError, StageSuccess};
 use okapi_teacher::{
-    Caller, CallerParts, Costs, Ledger, Price, Record, Request, Stop, TeacherError, Teachers,
+    Caller, CallerParts, Costs, Ledger, Price, Record, Request, Stop, TeacherError, Teachers, Used,
     ask::Unanswered,
 };
 use serde::Serialize;
@@ -27,6 +28,10 @@ use serde_json::Value;
 
 /// How often progress and costs are reported.
 const TICK: Duration = Duration::from_millis(100);
+/// The metrics that say what a result was made of: answers, and the tokens read and written for them.
+pub(crate) const REQUESTS: &str = "requests";
+pub(crate) const PROMPT_TOKENS: &str = "prompt_tokens";
+pub(crate) const COMPLETION_TOKENS: &str = "completion_tokens";
 /// So many rejects are said in the node's log.
 const LOGGED: u64 = 5;
 
@@ -49,7 +54,7 @@ pub(crate) const MAX_REJECT_RATE: Param = Param {
 };
 
 /// Has a dialogue about each of `items` with the node's teacher, as many at once as the teacher takes,
-/// and hands what comes of them to `done` in the order of the items.
+/// and hands what comes of them to `done` in the order of the items. Gives the answers that were used.
 pub(crate) fn converse<I, O>(
     context: &StageContext<'_>,
     teachers: &Teachers,
@@ -57,7 +62,7 @@ pub(crate) fn converse<I, O>(
     unit: &'static str,
     each: &impl AsyncFn(&Caller<'_>, &I) -> Result<O, TeacherError>,
     mut done: impl FnMut(usize, O) -> Result<(), StageError>,
-) -> Result<(), StageError> {
+) -> Result<Used, StageError> {
     let identity = &context.declared["teacher"];
     let settings = context.settings.get("teacher").unwrap_or(&Value::Null);
     let endpoint = teachers.endpoint(identity, settings).map_err(stage_error)?;
@@ -75,8 +80,12 @@ pub(crate) fn converse<I, O>(
         stop: &stop,
     };
     let total = items.len() as u64;
+    let used = Cell::new(Used::default());
     let report = |count: u64| {
         let costs = ledger.take();
+        let mut sum = used.get();
+        sum.add(&costs.used);
+        used.set(sum);
         if costs != Costs::default() {
             context.reporter.spend(spend(&costs));
         }
@@ -151,7 +160,19 @@ pub(crate) fn converse<I, O>(
         Ok(Err(error)) | Err(error) => Err(stage_error(error)),
     };
     report(flattened.as_ref().map_or(0, |count| *count));
-    flattened.map(|_| ())
+    flattened.map(|_| used.get())
+}
+
+/// Notes with the result what it was made of.
+pub(crate) fn note_used(used: &Used, success: &mut StageSuccess) {
+    let Used { answers, prompt_tokens, completion_tokens } = *used;
+    for (name, count) in [
+        (REQUESTS, answers),
+        (PROMPT_TOKENS, prompt_tokens),
+        (COMPLETION_TOKENS, completion_tokens),
+    ] {
+        success.metrics.insert(name.to_owned(), count as f64);
+    }
 }
 
 fn spend(costs: &Costs) -> Spend {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::asking::{
     ATTEMPTS, Aside, MAX_REJECT_RATE, SharedTeachers, check_template, converse, estimate_rows,
-    finish, read_rows, render, single, template, unanswered, write_row,
+    finish, note_used, read_rows, render, single, template, unanswered, write_row,
 };
 use crate::identify_language::LanguageScore;
 
@@ -169,10 +169,11 @@ impl Stage for Judge {
                 }
             }
         };
-        converse(context, &self.0, &items, "answers", &each, done)?;
+        let used = converse(context, &self.0, &items, "answers", &each, done)?;
         let mut success = StageSuccess::default();
         let asked = items.len() as u64;
         let judged = asked - aside.count();
+        note_used(&used, &mut success);
         success.metrics.insert("answers".to_owned(), judged as f64);
         success.metrics.insert("rating_sum".to_owned(), ratings as f64);
         success.metrics.insert("score".to_owned(), sum as f64);

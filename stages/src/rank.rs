@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::asking::{
     ATTEMPTS, Aside, MAX_REJECT_RATE, SharedTeachers, check_template, converse, estimate_rows,
-    finish, read_rows, render, single, template, unanswered, write_row,
+    finish, note_used, read_rows, render, single, template, unanswered, write_row,
 };
 use crate::identify_language::language;
 
@@ -186,25 +186,27 @@ impl Stage for Rank {
         let mut aside = Aside::new(context)?;
         let mut agreement = Agreement::default();
         let each = async |caller: &Caller<'_>, row: &Response| ranker.row(caller, row).await;
-        converse(context, &self.0, &rows, "prompts", &each, |place, outcome: Outcome| {
-            let row = &rows[place];
-            match outcome {
-                Ok((ranks, second)) => {
-                    agreement.add(&ranks, second.as_deref());
-                    let ranking = Ranking {
-                        id: row.id.clone(),
-                        instruction: row.instruction.clone(),
-                        input: row.input.clone(),
-                        responses: row.responses.clone(),
-                        ranks,
-                        ended: row.ended.clone(),
-                    };
-                    write_row(&mut rankings, &ranking)
+        let used =
+            converse(context, &self.0, &rows, "prompts", &each, |place, outcome: Outcome| {
+                let row = &rows[place];
+                match outcome {
+                    Ok((ranks, second)) => {
+                        agreement.add(&ranks, second.as_deref());
+                        let ranking = Ranking {
+                            id: row.id.clone(),
+                            instruction: row.instruction.clone(),
+                            input: row.input.clone(),
+                            responses: row.responses.clone(),
+                            ranks,
+                            ended: row.ended.clone(),
+                        };
+                        write_row(&mut rankings, &ranking)
+                    }
+                    Err(failed) => aside.add(context, &unanswered(&row.id, json!(row), failed)),
                 }
-                Err(failed) => aside.add(context, &unanswered(&row.id, json!(row), failed)),
-            }
-        })?;
+            })?;
         let mut success = StageSuccess::default();
+        note_used(&used, &mut success);
         let asked = rows.len() as u64;
         success.metrics.insert("rows".to_owned(), (asked - aside.count()) as f64);
         agreement.report(&mut success);

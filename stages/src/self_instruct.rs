@@ -14,12 +14,12 @@ use okapi_engine::stage::{
     ParamDefault, ParamType, PromptMistake, PromptSlot, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
-use okapi_teacher::{Caller, Finish, Request, TeacherError};
+use okapi_teacher::{Caller, Finish, Request, TeacherError, Used};
 use serde_json::{Value, json};
 
 use crate::asking::{
-    Aside, SharedTeachers, check_template, converse, cost, finish, read_rows, render, single,
-    template, write_row,
+    Aside, SharedTeachers, check_template, converse, cost, finish, note_used, read_rows, render,
+    single, template, write_row,
 };
 
 /// The stage.
@@ -224,6 +224,7 @@ impl Stage for SelfInstruct {
         let mut harvest = Harvest::new(context, known, options.threshold, options.count)?;
         let (mut made, mut yielded) = (0u64, 0u64);
         let mut times_asked = BTreeMap::new();
+        let mut used = Used::default();
         while harvest.kept.len() < options.count {
             let size = options.round_size(made, yielded, harvest.kept.len());
             if made + size > options.max_requests {
@@ -249,11 +250,13 @@ impl Stage for SelfInstruct {
                     Err(error) => Err(error),
                 }
             };
-            converse(context, &self.0, &requests, "requests", &each, |place, (text, cut)| {
-                let (tasks, broken) = parse(&text, open, cut);
-                round.push((numbers[place], tasks, broken));
-                Ok(())
-            })?;
+            let answered =
+                converse(context, &self.0, &requests, "requests", &each, |place, (text, cut)| {
+                    let (tasks, broken) = parse(&text, open, cut);
+                    round.push((numbers[place], tasks, broken));
+                    Ok(())
+                })?;
+            used.add(&answered);
             for (number, tasks, broken) in round {
                 harvest.take(context, number, tasks, broken)?;
             }
@@ -263,7 +266,7 @@ impl Stage for SelfInstruct {
                 .reporter
                 .log(format!("{yielded} of {} tasks after {made} requests", options.count));
         }
-        harvest.finish(context, made)
+        harvest.finish(context, &used)
     }
 }
 
@@ -491,13 +494,13 @@ impl Harvest {
         }
     }
 
-    fn finish(self, context: &StageContext<'_>, made: u64) -> Result<StageSuccess, StageError> {
+    fn finish(self, context: &StageContext<'_>, used: &Used) -> Result<StageSuccess, StageError> {
         let mut examples = context.create_output("examples")?;
         for row in &self.kept {
             write_row(&mut examples, row)?;
         }
         let mut success = StageSuccess::default();
-        success.metrics.insert("requests".to_owned(), made as f64);
+        note_used(used, &mut success);
         success.metrics.insert("rows".to_owned(), self.kept.len() as f64);
         success.metrics.insert("written".to_owned(), self.written as f64);
         let rejects = self.aside.finish(context, &Value::Null, self.written, &mut success)?;

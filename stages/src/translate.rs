@@ -12,12 +12,12 @@ use okapi_engine::stage::{
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
 use okapi_teacher::ask::{Invalid, Unanswered, ask};
-use okapi_teacher::{Caller, Request, TeacherError, estimated_tokens};
+use okapi_teacher::{Caller, Request, TeacherError, Used, estimated_tokens};
 use serde_json::{Value, json};
 
 use crate::asking::{
     ATTEMPTS, Aside, MAX_REJECT_RATE, SharedTeachers, check_template, converse, estimate_rows,
-    finish, read_rows, render, single, template, unanswered, write_row,
+    finish, note_used, read_rows, render, single, template, unanswered, write_row,
 };
 use crate::identify_language::language;
 
@@ -208,29 +208,26 @@ impl Stage for Translate {
         let mut data = context.create_output("data")?;
         let mut aside = Aside::new(context)?;
         let translator = Translator { template: &template, checks: &checks, attempts, most };
+        let mut used = Used::default();
         if language.code == "en" {
             for row in &rows {
                 write_row(&mut data, row)?;
             }
         } else {
             let each = async |caller: &Caller<'_>, row: &TextRow| translator.row(caller, row).await;
-            converse(
-                context,
-                &self.0,
-                &rows,
-                "rows",
-                &each,
-                |place, outcome: Outcome| match outcome {
+            used = converse(context, &self.0, &rows, "rows", &each, |place, outcome: Outcome| {
+                match outcome {
                     Ok(row) => write_row(&mut data, &row),
                     Err(failed) => {
                         let row = &rows[place];
                         let reject: Reject = unanswered(row.id(), row.to_json(), failed);
                         aside.add(context, &reject)
                     }
-                },
-            )?;
+                }
+            })?;
         }
         let mut success = StageSuccess::default();
+        note_used(&used, &mut success);
         let asked = rows.len() as u64;
         success.metrics.insert("rows".to_owned(), (asked - aside.count()) as f64);
         let rejects = aside.finish(context, declared, asked, &mut success)?;

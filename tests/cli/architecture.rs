@@ -18,6 +18,7 @@ fn crates_depend_one_way() {
         ("okapi-stages", "okapi-engine"),
         ("okapi-stages", "okapi-eval"),
         ("okapi-stages", "okapi-model"),
+        ("okapi-stages", "okapi-report"),
         ("okapi-stages", "okapi-teacher"),
         ("okapi-stages", "okapi-train"),
         ("okapi-teacher", "okapi-cache"),

@@ -24,6 +24,7 @@ mod models;
 mod order;
 mod quickstart;
 mod races;
+mod reports;
 mod sandbox;
 mod semantics;
 mod teachers;

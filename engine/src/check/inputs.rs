@@ -38,8 +38,8 @@ pub(crate) struct ReaderInstance<'r> {
 pub(crate) fn check_ports(node: &NodeDraft<'_>, findings: &mut Findings) {
     let field = node.field("inputs");
     let entries = field.map_or(&[][..], Node::entries);
-    let Some(stage) = node.stage else { return };
-    let stage = stage.descriptor();
+    let Some(checker) = node.stage else { return };
+    let stage = checker.descriptor();
     let Inputs::Fixed(ports) = stage.inputs else {
         for entry in entries {
             expect::identifier(&entry.key, "an input port", entry.key_span, findings);
@@ -65,6 +65,13 @@ pub(crate) fn check_ports(node: &NodeDraft<'_>, findings: &mut Findings) {
                 port.name, port.accepts, port.help
             ));
         }
+    }
+    let given: Vec<&str> = entries.iter().map(|entry| &*entry.key).collect();
+    if let Err(message) = checker.check_inputs(&given) {
+        let at = field.map_or(node.span, |field| field.span);
+        findings
+            .error("missing-input", at, format!("node `{}`: {message}", node.name))
+            .hint(format!("see `okapi stages {}`", stage.name));
     }
 }
 

@@ -13,6 +13,7 @@ use crate::check::paths::Sources;
 use crate::check::quantity;
 use crate::check::teacher::Teacher;
 use crate::graph::{ALL_SLOTS, Instance, NodeId, Resources, SourceId, instance_key};
+use crate::lineage::LineageScope;
 use crate::resolve::vars::{AxisValue, TextKind, Variables};
 use crate::spec::expect;
 use crate::spec::findings::Findings;
@@ -108,6 +109,7 @@ pub(crate) fn read(
         files: files.into_boxed_slice(),
         prompts: prompts.into_boxed_slice(),
         inputs: Box::default(),
+        lineage: node.stage.map_or(LineageScope::None, |stage| stage.lineage(&declared)),
         resources,
         timeout_ms,
         retries,

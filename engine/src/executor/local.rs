@@ -14,6 +14,7 @@ use super::command_process::Launcher;
 use super::work_folder::{IdleFolders, Prepared};
 use crate::action::Action;
 use crate::graph::Output;
+use crate::lineage::Lineage;
 use crate::stage::{NodeField, StageRegistry};
 use crate::stage_context::{
     Cancellation, Reporter, StageContext, StageError, StageSuccess, WorkFolder,
@@ -213,6 +214,7 @@ impl Executor {
         cancel: &Cancellation,
     ) -> Result<Execution, ExecutionError> {
         let prepared = Prepared::new(&self.store, &self.idle, job)?;
+        let lineage = self.keep_lineage(job)?;
         let work = WorkFolder {
             current_dir: prepared.root.join("cwd"),
             stdout: prepared.root.join("stdout"),
@@ -233,6 +235,7 @@ impl Executor {
             files: &prepared.files,
             prompts: &prepared.prompts,
             outputs: &prepared.outputs,
+            lineage: lineage.as_ref(),
             work: &work,
             scratch: &scratch,
             tensorboard: &tensorboard,
@@ -274,6 +277,16 @@ impl Executor {
         prepared.finish(&self.idle);
         remove_scratch(&scratch);
         Ok(Execution { outputs, success, duration_ms, log })
+    }
+
+    /// Puts the lineage that the action names into the store.
+    fn keep_lineage(&self, job: &Job) -> Result<Option<Lineage>, ExecutionError> {
+        let Some(text) = &job.action.lineage else { return Ok(None) };
+        self.store.put_bytes(text.as_bytes())?;
+        let lineage = serde_json::from_str(text);
+        Ok(Some(lineage.map_err(|error| {
+            StageError::failed(format!("the lineage cannot be read back: {error}"))
+        })?))
     }
 
     fn run_stage(

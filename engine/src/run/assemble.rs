@@ -5,10 +5,11 @@ use std::sync::Arc;
 use okapi_cache::{Artifact, Lease};
 
 use super::runner::Runner;
-use crate::action::{Action, ActionWriter};
+use crate::action::{Action, ActionWriter, lineage_artifact};
 use crate::executor::local::{JobInput, JobSource, places_files};
 use crate::executor::{ExecutionError, Job};
 use crate::graph::{Feed, InstanceId};
+use crate::lineage;
 use crate::schedule::Grant;
 use crate::stage_context::StageError;
 
@@ -25,24 +26,44 @@ impl Runner<'_> {
             .expect("inputs of a ready instance have results")
     }
 
-    pub(super) fn action(&self, id: InstanceId) -> Action {
+    pub(super) fn action(&mut self, id: InstanceId) -> Action {
+        let lineage = self.lineage(id);
         let writer = ActionWriter {
             graph: self.request.graph,
             sources: self.request.sources,
             passed_env: self.request.passed_env,
         };
         let mut document = String::new();
-        let digest = writer.write(id, &mut document, |feed| self.artifact(feed));
-        Action { document, digest }
+        let digest =
+            writer.write(id, &mut document, lineage.as_deref(), |feed| self.artifact(feed));
+        Action { document, digest, lineage }
     }
 
-    /// Tracked files and prompts of an instance: kept with its result, so that a later `explain`
+    /// The text of a ready instance's lineage. It is made once: another run's execution is looked for many times.
+    fn lineage(&mut self, id: InstanceId) -> Option<String> {
+        if let Some(known) = self.lineages.get(&id) {
+            return Some(known.clone());
+        }
+        let (graph, store) = (self.request.graph, &self.request.store);
+        let text = lineage::text(graph, store, id, |ancestor| {
+            let later = || Some(self.outputs.get(&ancestor)?.action);
+            self.evaluation
+                .action(ancestor)
+                .or_else(later)
+                .expect("ancestors of a ready instance have results")
+        })?;
+        self.lineages.insert(id, text.clone());
+        Some(text)
+    }
+
+    /// Tracked files, prompts and lineage of an instance: kept with its result, so that a later `explain`
     /// can show what changed in them.
-    pub(super) fn sources_of(&self, id: InstanceId) -> Vec<Artifact> {
+    pub(super) fn keeps(&self, id: InstanceId, action: &Action) -> Vec<Artifact> {
         let instance = &self.request.graph.instances[id as usize];
         let prompts = instance.prompts.iter().map(|(_, source)| source);
         let sources = instance.files.iter().chain(prompts);
-        sources.filter_map(|&source| self.request.sources[source as usize]).collect()
+        let sources = sources.filter_map(|&source| self.request.sources[source as usize]);
+        sources.chain(action.lineage.as_deref().map(lineage_artifact)).collect()
     }
 
     pub(super) fn previous_outputs(&self, id: InstanceId) -> Option<Vec<Artifact>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use okapi_cache::{ActionDigest, Artifact, Store, StoreError};
 
 use crate::action::PassedEnv;
-use crate::evaluate::{Evaluation, State};
+use crate::evaluate::Evaluation;
 use crate::event::Outcome;
 use crate::executor::command_process::Launcher;
 use crate::graph::{Feed, Graph, InstanceId};
@@ -111,10 +111,7 @@ pub struct Results<'a> {
 impl Results<'_> {
     /// The action of an instance that has a result.
     pub fn action(&self, id: InstanceId) -> Option<ActionDigest> {
-        match self.evaluation.states[id as usize] {
-            State::Cached { action, .. } => Some(action),
-            _ => Some(self.later.get(&id)?.action),
-        }
+        self.evaluation.action(id).or_else(|| Some(self.later.get(&id)?.action))
     }
 
     /// An output of an instance that has a result.

@@ -62,6 +62,8 @@ pub(super) struct Runner<'a> {
     /// Ready instances that have waited for another run: it is said once.
     waited: BTreeSet<InstanceId>,
     attempts: BTreeMap<InstanceId, u32>,
+    /// The lineages of ready instances, as texts.
+    pub(super) lineages: BTreeMap<InstanceId, String>,
     pub(super) previous: Manifest,
     executor: Executor,
     sender: mpsc::UnboundedSender<Message>,
@@ -98,6 +100,7 @@ impl<'a> Runner<'a> {
             aside: BTreeMap::new(),
             waited: BTreeSet::new(),
             attempts: BTreeMap::new(),
+            lineages: BTreeMap::new(),
             previous,
             executor: Executor::new(
                 Arc::clone(&request.store),
@@ -386,10 +389,12 @@ impl<'a> Runner<'a> {
         &mut self,
         id: InstanceId,
         running: Running,
-        execution: Execution,
+        mut execution: Execution,
         emit: &mut dyn FnMut(Event),
     ) {
         let request = self.request;
+        // JSON has no word for them, so the details of the result could not be read back.
+        execution.success.metrics.retain(|_, value| value.is_finite());
         let node = request.graph.node(id);
         let determinism =
             request.registry.get(&node.stage).map(|stage| stage.descriptor().determinism);
@@ -404,7 +409,7 @@ impl<'a> Runner<'a> {
             environment: crate::environment::describe(&running.grant),
             log: execution.log,
             cost_micro_usd: (!spend.is_empty()).then_some(spend.nano_usd / 1000),
-            keeps: self.sources_of(id),
+            keeps: self.keeps(id, &running.action),
         };
         let output_bytes = execution.outputs.iter().map(|output| output.size).sum();
         let unchanged = match before {

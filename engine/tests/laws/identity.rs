@@ -6,6 +6,7 @@ use okapi_cache::{ActionDigest, Artifact, ArtifactKind, Digest};
 use okapi_engine::action::{ActionWriter, PassedEnv};
 use okapi_engine::diagnostic::Span;
 use okapi_engine::graph::{Feed, Graph, Input, Instance, Node, Output, Resources, Source};
+use okapi_engine::lineage::LineageScope;
 use okapi_engine::port::PortKind;
 
 fn file(content: &str) -> Artifact {
@@ -23,6 +24,7 @@ struct World {
     sources: Vec<Option<Artifact>>,
     passed_env: PassedEnv,
     inputs: Vec<Artifact>,
+    lineage: Option<String>,
 }
 
 impl World {
@@ -52,6 +54,7 @@ impl World {
                 },
             ]
             .into(),
+            lineage: LineageScope::None,
             resources: Resources::default(),
             timeout_ms: None,
             retries: 0,
@@ -76,6 +79,7 @@ impl World {
             sources: vec![Some(file("a script")), Some(file("a prompt"))],
             passed_env: BTreeMap::from([("TOKEN".to_owned(), Some("secret".to_owned()))]),
             inputs: vec![file("german"), file("russian"), file("one")],
+            lineage: None,
         }
     }
 
@@ -86,7 +90,9 @@ impl World {
             passed_env: &self.passed_env,
         };
         let mut document = String::new();
-        let digest = writer.write(0, &mut document, |feed| self.inputs[feed.instance as usize]);
+        let digest = writer.write(0, &mut document, self.lineage.as_deref(), |feed| {
+            self.inputs[feed.instance as usize]
+        });
         // The document is canonical JSON, and says nothing of the secret.
         let value: serde_json::Value = serde_json::from_str(&document).unwrap();
         assert_eq!(okapi_cache::canonical_json::to_string(&value), document);
@@ -102,7 +108,7 @@ impl World {
 #[test]
 fn every_field_changes_the_digest() {
     type Change = (&'static str, fn(&mut World));
-    let changes: [Change; 13] = [
+    let changes: [Change; 15] = [
         ("declared", |it| {
             let declared = it.instance().declared.replace("true", "false");
             it.instance().declared = declared.into();
@@ -124,6 +130,8 @@ fn every_field_changes_the_digest() {
         ("an input's port", |it| it.instance().inputs[1].port = "other".into()),
         ("a gathered input's key", |it| it.instance().inputs[0].feeds[1].key = "lang=uk".into()),
         ("two inputs exchanged", |it| it.inputs.swap(0, 1)),
+        ("a lineage", |it| it.lineage = Some("{}".to_owned())),
+        ("another lineage", |it| it.lineage = Some("{\"lineage\":1}".to_owned())),
         ("an input left out", |it| {
             it.instance().inputs[0].feeds = it.graph.instances[0].inputs[0].feeds[..1].into();
         }),
@@ -150,6 +158,8 @@ fn what_only_affects_how_it_runs_does_not() {
     instance.retries = 9;
     instance.settings = r#"{"concurrency":3}"#.into();
     instance.name = "renamed".into();
+    // What it asks for is said by its stage; what it is given counts.
+    instance.lineage = LineageScope::Actions;
     world.graph.name = "renamed".into();
     world.graph.sources[1].path = "elsewhere/ask.j2".into();
     world.passed_env.insert("UNRELATED".into(), Some("x".into()));

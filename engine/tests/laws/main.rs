@@ -19,7 +19,8 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use model::{Edit, Model, edits, models};
+use model::{Edit, Model, ModelNode, edits, models};
+use okapi_engine::lineage::LineageScope;
 use project::Project;
 
 fn config(cases: u32) -> ProptestConfig {
@@ -79,6 +80,45 @@ proptest! {
             prop_assert!(survived, "two thousand writes were not enough");
         }
     }
+}
+
+#[test]
+fn a_lineage_names_all_ancestors_and_is_kept_with_the_result() {
+    let node = |reads: &[usize], is_witness| ModelNode {
+        reads: reads.iter().copied().collect(),
+        source: None,
+        salt: 2,
+        keep: 1,
+        is_witness,
+    };
+    let model = Model {
+        nodes: vec![node(&[], false), node(&[0], false), node(&[], false), node(&[1], true)],
+        sources: vec![],
+    };
+    let project = Project::new();
+    let run = project.run(&model.graph(), 1);
+    let action = |name: &str| run.actions[name].to_string();
+    // Pinned: if this changes, every report is made anew.
+    let expected = format!(
+        "{{\"ancestors\":{{\
+         \"node00\":{{\"action\":\"{}\",\"metrics\":{{\"salt\":2.0}},\"stage\":\"mix\",\"stage_version\":1}},\
+         \"node01\":{{\"action\":\"{}\",\"inputs\":{{\"in00\":[\"node00\"]}},\"metrics\":{{\"salt\":2.0}},\
+         \"stage\":\"mix\",\"stage_version\":1}}}},\
+         \"inputs\":{{\"in01\":{{\"\":{{\"instance\":\"node01\",\"port\":\"out\"}}}}}},\"lineage\":1}}",
+        action("node00"),
+        action("node01"),
+    );
+    assert_eq!(project.lineage(&run.actions["node03"]), Some(expected));
+    assert_eq!(project.lineage(&run.actions["node01"]), None);
+
+    // With times an execution is part of it.
+    let mut timed = model.graph();
+    timed.instances[3].lineage = LineageScope::ActionsAndTimes;
+    let with_times = project.run(&timed, 1);
+    assert_eq!(with_times.executed, BTreeSet::from(["node03".to_owned()]));
+    let lineage = project.lineage(&with_times.actions["node03"]).unwrap();
+    assert!(lineage.contains("\"execution\":{\"cost_micro_usd\":0,\"duration_ms\":"), "{lineage}");
+    assert!(project.run(&timed, 1).executed.is_empty());
 }
 
 fn check_edits(mut model: Model, edits: &[Edit], jobs: u32) -> Result<(), TestCaseError> {

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use okapi_cache::Digest;
+
 use okapi_engine::diagnostic::Span;
 use okapi_engine::graph::{Feed, Graph, Input, Instance, Node, Output, Resources, Source};
+use okapi_engine::lineage::LineageScope;
 use okapi_engine::port::PortKind;
 use proptest::prelude::*;
 
@@ -25,6 +28,8 @@ pub(crate) struct ModelNode {
     pub(crate) salt: u8,
     /// Keep only so many values of what is mixed: small numbers make outputs collide.
     pub(crate) keep: u8,
+    /// Whether it is told of its lineage, and mixes it in.
+    pub(crate) is_witness: bool,
 }
 
 /// One edit of a pipeline or of its sources.
@@ -44,17 +49,19 @@ pub(crate) fn models() -> impl Strategy<Value = Model> {
             prop::option::of(0..sources),
             0_u8..3,
             prop_oneof![Just(1_u8), Just(2), Just(255)],
+            prop::bool::weighted(0.2),
         );
         (prop::collection::vec(node, nodes), prop::collection::vec(0_u8..4, sources)).prop_map(
             |(nodes, sources)| Model {
                 nodes: nodes
                     .into_iter()
                     .enumerate()
-                    .map(|(position, (reads, source, salt, keep))| ModelNode {
+                    .map(|(position, (reads, source, salt, keep, is_witness))| ModelNode {
                         reads: reads.into_iter().filter(|&read| read < position).collect(),
                         source,
                         salt,
                         keep,
+                        is_witness,
                     })
                     .collect(),
                 sources,
@@ -132,6 +139,10 @@ impl Model {
                             feeds: [Feed { key: "".into(), instance: read as u32, port: 0 }].into(),
                         })
                         .collect(),
+                    lineage: match node.is_witness {
+                        true => LineageScope::Actions,
+                        false => LineageScope::None,
+                    },
                     resources: Resources::default(),
                     timeout_ms: None,
                     retries: 0,
@@ -169,13 +180,19 @@ pub(crate) fn mix(
     format!("{}\n", sum % u32::from(keep)).into_bytes()
 }
 
+/// What a witness mixes in: its ancestors by name, each with its salt, which its result has as a metric.
+pub(crate) fn testimony(salts: impl Iterator<Item = (String, f64)>) -> Vec<u8> {
+    salts.map(|(name, salt)| format!("{name} {salt};")).collect::<String>().into_bytes()
+}
+
 /// Knows everything that was ever done, by content: says what must run, and what comes out.
 #[derive(Default)]
 pub(crate) struct Oracle {
-    done: BTreeMap<OracleKey, ()>,
+    done: BTreeSet<OracleKey>,
 }
 
-type OracleKey = (u8, u8, Option<(usize, u8)>, Vec<(String, Vec<u8>)>);
+/// Of all that determines an action.
+type OracleKey = Digest;
 
 /// What a run must do.
 pub(crate) struct Expected {
@@ -186,28 +203,44 @@ pub(crate) struct Expected {
 impl Oracle {
     pub(crate) fn run(&mut self, model: &Model) -> Expected {
         let mut contents: Vec<Vec<u8>> = Vec::new();
+        let mut keys: Vec<OracleKey> = Vec::new();
+        let mut ancestors: Vec<BTreeSet<usize>> = Vec::new();
         let mut expected = Expected { outputs: BTreeMap::new(), executed: BTreeSet::new() };
-        let mut ran_now = BTreeSet::new();
         for (id, node) in model.nodes.iter().enumerate() {
-            let inputs: Vec<_> = node
+            let mut inputs: Vec<_> = node
                 .reads
                 .iter()
                 .map(|&read| (format!("in{read:02}"), contents[read].clone()))
                 .collect();
             let source = node.source.map(|source| (source, model.sources[source]));
-            let key = (node.salt, node.keep, source, inputs.clone());
+            let above: BTreeSet<usize> = node
+                .reads
+                .iter()
+                .flat_map(|&read| ancestors[read].iter().copied().chain([read]))
+                .collect();
+            let ModelNode { salt, keep, is_witness, .. } = node;
+            let mut key = format!("{salt} {keep} {is_witness} {source:?} {inputs:?}");
+            if node.is_witness {
+                for &ancestor in &above {
+                    key.push_str(&format!(" {}={}", name(ancestor), keys[ancestor]));
+                }
+                let salts = above.iter().map(|&it| (name(it), f64::from(model.nodes[it].salt)));
+                inputs.push(("lineage".to_owned(), testimony(salts)));
+            }
+            let key = Digest::of(key.as_bytes());
             let content = mix(
                 node.salt,
                 node.keep,
                 source.as_ref().map(|it| std::slice::from_ref(&it.1)),
                 &inputs,
             );
-            if self.done.insert(key.clone(), ()).is_none() {
+            if self.done.insert(key) {
                 expected.executed.insert(name(id));
-                ran_now.insert(key);
             }
             expected.outputs.insert(name(id), content.clone());
             contents.push(content);
+            keys.push(key);
+            ancestors.push(above);
         }
         expected
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use okapi_cache::{Access, ActionDigest, Durability, Faults, Store};
+use okapi_engine::action::parse_artifact;
 use okapi_engine::evaluate::{Question, evaluate};
 use okapi_engine::event::{Event, Outcome};
 use okapi_engine::executor::command_process::Launcher;
@@ -22,7 +23,7 @@ use okapi_engine::stage::{
 };
 use okapi_engine::stage_context::{InputPath, StageContext, StageError, StageSuccess};
 
-use crate::model::{Model, mix};
+use crate::model::{Model, mix, testimony};
 
 pub(crate) struct Project {
     root: tempfile::TempDir,
@@ -82,6 +83,22 @@ impl Project {
                 Arc::new(Store::open(&root, Access::ReadWrite, Durability::None).unwrap())
             }
         }
+    }
+
+    /// The lineage that an action names, as it is kept.
+    pub(crate) fn lineage(&self, action: &ActionDigest) -> Option<String> {
+        let store = self.store();
+        let stored = store.document(action).unwrap().unwrap();
+        let measures = store.measures(action).unwrap().unwrap();
+        assert_eq!(measures.metrics, stored.info.metrics);
+        assert_eq!(measures.duration_ms, Some(stored.info.duration_ms));
+        let document: serde_json::Value = serde_json::from_str(&stored.document).unwrap();
+        let (kind, digest) = parse_artifact(document.get("lineage")?.as_str().unwrap()).unwrap();
+        assert!(stored.info.keeps.iter().any(|kept| (kept.kind, kept.digest) == (kind, digest)));
+        let text = store.read_text(&digest, u64::MAX).unwrap();
+        let value: serde_json::Value = serde_json::from_str(text.as_ref().unwrap()).unwrap();
+        assert_eq!(Some(okapi_cache::canonical_json::to_string(&value)), text);
+        text
     }
 
     fn sources(&self, store: &Store, graph: &Graph) -> Vec<Option<okapi_cache::Artifact>> {
@@ -205,7 +222,7 @@ impl Stage for Mix {
 
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
         let number = |name: &str| context.declared["params"][name].as_u64().unwrap() as u8;
-        let inputs: Vec<_> = context
+        let mut inputs: Vec<_> = context
             .inputs
             .iter()
             .map(|(port, path)| match path {
@@ -213,9 +230,17 @@ impl Stage for Mix {
                 InputPath::Gathered { .. } => panic!("the models gather nothing"),
             })
             .collect();
+        if let Some(lineage) = context.lineage {
+            let salts =
+                lineage.ancestors.iter().map(|(name, it)| (name.clone(), it.metrics["salt"]));
+            inputs.push(("lineage".to_owned(), testimony(salts)));
+        }
         let source = context.files.values().next().map(|file| fs::read(&file.path).unwrap());
         let content = mix(number("salt"), number("keep"), source.as_deref(), &inputs);
         fs::write(&context.outputs["out"], content).unwrap();
-        Ok(StageSuccess::default())
+        // What is no number is in no result: a lineage is the same in this process and in the next.
+        let metrics = [("salt", f64::from(number("salt"))), ("none", f64::NAN)];
+        let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
+        Ok(StageSuccess { metrics, ..StageSuccess::default() })
     }
 }

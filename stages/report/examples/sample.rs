@@ -232,7 +232,7 @@ fn resources(report: &mut Report, noise: &mut Noise) {
             requests,
             prompt_tokens: prompt,
             completion_tokens: completion,
-            micro_usd: cost,
+            micro_usd: Some(cost),
             source: source(noise, format!("{stage}[lang=de]")),
         });
     }

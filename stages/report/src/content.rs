@@ -121,10 +121,23 @@ fn data(report: &Report, provenance: &Provenance) -> Section {
 
 fn resources(report: &Report, provenance: &Provenance) -> Section {
     let money = report.spend.iter();
-    let money = run_table::sums(money.map(|it| (&*it.stage, it.micro_usd as f64, &it.source)));
+    let money = money.filter_map(|it| {
+        let paid = it.micro_usd.filter(|paid| *paid > 0)?;
+        Some((&*it.stage, paid as f64, &it.source))
+    });
+    let money = run_table::sums(money);
     let money: Vec<_> = money
         .into_iter()
         .map(|(stage, sum, sources)| (stage.to_owned(), sum, number::usd(sum as u64), sources))
+        .collect();
+    let tokens = report.spend.iter();
+    let tokens = tokens.map(|it| {
+        let sum = it.prompt_tokens.saturating_add(it.completion_tokens);
+        (&*it.stage, sum as f64, &it.source)
+    });
+    let tokens: Vec<_> = run_table::sums(tokens)
+        .into_iter()
+        .map(|(stage, sum, sources)| (stage.to_owned(), sum, number::count(sum as u64), sources))
         .collect();
     let time = report.times.iter();
     let time = run_table::sums(time.map(|it| (&*it.source.node, it.seconds, &it.source)));
@@ -133,6 +146,13 @@ fn resources(report: &Report, provenance: &Provenance) -> Section {
         .map(|(node, sum, sources)| (node.to_owned(), sum, number::duration(sum), sources))
         .collect();
     let figures = [
+        figure::ranking(
+            "token-bars",
+            "Tokens by stage",
+            "What teachers read and wrote for the answers that were used.",
+            &tokens,
+            provenance,
+        ),
         figure::ranking(
             "time-bars",
             "Time by node",
@@ -151,11 +171,11 @@ fn resources(report: &Report, provenance: &Provenance) -> Section {
     let figures: Vec<Figure> = figures.into_iter().flatten().collect();
     let mut blocks = Vec::new();
     if !figures.is_empty() {
-        blocks.push(Block::Figures("Where time and money went".to_owned(), figures));
+        blocks.push(Block::Figures("Largest shares".to_owned(), figures));
     }
     blocks.extend(run_table::spend(report).map(Block::Table));
     blocks.extend(run_table::times(report).map(Block::Details));
-    Section { id: "resources", title: "Time and spend", blocks }
+    Section { id: "resources", title: "Time and teachers", blocks }
 }
 
 fn graph(report: &Report) -> Section {

@@ -248,8 +248,9 @@ pub struct Spend {
     pub prompt_tokens: u64,
     /// Tokens that came back.
     pub completion_tokens: u64,
-    /// Millionths of a US dollar.
-    pub micro_usd: u64,
+    /// Millionths of a US dollar, where it is said what was paid.
+    #[serde(default)]
+    pub micro_usd: Option<u64>,
     /// Where it comes from.
     pub source: Source,
 }

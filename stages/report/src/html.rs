@@ -85,7 +85,7 @@ impl Page<'_> {
                     // As an image, so that nothing in it can run or style the page.
                     let _ = writeln!(
                         body,
-                        "<figure class=\"graph\"><img alt=\"The pipeline's graph\" \
+                        "<figure class=\"graph\" tabindex=\"0\"><img alt=\"The pipeline's graph\" \
                          src=\"data:image/svg+xml,{}\"></figure>",
                         percent_encode(svg)
                     );

@@ -4,7 +4,8 @@
 //! tables like those of the Okapi paper, with what it prints ([`published`]) beside; every number leads to the node
 //! and the action that made it.
 //!
-//! This crate knows no stage, no engine, no model, no clock, no file and no network: values in, bytes out.
+//! The stage `report` makes a [`Report`] of what other nodes made. This crate knows no stage, no engine, no model, no
+//! clock, no file and no network: values in, bytes out.
 //!
 //! # Determinism
 //! The same report is the same bytes. The order of its scores, statistics and times does not matter.

@@ -92,10 +92,12 @@ const SUM: &str = "sum of the rows";
 
 /// What teachers were asked, by stage and in total.
 pub(crate) fn spend(report: &Report) -> Option<Table> {
+    let has_money = report.spend.iter().any(|it| it.micro_usd.is_some());
     let mut stages: BTreeMap<&str, ([u64; 4], Vec<&Source>)> = BTreeMap::new();
     for it in &report.spend {
         let sum = stages.entry(&it.stage).or_default();
-        let parts = [it.requests, it.prompt_tokens, it.completion_tokens, it.micro_usd];
+        let money = it.micro_usd.unwrap_or(0);
+        let parts = [it.requests, it.prompt_tokens, it.completion_tokens, money];
         sum.0 = [0, 1, 2, 3].map(|place| sum.0[place].saturating_add(parts[place]));
         sum.1.push(&it.source);
     }
@@ -106,18 +108,16 @@ pub(crate) fn spend(report: &Report) -> Option<Table> {
             ..Cell::number(text, value).from(sources)
         };
         let count = |value: u64| sum(number::count(value), value as f64);
-        Row::new([
-            Cell::text(stage),
-            count(requests),
-            count(prompt),
-            count(completion),
-            sum(number::usd(money), money as f64),
-        ])
+        let mut cells = vec![Cell::text(stage), count(requests), count(prompt), count(completion)];
+        cells.extend(has_money.then(|| sum(number::usd(money), money as f64)));
+        Row { cells }
     };
     let mut total = [0u64; 4];
     let mut rows = Vec::new();
     let mut stages: Vec<_> = stages.into_iter().collect();
-    stages.sort_by_key(|(stage, (parts, _))| (std::cmp::Reverse(parts[3]), *stage));
+    stages.sort_by_key(|(stage, (parts, _))| {
+        (std::cmp::Reverse((parts[3], parts[1].saturating_add(parts[2]))), *stage)
+    });
     for (stage, (parts, mut sources)) in stages {
         total = [0, 1, 2, 3].map(|place| total[place].saturating_add(parts[place]));
         sources.sort();
@@ -130,7 +130,8 @@ pub(crate) fn spend(report: &Report) -> Option<Table> {
         ("Completion tokens", Number),
         ("Cost", Number),
     ];
-    let table = Table::new("spend", "Spend", &columns);
+    let columns = if has_money { &columns[..] } else { &columns[..4] };
+    let table = Table::new("spend", "What teachers were asked", columns);
     (!rows.is_empty()).then(|| table.section(rows, vec![row("Total", total, &[])]))
 }
 
@@ -262,7 +263,7 @@ mod tests {
             requests,
             prompt_tokens: 10,
             completion_tokens: 20,
-            micro_usd,
+            micro_usd: Some(micro_usd),
             source: source(stage),
         };
         let report = Report {
@@ -279,5 +280,10 @@ mod tests {
             ["Total", "6", "30", "60", "$5.02"],
         ];
         assert_eq!(texts(&super::spend(&report).unwrap()), expected);
+        let mut unpriced = report;
+        unpriced.spend.iter_mut().for_each(|it| it.micro_usd = None);
+        let table = super::spend(&unpriced).unwrap();
+        assert_eq!(table.columns.len(), 4);
+        assert_eq!(texts(&table)[0], ["rank", "4", "20", "40"]);
     }
 }

@@ -60,6 +60,28 @@ pub struct Costs {
     pub nano_usd: u64,
     /// What the answers from records had cost.
     pub saved_nano_usd: u64,
+    /// The answers that were given out, whether they were recorded before or not.
+    pub used: Used,
+}
+
+/// Answers that work was made of: the same however often the work was begun, and whoever else asked for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// How many.
+    pub answers: u64,
+    /// Tokens that were read for them.
+    pub prompt_tokens: u64,
+    /// Tokens that were written.
+    pub completion_tokens: u64,
+}
+
+impl Used {
+    /// Adds others.
+    pub fn add(&mut self, other: &Used) {
+        self.answers += other.answers;
+        self.prompt_tokens += other.prompt_tokens;
+        self.completion_tokens += other.completion_tokens;
+    }
 }
 
 impl Ledger {
@@ -72,6 +94,11 @@ impl Ledger {
         let mut costs = lock(&self.costs);
         costs.recorded += 1;
         costs.saved_nano_usd += nano_usd;
+    }
+
+    fn add_used(&self, usage: &Usage) {
+        let Usage { prompt_tokens, completion_tokens, .. } = *usage;
+        lock(&self.costs).used.add(&Used { answers: 1, prompt_tokens, completion_tokens });
     }
 
     fn add_call(&self, usage: &Usage, nano_usd: u64) {
@@ -273,6 +300,7 @@ impl Caller<'_> {
         if !called {
             self.parts.ledger.add_recorded(record.nano_usd);
         }
+        self.parts.ledger.add_used(&record.answer.usage);
         Ok(Asked { answer: record.answer, recorded: !called })
     }
 
@@ -448,6 +476,8 @@ mod tests {
         assert_eq!(text(&first[0]), text(&first[2]));
         let costs = desk.ledger.take();
         assert_eq!((costs.requests, costs.recorded, costs.nano_usd), (2, 2, 4_000_000));
+        let used = Used { answers: 4, prompt_tokens: 4000, completion_tokens: 4000 };
+        assert_eq!(costs.used, used);
         drop(desk);
 
         let desk = Desk::new(folder.path(), None);
@@ -456,6 +486,7 @@ mod tests {
         assert_eq!(text(&second[0]), text(&first[1]));
         let costs = desk.ledger.take();
         assert_eq!((costs.requests, costs.recorded, costs.saved_nano_usd), (1, 1, 2_000_000));
+        assert_eq!((costs.used.answers, costs.used.prompt_tokens), (2, 2000));
         assert_eq!(desk.ledger.take(), Costs::default());
     }
 

@@ -21,7 +21,9 @@ pub mod serve;
 mod teacher;
 
 pub use budget::Budget;
-pub use caller::{Asked, Caller, CallerParts, Costs, Experience, InFlight, Ledger, Record, Stop};
+pub use caller::{
+    Asked, Caller, CallerParts, Costs, Experience, InFlight, Ledger, Record, Stop, Used,
+};
 pub use limits::Limits;
 pub use pool::{Endpoint, Teachers, price};
 pub use pricing::Price;

@@ -93,7 +93,7 @@ fn report() -> Report {
             requests: 1_000,
             prompt_tokens: 200_000,
             completion_tokens: 300_000,
-            micro_usd: 12_340_000,
+            micro_usd: Some(12_340_000),
             source: source("translate[lang=de]"),
         }],
         times: vec![NodeTime {
@@ -190,7 +190,7 @@ fn every_number_says_where_it_comes_from() {
 fn every_chart_has_a_title_and_a_description() {
     let page = okapi_report::html(&report());
     let charts = between(&page, "<svg ", "</svg>");
-    assert_eq!(charts.len(), 9);
+    assert_eq!(charts.len(), 10);
     for chart in charts {
         let [title, description] = between(chart, "aria-labelledby=\"", "\"")[0]
             .split(' ')
@@ -321,4 +321,59 @@ fn the_page_needs_no_network() {
         }
     }
     assert!(!page.contains("@import") && !page.contains("fetch("));
+}
+
+#[test]
+fn a_report_of_everything_is_a_few_megabytes() {
+    let languages = [
+        "ru", "de", "zh", "fr", "es", "it", "nl", "vi", "id", "ar", "hu", "ro", "da", "sk", "uk",
+        "ca", "sr", "hr", "hi", "bn", "ta", "ne", "ml", "mr", "te", "kn",
+    ];
+    let mut report = report();
+    (report.scores, report.curves) = (Vec::new(), Vec::new());
+    let wave = |step: u64, of: usize| 2.0 + ((step * 7 + of as u64 * 13) as f64).sin();
+    for (number, language) in languages.iter().enumerate() {
+        for seed in 1..=3 {
+            for method in ["base", "sft", "rlhf"] {
+                for task in [Task::Arc, Task::HellaSwag, Task::Mmlu] {
+                    let mut score = score(language, method, seed, 0.2 + number as f64 / 100.0);
+                    score.source.node =
+                        format!("evaluate[lang={language},task={},seed={seed}]", task.key());
+                    score.task = task;
+                    report.scores.push(score);
+                }
+            }
+            for stage in ["sft", "reward_model", "ppo"] {
+                let measures: &[&str] = match stage {
+                    "ppo" => {
+                        &["reward", "kl", "policy_loss", "value_loss", "entropy", "clip_fraction"]
+                    }
+                    _ => &["loss", "learning_rate", "gradient_norm", "accuracy"],
+                };
+                let measure = |step, (of, name): (usize, &&str)| {
+                    ((*name).to_owned(), wave(step, of + number))
+                };
+                let point = |step| CurvePoint {
+                    step,
+                    measures: measures.iter().enumerate().map(|it| measure(step, it)).collect(),
+                };
+                report.curves.push(Curve {
+                    stage: stage.to_owned(),
+                    language: Some((*language).to_owned()),
+                    model: "tiny".to_owned(),
+                    seed,
+                    // As many as the stage leaves of a curve.
+                    points: (1..=200).map(|place| point(place * 8)).collect(),
+                    source: source(&format!("{stage}[lang={language},seed={seed}]")),
+                });
+            }
+        }
+    }
+    let megabytes = |text: &str| text.len() as f64 / 1e6;
+    let html = okapi_report::html(&report);
+    assert!(megabytes(&html) < 6.0, "{} MB of HTML", megabytes(&html));
+    let markdown = okapi_report::markdown(&report);
+    assert!(megabytes(&markdown) < 2.0, "{} MB of Markdown", megabytes(&markdown));
+    let json = okapi_report::json(&report);
+    assert!(megabytes(&json) < 20.0, "{} MB of JSON", megabytes(&json));
 }
