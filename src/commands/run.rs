@@ -9,9 +9,10 @@ use okapi_engine::evaluate::State;
 use okapi_engine::event::{Event, Outcome, VERSION};
 use okapi_engine::executor::command_process::Launcher;
 use okapi_engine::executor::sandbox::{Sandbox, SandboxError};
-use okapi_engine::graph::Graph;
+use okapi_engine::graph::{Graph, Publish};
 use okapi_engine::machine::Machine;
 use okapi_engine::manifest::ManifestText;
+use okapi_engine::port::PortKind;
 use okapi_engine::publish::publish;
 use okapi_engine::run::{Results, RunRequest, evaluate_for_run, run as run_engine};
 use okapi_engine::run_record::{self, RunEnd, RunInfo, RunRecord};
@@ -20,10 +21,11 @@ use okapi_engine::stage::StageRegistry;
 
 use serde_json::Value;
 
-use crate::cli::{Global, RunArgs};
+use crate::cli::{Global, Progress, RunArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::project::{self, Loaded};
+use crate::ui::output;
 use crate::ui::progress::{self, Display};
 
 /// Brings nodes up to date.
@@ -96,6 +98,11 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         return Err(Failure::unwritten(format!("cannot write events to stdout: {error}"))
             .with_hint("the run has ended; `okapi log --json` prints its events".to_owned()));
     }
+    if outcome == Outcome::Succeeded && !arguments.quiet && arguments.progress != Progress::Json {
+        for path in reports(&loaded) {
+            output::note(&format!("open {path}"));
+        }
+    }
     Ok(match outcome {
         Outcome::Succeeded => ExitCode::Done,
         Outcome::Failed => ExitCode::Failed,
@@ -103,6 +110,16 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         Outcome::Interrupted => ExitCode::Interrupted,
         Outcome::StoreTrouble => ExitCode::StoreTrouble,
     })
+}
+
+/// The published reports that are there: what a person looks at first.
+fn reports(loaded: &Loaded) -> impl Iterator<Item = &str> {
+    let is_report = |entry: &&Publish| {
+        let outputs = &loaded.graph.node(entry.instance).outputs;
+        outputs.get(usize::from(entry.port)).is_some_and(|it| it.kind == PortKind::Report)
+    };
+    let entries = loaded.graph.publish.iter().filter(is_report);
+    entries.map(|entry| &*entry.path).filter(|path| loaded.place.root.join(path).is_file())
 }
 
 /// A budget means nothing where nobody knows what a call costs.

@@ -3,6 +3,7 @@
 
 mod asking;
 mod corpus;
+mod dataset;
 mod decontaminate;
 mod describe;
 mod download;
@@ -62,6 +63,7 @@ pub fn registry() -> StageRegistry {
 pub fn registry_with_budget(budget_usd: Option<f64>) -> StageRegistry {
     let asked = Arc::new(Teachers::new(budget_usd));
     let mut registry = StageRegistry::with_builtin();
+    registry.add(Box::new(dataset::Dataset));
     registry.add(Box::new(decontaminate::Decontaminate));
     registry.add(Box::new(describe::Describe));
     registry.add(Box::new(evaluate::Evaluate));

@@ -8,6 +8,7 @@ mod collection;
 mod command_line;
 mod commands;
 mod crash;
+mod data_sets;
 mod decontamination;
 mod describes;
 mod devices;
