@@ -54,7 +54,7 @@ a text; so it is when PPO scores one.
 
 All pairs of a ranking are learnt, or so many as `pairs_per_ranking` says, drawn anew for each epoch. A
 batch is made of single pairs, or with `batch_of: rankings` of whole rankings, whose responses are then
-computed once for all of their pairs.
+computed once for all of their pairs. A response that a prompt got twice counts once, with its better rank.
 
 `validation_share` of the prompts, chosen by chance, are not learnt: no prompt is on both sides. Their pairs
 give `validation_accuracy`.
@@ -126,7 +126,7 @@ static PARAMS: [Param; 30] = [
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "reward_model",
-    version: 1,
+    version: 2,
     summary: "trains a model that gives responses rewards, on rankings",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[
@@ -305,6 +305,7 @@ fn rankings(
     let mut by_prompt: BTreeMap<(&str, &str), Vec<Ranking>> = BTreeMap::new();
     let mut too_long = 0;
     let mut cut = 0;
+    let mut equal = 0;
     for row in &rows {
         let prompt = texts::render(&template, &row.instruction, &row.input)?;
         let pairs: Vec<(String, String)> =
@@ -318,7 +319,19 @@ fn rankings(
             match limits.apply_to(tokens, has_ended, &row.id)? {
                 // What is cut within the prompt says nothing of the response.
                 Some(tokens) if tokens.whole.len() > tokens.prompt => {
-                    responses.push(RankedResponse { tokens: tokens.whole, rank: *rank });
+                    let given = responses
+                        .iter_mut()
+                        .find(|it: &&mut RankedResponse| it.tokens == tokens.whole);
+                    match given {
+                        // Nothing tells a text from itself.
+                        Some(given) => {
+                            given.rank = given.rank.min(*rank);
+                            equal += 1;
+                        }
+                        None => {
+                            responses.push(RankedResponse { tokens: tokens.whole, rank: *rank });
+                        }
+                    }
                 }
                 _ => too_long += 1,
             }
@@ -346,6 +359,7 @@ fn rankings(
         ("validation_rankings", validation.len()),
         ("responses_left_out", too_long),
         ("responses_cut", cut),
+        ("responses_equal", equal),
     ] {
         success.metrics.insert(name.to_owned(), count as f64);
     }

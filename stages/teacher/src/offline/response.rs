@@ -155,7 +155,8 @@ fn worth(question: Option<&Question>, response: &str) -> u32 {
     }
 }
 
-/// Ranks responses: 1 for the best. Equal ones are told apart by chance; with a `skill` below 1,
+/// Ranks responses: 1 for the best. Equal ones are told apart by chance, another for each instruction, so that nothing can be
+/// learnt from it; with a `skill` below 1,
 /// neighbours are sometimes confused, more often in favour of the one that comes first.
 pub(crate) fn rank(parts: &Parts, skill: f64, chance: &mut Chance) -> Vec<usize> {
     let question = question(&parts.instruction, &parts.input);
@@ -164,7 +165,8 @@ pub(crate) fn rank(parts: &Parts, skill: f64, chance: &mut Chance) -> Vec<usize>
         .iter()
         .enumerate()
         .map(|(place, response)| {
-            (worth(question.as_ref(), response), Chance::of(response).below(1 << 30), place)
+            let lot = Chance::of(&format!("{}\u{1}{response}", parts.instruction)).below(1 << 30);
+            (worth(question.as_ref(), response), lot, place)
         })
         .collect();
     order.sort_by(|one, other| (other.0, other.1).cmp(&(one.0, one.1)).then(one.2.cmp(&other.2)));
