@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use okapi_cache::Durability;
 
+use crate::commands::examples::Example;
+
 /// A declarative workflow engine with a content-addressed cache: write a pipeline, run it, edit
 /// it, and pay only for what the edit really invalidates.
 #[derive(Debug, Parser)]
@@ -177,12 +179,14 @@ Examples:
     /// The offline teacher: text by rules, without a model.
     #[command(subcommand)]
     Teacher(TeacherCommand),
-    /// Write a small pipeline to begin with
+    /// Write a pipeline to begin with
     #[command(after_help = "\
-Writes okapi.yaml, its schema for editors, and .gitignore. Files that are there stay as they are,
-but .gitignore gets the store's line.
+Writes a pipeline with comments and all files that it needs, the schema for editors, and .gitignore. Files that are there stay as they
+are, but .gitignore gets the store's line.
 
-Example: okapi init words && okapi run words/okapi.yaml")]
+Examples:
+  okapi init words && okapi run words/okapi.yaml
+  okapi init lab --example okapi-26 && okapi run lab/pipelines/okapi-26.yaml --project lab")]
     Init(InitArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example: okapi completions bash > /etc/bash_completion.d/okapi")]
@@ -532,6 +536,9 @@ pub(crate) struct InitArgs {
     /// The folder; it is made if it does not exist.
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) folder: PathBuf,
+    /// Which pipeline.
+    #[arg(long, value_name = "NAME", value_enum, default_value = "first-steps")]
+    pub(crate) example: Example,
     /// Print what became of each file as JSON.
     #[arg(long)]
     pub(crate) json: bool,

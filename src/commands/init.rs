@@ -11,8 +11,6 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ui::output;
 
-const PIPELINE: &str = include_str!("init.yaml");
-
 const IGNORED: &str = ".okapi/\nresults/\n";
 
 /// What became of a file.
@@ -42,7 +40,7 @@ impl Fate {
     }
 }
 
-/// Writes a small pipeline to begin with, and nothing over what is there.
+/// Writes a pipeline to begin with, and nothing over what is there.
 pub(crate) fn init(arguments: &InitArgs) -> Result<ExitCode, Failure> {
     let folder = &arguments.folder;
     fs::create_dir_all(folder)
@@ -50,13 +48,19 @@ pub(crate) fn init(arguments: &InitArgs) -> Result<ExitCode, Failure> {
     let schema = okapi_engine::spec::schema::schema(&okapi_stages::registry());
     let schema = serde_json::to_string_pretty(&schema)
         .map_err(|error| Failure::failed(format!("the schema cannot be written: {error}")))?;
+    let schema = format!("{schema}\n");
+    let mut to_write = arguments.example.files().to_vec();
+    let pipeline = to_write.first().map_or("okapi.yaml", |(path, _)| path);
     let mut files = Vec::new();
-    for (name, content) in [
-        ("okapi.yaml", PIPELINE),
-        ("okapi.schema.json", &*format!("{schema}\n")),
-        (".gitignore", IGNORED),
-    ] {
+    to_write.push((".gitignore", IGNORED));
+    let schema = ("okapi.schema.json", schema.as_str());
+    for (name, content) in to_write.into_iter().chain([schema]) {
         let path = folder.join(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(|error| {
+                Failure::failed(format!("cannot make {}: {error}", folder.display()))
+            })?;
+        }
         let fate = match write_new(&path, content) {
             Ok(()) => Fate::Written,
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -70,7 +74,7 @@ pub(crate) fn init(arguments: &InitArgs) -> Result<ExitCode, Failure> {
         }
         files.push(json!({ "path": path.display().to_string(), "fate": fate.name() }));
     }
-    let pipeline = folder.join("okapi.yaml").display().to_string();
+    let pipeline = folder.join(pipeline).display().to_string();
     if arguments.json {
         output::print_json(&json!({ "version": 1, "pipeline": pipeline, "files": files }))?;
     } else {

@@ -4,6 +4,7 @@ mod cache;
 mod check;
 mod completions;
 mod diff;
+pub(crate) mod examples;
 mod explain;
 mod gc;
 mod get;

@@ -16,6 +16,22 @@ fn what_init_writes_runs() {
 }
 
 #[test]
+fn every_example_has_all_that_it_needs() {
+    for (example, pipeline) in [
+        ("first-steps", "okapi.yaml"),
+        ("tiny", "pipelines/tiny.yaml"),
+        ("okapi-26", "pipelines/okapi-26.yaml"),
+    ] {
+        let sandbox = Sandbox::new("");
+        let said = sandbox.okapi(&["init", "lab", "--example", example]);
+        let pipeline = format!("lab/{pipeline}");
+        assert!(said.stderr.contains(&format!("next: okapi run {pipeline}")), "{}", said.stderr);
+        let said = sandbox.okapi(&["plan", &pipeline, "--project", "lab", "--check"]);
+        assert_eq!(said.code, Some(10), "{example}: {}", said.stderr);
+    }
+}
+
+#[test]
 fn init_adds_the_store_to_the_ignored_paths_once() {
     let sandbox = Sandbox::new("");
     sandbox.write(".gitignore", "target");
