@@ -30,7 +30,7 @@ pub(crate) fn tuning_bars(
         ("Languages of every recipe", |grid| grid.shared()),
         ("Other languages", |grid| grid.others()),
     ];
-    let charts = (1..).zip(sets).filter_map(|(number, (title, languages))| {
+    let charts = sets.into_iter().map(|(title, languages)| {
         let mut codes: Vec<&str> = grids.iter().flat_map(languages).collect();
         codes.sort_by_key(|code| language::order(code));
         codes.dedup();
@@ -42,9 +42,22 @@ pub(crate) fn tuning_bars(
             let mean = |recipe, size| grid.mean(&languages(grid), recipe, size);
             group(grid, grid.title(), &mean)
         });
-        chart(&format!("{id}-{number}"), title, caption, groups.collect(), provenance)
+        Chart { title, caption, groups: groups.collect() }
     });
-    charts.collect()
+    on_one_scale(id, charts.collect(), provenance)
+}
+
+impl Group<'_> {
+    fn has_bars(&self) -> bool {
+        !self.bars.is_empty()
+    }
+}
+
+/// What a chart shows.
+struct Chart<'r> {
+    title: &'r str,
+    caption: String,
+    groups: Vec<Group<'r>>,
 }
 
 type LanguagesOf = for<'a, 'r> fn(&'a AnswerGrid<'r>) -> Vec<&'r str>;
@@ -63,7 +76,7 @@ pub(crate) fn family_bars(
     let mut languages: Vec<&str> = grids.iter().flat_map(|grid| grid.languages.clone()).collect();
     languages.sort_by_key(|code| language::order(code));
     languages.dedup();
-    let charts = (1..).zip(languages).filter_map(|(number, code)| {
+    let charts = languages.into_iter().map(|code| {
         let caption = format!(
             "{}: score of the largest model of each family, by recipe.",
             first_upper(tuning_title(tuning))
@@ -72,10 +85,19 @@ pub(crate) fn family_bars(
             let score = |recipe, size| grid.score(code, recipe, size);
             group(grid, grid.base.to_owned(), &score)
         });
-        let id = format!("{id}-{number}");
-        chart(&id, language::name(code), caption, groups.collect(), provenance)
+        Chart { title: language::name(code), caption, groups: groups.collect() }
     });
-    charts.collect()
+    on_one_scale(id, charts.collect(), provenance)
+}
+
+/// Charts that stand side by side, so that a bar of one length is the same score in all.
+fn on_one_scale(id: &str, charts: Vec<Chart<'_>>, provenance: &Provenance) -> Vec<Figure> {
+    let ends = charts.iter().flat_map(|chart| &chart.groups).flat_map(|group| &group.bars);
+    let ends = ends.map(|(_, mean)| mean.value + mean.standard_error.unwrap_or(0.0));
+    let Some([_, most]) = range(ends) else { return Vec::new() };
+    let scale = Scale::new([0.0, most], [LEFT, RIGHT], 5.0);
+    let drawn = (1..).zip(charts).filter(|(_, chart)| chart.groups.iter().any(Group::has_bars));
+    drawn.map(|(number, it)| draw(&format!("{id}-{number}"), it, scale, provenance)).collect()
 }
 
 fn first_upper(text: &str) -> String {
@@ -93,17 +115,8 @@ fn group<'r>(
     Group { title: format!("{title}, {}", number::parameters(size)), bars: bars.collect() }
 }
 
-/// `None` if there is no bar.
-fn chart(
-    id: &str,
-    title: &str,
-    caption: String,
-    groups: Vec<Group<'_>>,
-    provenance: &Provenance,
-) -> Option<Figure> {
-    let means = groups.iter().flat_map(|group| &group.bars);
-    let [_, most] = range(means.map(|(_, mean)| mean.value + mean.standard_error.unwrap_or(0.0)))?;
-    let scale = Scale::new([0.0, most], [LEFT, RIGHT], 5.0);
+fn draw(id: &str, chart: Chart<'_>, scale: Scale, provenance: &Provenance) -> Figure {
+    let Chart { title, caption, groups } = chart;
     let mut recipes: Vec<&str> =
         groups.iter().flat_map(|group| group.bars.iter().map(|bar| bar.0)).collect();
     recipes.sort_by_key(|recipe| recipe_order(recipe));
@@ -116,7 +129,7 @@ fn chart(
     let top = legend(&mut body, 0.0, &entries) + 20.0;
     let mut rows = Svg::new();
     let mut y = top + 4.0;
-    for group in groups.iter().filter(|group| !group.bars.is_empty()) {
+    for group in groups.iter().filter(|group| group.has_bars()) {
         rows.text(LEFT, y + 12.0, "heading", Anchor::Start, &group.title);
         y += 20.0;
         for (recipe, mean) in &group.bars {
@@ -155,9 +168,5 @@ fn chart(
         body.text(scale.at(value), top - 4.0, "axis", Anchor::Middle, &label);
     }
     body.append(&rows);
-    Some(Figure {
-        svg: body.finish(id, y + 4.0, title, &caption),
-        title: title.to_owned(),
-        caption,
-    })
+    Figure { svg: body.finish(id, y + 4.0, title, &caption), title: title.to_owned(), caption }
 }
