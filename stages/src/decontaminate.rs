@@ -1,6 +1,8 @@
-//! `decontaminate`: rows that hold the questions of a benchmark, set aside.
+//! `decontaminate`: rows that hold the questions of a test, set aside.
 
-use okapi_data::overlap::OverlapFinder;
+use std::path::PathBuf;
+
+use okapi_data::overlap::{Asked, OverlapFinder};
 use okapi_data::translation::TextRow;
 use okapi_data::{Instruction, Prompt, Question, Reject};
 use okapi_engine::port::{Accepts, PortKind};
@@ -9,6 +11,7 @@ use okapi_engine::stage::{
     ParamType, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{InputPath, StageContext, StageError, StageSuccess};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::asking::{Aside, finish, read_rows, single, write_row};
@@ -18,12 +21,14 @@ pub(crate) struct Decontaminate;
 
 const DOCUMENTATION: &str = "\
 Keeps what a model will be asked out of what it learns from. A row whose instruction, input or output holds a question of
-`questions` is set aside on `rejects`, with the question's id and the words that they share; all others go to
+`questions` or one of `prompts` is set aside on `rejects`, with the question's id and the words that they share; all others go to
 `data`, as they are.
 
 A row holds a question if `words` words in a row are the same in both, or all words of a question that has fewer. Words are runs of
 letters and digits, in lower case; in scripts that set no spaces, letters. Choices and answers are not looked at: the same fact in
 other words is knowledge, not contamination.
+
+A prompt is its instruction and its input, one behind the other.
 
 Where rows are translated later, do this before, with the questions in English: then all languages learn from the
 same rows.";
@@ -55,7 +60,7 @@ static PARAMS: [Param; 3] = [
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "decontaminate",
     version: 1,
-    summary: "sets rows aside that hold the questions of a benchmark",
+    summary: "sets rows aside that hold the questions of a test",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[
         InputPort {
@@ -68,9 +73,16 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
         InputPort {
             name: "questions",
             accepts: Accepts::Kinds(&[PortKind::Questions]),
-            required: true,
+            required: false,
             gathers: true,
-            help: "what will be asked, in the same language",
+            help: "questions of benchmarks that will be asked, in the same language",
+        },
+        InputPort {
+            name: "prompts",
+            accepts: Accepts::Kinds(&[PortKind::Prompts]),
+            required: false,
+            gathers: true,
+            help: "open-ended prompts that will be asked, in the same language",
         },
     ]),
     outputs: Outputs::Fixed(&[
@@ -103,11 +115,20 @@ impl Stage for Decontaminate {
         }
     }
 
+    fn check_inputs(&self, ports: &[&str]) -> Result<(), String> {
+        if ports.contains(&"questions") || ports.contains(&"prompts") {
+            return Ok(());
+        }
+        Err("give `questions` or `prompts`, or both: there is nothing to look for".to_owned())
+    }
+
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
         let declared = context.declared.clone();
-        let questions = questions(context)?;
+        let mut asked = asked::<Question>(context, "questions")?;
+        asked.extend(self::asked::<Prompt>(context, "prompts")?);
+        let count = asked.len();
         let words = declared["params"]["words"].as_u64().unwrap_or(13);
-        let finder = OverlapFinder::new(&questions, usize::try_from(words).unwrap_or(usize::MAX));
+        let finder = OverlapFinder::new(asked, usize::try_from(words).unwrap_or(usize::MAX));
         let path = single(context, "data")?;
         let rows: Vec<TextRow> = match declared["params"]["kind"].as_str() {
             Some("prompts") => {
@@ -143,23 +164,26 @@ impl Stage for Decontaminate {
         }
         let mut success = StageSuccess::default();
         success.metrics.insert("rows".to_owned(), rows.len() as f64 - aside.count() as f64);
-        success.metrics.insert("questions".to_owned(), questions.len() as f64);
+        success.metrics.insert("questions".to_owned(), count as f64);
         let rejects = aside.finish(context, &declared, rows.len() as u64, &mut success)?;
         finish(context, &mut success, vec![("data", data), ("rejects", rejects)])?;
         Ok(success)
     }
 }
 
-/// The questions of all inputs.
-fn questions(context: &StageContext<'_>) -> Result<Vec<Question>, StageError> {
-    match &context.inputs["questions"] {
-        InputPath::Single(path) => read_rows(path),
-        InputPath::Gathered { items, .. } => {
-            let mut all = Vec::new();
-            for (_, path) in items {
-                all.extend(read_rows::<Question>(path)?);
-            }
-            Ok(all)
-        }
+/// What is asked, of all inputs of a port.
+fn asked<T: DeserializeOwned + Into<Asked>>(
+    context: &StageContext<'_>,
+    port: &str,
+) -> Result<Vec<Asked>, StageError> {
+    let paths: Vec<&PathBuf> = match context.inputs.get(port) {
+        None => Vec::new(),
+        Some(InputPath::Single(path)) => vec![path],
+        Some(InputPath::Gathered { items, .. }) => items.iter().map(|(_, path)| path).collect(),
+    };
+    let mut all = Vec::new();
+    for path in paths {
+        all.extend(read_rows::<T>(path)?.into_iter().map(Into::into));
     }
+    Ok(all)
 }

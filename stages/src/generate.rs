@@ -1,9 +1,12 @@
 //! `generate` and `answer`: a model responds to prompts.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use okapi_data::{Prompt, Response};
-use okapi_engine::estimate::{Estimate, EstimateQuestion, MemoryEstimate, MemoryRemedy};
+use okapi_engine::estimate::{
+    Estimate, EstimateQuestion, Expected, MemoryEstimate, MemoryRemedy, RowsEstimate,
+};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
@@ -209,10 +212,13 @@ impl Stage for Generate {
     }
 
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
-        let json = model_memory::config(question, "model")?;
-        let config = ModelConfig::parse(&json).ok()?;
-        let memory = memory(question.declared, question.settings, &config);
-        Some(model_memory::estimate(memory, None))
+        let config = model_memory::config(question, "model");
+        let config = config.and_then(|json| ModelConfig::parse(&json).ok());
+        let memory = config.map(|it| memory(question.declared, question.settings, &it));
+        let outputs: BTreeMap<_, _> =
+            responses(question).map(|it| ("responses".to_owned(), it)).into_iter().collect();
+        let is_known = memory.is_some() || !outputs.is_empty();
+        is_known.then(|| Estimate { memory, outputs, ..Estimate::default() })
     }
 
     fn can_use_gpu(&self) -> bool {
@@ -232,6 +238,29 @@ impl Stage for Generate {
         training::on_threads(context.threads, || run(context))?
     }
 }
+
+/// The rows that will come out: one for each prompt, with responses as long as they may be.
+fn responses(question: &EstimateQuestion<'_>) -> Option<RowsEstimate> {
+    let RowsEstimate { rows, bytes_per_row } = match &question.inputs.get("prompts")?.first()?.1 {
+        Expected::Rows(prompts) => *prompts,
+        Expected::Present(path) => {
+            let text = std::fs::read(path).ok()?;
+            let rows = text.iter().filter(|byte| **byte == b'\n').count();
+            RowsEstimate {
+                rows: rows as u64,
+                bytes_per_row: text.len() as f64 / rows.max(1) as f64,
+            }
+        }
+        _ => return None,
+    };
+    let params = &question.declared["params"];
+    let number = |name: &str| params[name].as_f64().unwrap_or(1.0);
+    let responses = number("samples") * number("max_new_tokens") * BYTES_PER_TOKEN;
+    Some(RowsEstimate { rows, bytes_per_row: bytes_per_row + responses })
+}
+
+/// Bytes that a token of a language model stands for, about.
+const BYTES_PER_TOKEN: f64 = 4.0;
 
 /// How tokens are chosen, by the params of a node.
 fn sampling_options(params: &Value) -> SamplingOptions {

@@ -168,7 +168,12 @@ impl<'a> Labels<'a> {
 
     /// The family that a model is of: that of its name, where nothing else is said.
     pub(crate) fn base(&self, instance: &str) -> Result<String, StageError> {
-        self.said(instance, "base").map_or_else(|| self.model(instance), Ok)
+        if let Some(base) = self.said(instance, "base") {
+            return Ok(base);
+        }
+        let model = self.model(instance)?;
+        let family = self.params["families"].get(&model).and_then(Value::as_str);
+        Ok(family.map_or(model, str::to_owned))
     }
 
     /// How many parameters a model has.
@@ -357,6 +362,9 @@ mod tests {
         assert_eq!(all("judge[lang=de]"), expected("sft", 7));
         assert_eq!(labels.language("judge[lang=de]", None).unwrap(), "de");
         assert_eq!(labels.language_axis("bloom"), None);
+        let families = json!({ "families": { "bloom": "BLOOM", "pythia": "Pythia" } });
+        let labels = Labels::new(&lineage, &families);
+        assert_eq!(labels.base("judge[lang=de]").unwrap(), "BLOOM");
     }
 
     #[test]
@@ -373,6 +381,7 @@ mod tests {
         assert_eq!(labels.method("judge[lang=de]").unwrap(), "sft");
         assert_eq!(labels.model("other").unwrap(), "BLOOM");
         assert_eq!(labels.language("other", None).unwrap(), "en");
+        assert_eq!(labels.base("judge[lang=de]").unwrap(), "BLOOM");
         // What says its language itself is not overruled by what holds for the rest.
         assert_eq!(labels.language("other", Some("fr")).unwrap(), "fr");
     }

@@ -51,9 +51,10 @@ Numbers are told apart by labels, which come from the axes of the instance that 
 Open-ended answers are scored as in the paper on monolingual and multilingual tuning: the judge's grades are
 summed, and an answer that is not in its language counts nothing (of 50 prompts, 0 to 150). `judged` and `languages` are
 joined by the answers that both looked at, and their rows by id. These scores have labels of their own: `base`, the family
-(the model's label if left out), `tuning` (`lora`, `full`), `recipe` (`multilingual`, `monolingual`, `english_only`,
+(if left out, what `families` says of the model's label, or that label), `tuning` (`lora`, `full`), `recipe` (`multilingual`, `monolingual`, `english_only`,
 `downsampled`, or any other), each by the axis of that name or by `labels`; the number of parameters is that which
-`import_model` or `init_model` counted.
+`import_model` or `init_model` counted. Means are over the languages that every recipe was asked in, where it can be said
+which recipe is the better one; of the others, unseen in tuning perhaps, they stand beside.
 
 The columns of the paper's tables are the methods `base`, `bloomz`, `sft` and `rlhf`, and the rows languages by their
 codes; `compare_with` says for a model which published table stands beside. What no axis and no node says is an error, and
@@ -64,7 +65,7 @@ and whichever of them were recorded before. So a report of a run that was killed
 one that was not. With `times` it also says how long each node took and what was paid: for the executions that made
 these results, which no other run repeats; payments of executions that were killed are not among them.";
 
-static PARAMS: [Param; 8] = [
+static PARAMS: [Param; 9] = [
     Param {
         name: "title",
         ty: ParamType::String,
@@ -109,6 +110,13 @@ static PARAMS: [Param; 8] = [
                `{evaluate_bloomz: bloomz, ppo: rlhf}`",
     },
     Param {
+        name: "families",
+        ty: ParamType::Map(&ParamType::String),
+        default: ParamDefault::Absent,
+        identity: true,
+        help: "of open-ended answers, the families of models by their labels: `{bloom-560m: BLOOM, bloom-3b: BLOOM}`",
+    },
+    Param {
         name: "compare_with",
         ty: ParamType::Map(&ParamType::Choice(&["bloom", "llama"])),
         default: ParamDefault::Absent,
@@ -130,7 +138,7 @@ const fn port(name: &'static str, kinds: &'static [PortKind], help: &'static str
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "report",
-    version: 1,
+    version: 2,
     summary: "makes scores, curves and statistics one document, each number with its source",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[

@@ -48,3 +48,29 @@ fn rows_that_hold_a_question_are_set_aside_with_the_question() {
     assert_eq!(said.code, Some(1));
     assert!(said.stderr.contains("4 of 4 rows were set aside (4 benchmark)"), "{}", said.stderr);
 }
+
+#[test]
+fn open_ended_prompts_are_looked_for_too() {
+    let from = "questions: [arc, mmlu]";
+    let sandbox = Sandbox::new(
+        &PIPELINE
+            .replace(from, "prompts: mmlu")
+            .replace("arc.jsonl, kind: questions", "rows.jsonl")
+            .replace("kind: questions", "kind: prompts"),
+    );
+    sandbox.write(
+        "rows.jsonl",
+        "{\"instruction\": \"What is your name, please?\", \"output\": \"Kim\"}\n{\"instruction\": \"Who are you?\", \"output\": \"Kim\"}\n",
+    );
+    sandbox.write("mmlu.jsonl", "{\"id\": \"p\", \"prompt\": \"What is your name?\"}\n");
+    sandbox.run();
+    let said = sandbox.okapi(&["get", "p.yaml", "clean:data", "out.jsonl"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let kept = sandbox.read("out.jsonl");
+    assert!(kept.lines().count() == 1 && kept.contains("Who are you?"), "{kept}");
+
+    sandbox.edit("p.yaml", ", prompts: mmlu", "");
+    let said = sandbox.okapi(&["check", "p.yaml"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.stderr.contains("give `questions` or `prompts`, or both"), "{}", said.stderr);
+}

@@ -22,6 +22,7 @@ mod imports;
 mod init;
 mod mixes;
 mod models;
+mod mono_or_multi;
 mod order;
 mod quickstart;
 mod races;

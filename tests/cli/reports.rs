@@ -299,7 +299,7 @@ const ANSWERS: &str = r#"
   second:
     stage: report
     inputs: {judged: "judge:scores", languages: identify}
-    params: {labels: {tuning: full, base: LLaMA}}
+    params: {labels: {tuning: full}, families: {base: LLaMA}}
 publish:
   results/second.json: "second:data"
   results/second.html: "second:html"

@@ -1,4 +1,4 @@
-//! `${vars.x}` and `${each.axis}`.
+//! `${vars.x}`, `${each.axis}`, and `${vars.x[each.axis]}`, which is what the mapping `x` has for the value of the axis.
 //!
 //! A scalar that is one reference and nothing else takes the value with its type; a reference
 //! within a text is written out. `$${` stands for `${`. A script belongs to the shell: there, only
@@ -234,7 +234,10 @@ impl Variables {
         findings: &mut Findings,
     ) -> Option<Rc<Node>> {
         if let Some(path) = reference.strip_prefix("vars.") {
-            return self.lookup(path, at, findings);
+            return match path.split_once("[each.") {
+                None => self.lookup(path, at, findings),
+                Some((path, rest)) => self.of_axis(path, rest, at, each, findings),
+            };
         }
         if let Some(axis) = reference.strip_prefix("each.") {
             if let Some(found) = each.iter().find(|value| value.axis == axis) {
@@ -276,6 +279,46 @@ impl Variables {
         None
     }
 
+    /// `path[each.rest`: what a mapping has for the value of an axis, or a part of that.
+    fn of_axis(
+        &mut self,
+        path: &str,
+        rest: &str,
+        at: Span,
+        each: &[AxisValue<'_>],
+        findings: &mut Findings,
+    ) -> Option<Rc<Node>> {
+        let Some((axis, rest)) = rest.split_once(']') else {
+            let written = format!("{path}[each.{rest}");
+            findings
+                .error(
+                    "bad-reference",
+                    at,
+                    format!("`vars.{}` cannot be read", shortened(&written)),
+                )
+                .help("what a mapping has for the value of an axis is `${vars.NAME[each.AXIS]}`");
+            return None;
+        };
+        let value = self.reference(&format!("each.{axis}"), at, each, findings)?;
+        let mut found = self.lookup(path, at, findings)?;
+        let mut name = path.to_owned();
+        let first = scalar_text(&value.value)?;
+        let others = rest.strip_prefix('.').into_iter().flat_map(|rest| rest.split('.'));
+        for key in std::iter::once(first.as_str()).chain(others) {
+            let Some(next) = found.get(key) else {
+                let names = found.entries().iter().map(|entry| &*entry.key);
+                let message =
+                    format!("`vars.{}` has nothing for `{}`", shortened(&name), shortened(key));
+                let hint = suggest::hint(key, "it has", names);
+                findings.error("unknown-variable", at, message).hint(hint);
+                return None;
+            };
+            found = Rc::new(next.clone());
+            name = format!("{name}.{key}");
+        }
+        Some(found)
+    }
+
     fn lookup(&mut self, path: &str, at: Span, findings: &mut Findings) -> Option<Rc<Node>> {
         if let Some(known) = self.resolved.get(path) {
             return known.clone();
@@ -310,7 +353,7 @@ impl Variables {
         let Some(steps) = steps(path) else {
             findings
                 .error("bad-reference", at, format!("`vars.{}` cannot be read", shortened(path)))
-                .help("a reference is `${vars.NAME}`, `${vars.NAME.KEY}` or `${vars.NAME[0]}`");
+                .help("a reference is `${vars.NAME}`, `${vars.NAME.KEY}`, `${vars.NAME[0]}` or `${vars.NAME[each.AXIS]}`");
             return None;
         };
         self.chain.push(path.to_owned());

@@ -113,7 +113,7 @@ fn node_properties(stages: &[&str], stage_help: &[String]) -> Value {
                     "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/scalar" },
                 })),
             })),
-            "One instance per combination of these values; `${each.axis}` stands for the value.",
+            "One instance per combination of these values; `${each.axis}` stands for the value, `${vars.x[each.axis]}` for what the mapping `x` has for it.",
         ),
         "inputs": described(
             or_whole_reference(&json!({

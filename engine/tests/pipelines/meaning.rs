@@ -67,6 +67,32 @@ fn a_whole_reference_keeps_its_type_and_an_embedded_one_is_text() {
 }
 
 #[test]
+fn a_mapping_is_asked_for_the_value_of_an_axis() {
+    let text = |vars: &str, value: &str| {
+        format!(
+            "okapi: 1\nvars: {{{vars}}}\nnodes:\n  a:\n    for_each: {{m: [x, y-1.4]}}\n    stage: command\n    \
+             run: 'echo'\n    env: {{E: \"{value}\"}}\n    outputs: {{o: file}}\n"
+        )
+    };
+    let vars = "s: {x: 1, y-1.4: 2}, t: {x: {k: a}, y-1.4: {k: b}}";
+    let graph = graph(&text(vars, "${vars.s[each.m]}/${vars.t[each.m].k}"));
+    assert!(declared(&graph, "a[m=x]").contains("1/a"), "{}", declared(&graph, "a[m=x]"));
+    assert!(declared(&graph, "a[m=y-1.4]").contains("2/b"));
+    for (value, expected) in [
+        ("${vars.s[each.n]}", "`${each.n}` names an axis that is not there"),
+        ("${vars.t[each.m].q}", "`vars.t.x` has nothing for `q`"),
+        ("${vars.u[each.m]}", "`vars.u` has nothing for `y-1.4`"),
+        ("${vars.s[each.m}", "`vars.s[each.m` cannot be read"),
+        ("${vars.v[each.m]}", "there is no variable `v`"),
+    ] {
+        let vars = format!("{vars}, u: {{x: 1}}");
+        let (_, diagnostics) = load_text(&text(&vars, value), "text", None, &[]);
+        let said: Vec<&str> = diagnostics.items.iter().map(|it| &*it.message).collect();
+        assert!(said.contains(&expected), "{value}: {said:?}");
+    }
+}
+
+#[test]
 fn a_script_keeps_what_is_the_shells() {
     let text = "okapi: 1\nvars: {x: 1}\nnodes:\n  a:\n    stage: command\n    run: 'echo ${HOME} $$ \
                 ${x:-${vars.x}} ${#v} $${vars.x}'\n    outputs: {o: file}\n";

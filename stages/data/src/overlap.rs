@@ -1,4 +1,4 @@
-//! Texts that give a benchmark away: what holds its questions must not be learnt before they are asked.
+//! Texts that give a test away: what holds its questions must not be learnt before they are asked.
 //!
 //! A text holds a question if `words` words in a row are the same in both (13 in Brown et al., "Language Models are
 //! Few-Shot Learners", 2020, appendix C), or all of a question that has fewer. Words are runs of letters and digits, in
@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::Question;
+use crate::{Prompt, Question};
 
 /// The words of a text.
 fn words(text: &str) -> Vec<String> {
@@ -44,7 +44,30 @@ fn is_mark(letter: char) -> bool {
     matches!(letter, '\u{0300}'..='\u{036f}' | '\u{0900}'..='\u{0dff}')
 }
 
-/// The questions of benchmarks, to be found in texts.
+/// What a model will be asked: its id and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Unique among those of its kind.
+    pub id: String,
+    /// All that is searched for.
+    pub text: String,
+}
+
+impl From<Question> for Asked {
+    /// Choices are not looked at: the same fact in other words is knowledge.
+    fn from(question: Question) -> Asked {
+        Asked { id: question.id, text: question.question }
+    }
+}
+
+impl From<Prompt> for Asked {
+    fn from(prompt: Prompt) -> Asked {
+        let text = format!("{}\n{}", prompt.instruction, prompt.input);
+        Asked { id: prompt.id, text }
+    }
+}
+
+/// Questions of tests, to be found in texts.
 #[derive(Debug)]
 pub struct OverlapFinder {
     numbers: BTreeMap<String, u32>,
@@ -64,16 +87,13 @@ pub struct Overlap {
 
 impl OverlapFinder {
     /// Finds so many words in a row of any question, or all of a shorter one.
-    pub fn new<'a>(
-        questions: impl IntoIterator<Item = &'a Question>,
-        most: usize,
-    ) -> OverlapFinder {
+    pub fn new(asked: impl IntoIterator<Item = Asked>, most: usize) -> OverlapFinder {
         let mut finder =
             OverlapFinder { numbers: BTreeMap::new(), sequences: BTreeMap::new(), ids: Vec::new() };
-        for question in questions {
+        for Asked { id, text } in asked {
             let place = finder.ids.len();
-            finder.ids.push(question.id.clone());
-            let numbers: Vec<u32> = words(&question.question)
+            finder.ids.push(id);
+            let numbers: Vec<u32> = words(&text)
                 .into_iter()
                 .map(|word| {
                     let next = finder.numbers.len() as u32;
@@ -113,18 +133,9 @@ impl OverlapFinder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Task;
 
-    fn question(id: &str, text: &str) -> Question {
-        Question {
-            id: id.to_owned(),
-            task: Task::Arc,
-            question: text.to_owned(),
-            choices: vec!["a".to_owned(), "b".to_owned()],
-            answer: 0,
-            subject: None,
-            hellaswag: None,
-        }
+    fn question(id: &str, text: &str) -> Asked {
+        Asked { id: id.to_owned(), text: text.to_owned() }
     }
 
     #[test]
@@ -132,7 +143,7 @@ mod tests {
         let long =
             "one two three four five six seven eight nine ten eleven twelve thirteen fourteen";
         let questions = [question("short", "What is Peru's capital?"), question("long", long)];
-        let finder = OverlapFinder::new(&questions, 13);
+        let finder = OverlapFinder::new(questions, 13);
         let found = |text: &str| finder.find(text).map(|it| it.question);
         assert_eq!(found("Quiz! WHAT is Peru s capital, please?").as_deref(), Some("short"));
         assert_eq!(found("What is Chile's capital?"), None);
@@ -151,7 +162,7 @@ mod tests {
     fn scripts_without_spaces_and_with_marks_are_searched() {
         let questions =
             [question("zh", "秘鲁的首都是什么？"), question("hi", "पेरू की राजधानी क्या है?")];
-        let finder = OverlapFinder::new(&questions, 13);
+        let finder = OverlapFinder::new(questions, 13);
         let found = |text: &str| finder.find(text).map(|it| it.question);
         assert_eq!(found("请问秘鲁的首都是什么呢").as_deref(), Some("zh"));
         assert_eq!(found("智利的首都是什么？"), None);
@@ -161,7 +172,19 @@ mod tests {
 
     #[test]
     fn nothing_is_found_where_nothing_is_asked() {
-        assert_eq!(OverlapFinder::new(&[question("x", "?!")], 13).find("x ?!"), None);
-        assert_eq!(OverlapFinder::new(&[], 13).find("x"), None);
+        assert_eq!(OverlapFinder::new([question("x", "?!")], 13).find("x ?!"), None);
+        assert_eq!(OverlapFinder::new([], 13).find("x"), None);
+    }
+
+    #[test]
+    fn of_a_prompt_the_instruction_and_its_input_are_searched_for_together() {
+        let prompt = Prompt {
+            id: "p".to_owned(),
+            instruction: "Name the capital.".to_owned(),
+            input: "Country: Peru".to_owned(),
+        };
+        let finder = OverlapFinder::new([Asked::from(prompt)], 13);
+        assert_eq!(finder.find("Name the capital. Country: Chile."), None);
+        assert!(finder.find("Quick: name the capital. Country: Peru.").is_some());
     }
 }

@@ -50,7 +50,8 @@ pub(crate) fn recipe_title(recipe: &str) -> &str {
     RECIPES.iter().find(|known| known.0 == recipe).map_or(recipe, |known| known.1)
 }
 
-fn tuning_title(tuning: &str) -> &str {
+/// As in the middle of a sentence.
+pub(crate) fn tuning_title(tuning: &str) -> &str {
     match tuning {
         "lora" => "LoRA",
         "full" => "full-parameter",
@@ -114,10 +115,42 @@ impl<'r> AnswerGrid<'r> {
         })
     }
 
-    /// What answers in another language cost, as a mean over the languages that were asked in.
+    /// The languages that every recipe was asked in: means over these can be compared. Where one recipe tunes a model for
+    /// each language, they are those that were seen.
+    pub(crate) fn shared(&self) -> Vec<&'r str> {
+        let is_asked = |language: &str, recipe: &str| {
+            self.sizes.iter().any(|&size| self.cells.contains_key(&(language, recipe, size)))
+        };
+        let by_all =
+            |language: &&&str| self.recipes.iter().all(|recipe| is_asked(language, recipe));
+        self.languages.iter().filter(by_all).copied().collect()
+    }
+
+    /// The languages that some recipes only were asked in.
+    pub(crate) fn others(&self) -> Vec<&'r str> {
+        let shared = self.shared();
+        self.languages.iter().filter(|it| !shared.contains(it)).copied().collect()
+    }
+
+    /// The mean score over languages: `None` unless there is one in each.
+    pub(crate) fn mean(
+        &self,
+        languages: &[&'r str],
+        recipe: &'r str,
+        size: u64,
+    ) -> Option<AnswerMean> {
+        let by_language = languages.iter().map(|language| self.score(language, recipe, size));
+        let by_language: Vec<AnswerMean> = by_language.collect::<Option<_>>()?;
+        let values: Vec<f64> = by_language.iter().map(|it| it.value).collect();
+        let value = mean(&values)?;
+        let sources = by_language.into_iter().flat_map(|it| it.sources).collect();
+        Some(AnswerMean { value, standard_error: None, sources })
+    }
+
+    /// What answers in another language cost, as a mean over the languages that every recipe was asked in.
     pub(crate) fn lost(&self, recipe: &'r str, size: u64) -> Option<AnswerMean> {
         let mut sources = Vec::new();
-        let by_language = self.languages.iter().filter_map(|&language| {
+        let by_language = self.shared().into_iter().filter_map(|language| {
             let scores = self.cells.get(&(language, recipe, size))?;
             let lost = scores.iter().filter_map(|score| {
                 sources.push(score.source.clone());
@@ -184,6 +217,73 @@ impl<'r> AnswerGrid<'r> {
     }
 }
 
+/// Means over languages by family, way of tuning, size and recipe; `None` if there is no answer.
+pub(crate) fn means_table(grids: &[AnswerGrid<'_>]) -> Option<Table> {
+    let columns = [
+        ("Family", ColumnKind::Text),
+        ("Tuning", ColumnKind::Text),
+        ("Parameters", ColumnKind::Text),
+        ("Recipe", ColumnKind::Text),
+        ("Languages of every recipe", ColumnKind::Number),
+        ("Other languages", ColumnKind::Number),
+        ("Lost to the wrong language", ColumnKind::Number),
+    ];
+    let cell = |mean: Option<AnswerMean>| {
+        mean.map_or_else(Cell::default, |mean| Cell {
+            sources: mean.sources,
+            ..Cell::number(number::decimal(mean.value, 1), mean.value)
+        })
+    };
+    let mut rows = Vec::new();
+    for grid in grids {
+        let (shared, others) = (grid.shared(), grid.others());
+        for &size in &grid.sizes {
+            for &recipe in &grid.recipes {
+                let means = [
+                    grid.mean(&shared, recipe, size),
+                    grid.mean(&others, recipe, size),
+                    grid.lost(recipe, size),
+                ];
+                if means.iter().all(Option::is_none) {
+                    continue;
+                }
+                let mut cells = vec![
+                    Cell::text(grid.base),
+                    Cell::text(tuning_title(grid.tuning)),
+                    Cell { value: Some(size as f64), ..Cell::text(&number::parameters(size)) },
+                    Cell::text(recipe_title(recipe)),
+                ];
+                cells.extend(means.map(cell));
+                rows.push(Row::new(cells));
+            }
+        }
+    }
+    let mut shared: Vec<&str> = grids.iter().flat_map(AnswerGrid::shared).collect();
+    let mut others: Vec<&str> = grids.iter().flat_map(AnswerGrid::others).collect();
+    for codes in [&mut shared, &mut others] {
+        codes.sort_by_key(|code| language::order(code));
+        codes.dedup();
+    }
+    let mut table =
+        Table::new("answer-means", "Open-ended answers, means over languages", &columns);
+    if !shared.is_empty() {
+        table = table.note(&format!(
+            "Asked by every recipe: {}. Lost to the wrong language, in these: grades of answers in another language \
+             than asked for.",
+            joined(&shared)
+        ));
+    }
+    if !others.is_empty() {
+        table = table.note(&format!("Other languages: {}.", joined(&others)));
+    }
+    (!rows.is_empty()).then(|| table.section(rows, Vec::new()))
+}
+
+/// Languages by name.
+pub(crate) fn joined(codes: &[&str]) -> String {
+    codes.iter().map(|code| language::name(code)).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,7 +326,33 @@ mod tests {
         assert_eq!(texts, expected);
         assert_eq!(rows[1].cells[2].standard_error, Some(2.0));
         assert_eq!(table.sections[0].title.as_deref(), Some("560M parameters"));
-        // German loses 10 and 6, Russian nothing.
-        assert_eq!(grid.lost("monolingual", 560_000_000).unwrap().value, 4.0);
+        // German loses 10 and 6. Russian, which one recipe was not asked in, does not count.
+        assert_eq!(grid.lost("monolingual", 560_000_000).unwrap().value, 8.0);
+        assert_eq!((grid.shared(), grid.others()), (vec!["de"], vec!["ru"]));
+    }
+
+    #[test]
+    fn means_are_over_languages_that_can_be_compared() {
+        let mut answers = Vec::new();
+        for (recipe, languages) in
+            [("monolingual", &["de", "en"][..]), ("english_only", &["de", "en", "bn", "no"])]
+        {
+            for (place, language) in languages.iter().enumerate() {
+                answers.push(score(recipe, language, 1, 60.0 + 20.0 * place as f64, 90.0));
+            }
+        }
+        let report = Report { answers, ..Report::default() };
+        let table = means_table(&answer_grids(&report)).unwrap();
+        let texts: Vec<Vec<&str>> = table.sections[0]
+            .rows
+            .iter()
+            .map(|row| row.cells[3..].iter().map(|it| &*it.text).collect())
+            .collect();
+        let expected =
+            [["Monolingual", "70.0", "", "20.0"], ["English only", "70.0", "110.0", "20.0"]];
+        assert_eq!(texts, expected);
+        assert_eq!(table.sections[0].rows[0].cells[4].sources.len(), 2);
+        assert_eq!(table.notes.len(), 2, "{:?}", table.notes);
+        assert_eq!(means_table(&[]), None);
     }
 }

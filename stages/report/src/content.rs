@@ -78,6 +78,22 @@ fn scores(report: &Report, grids: &[ScoreGrid<'_>], provenance: &Provenance) -> 
 fn answers(report: &Report, provenance: &Provenance) -> Section {
     let grids = answer_grid::answer_grids(report);
     let mut blocks = Vec::new();
+    let bars = figure::tuning_bars("answer-means-chart", &grids, provenance);
+    if !bars.is_empty() {
+        blocks.push(Block::Figures("Means over languages".to_owned(), bars));
+    }
+    blocks.extend(answer_grid::means_table(&grids).map(Block::Table));
+    let mut tunings: Vec<&str> = grids.iter().map(|grid| grid.tuning).collect();
+    tunings.sort_unstable();
+    tunings.dedup();
+    for (number, tuning) in (1..).zip(tunings) {
+        let id = format!("answer-families-{number}");
+        let figures = figure::family_bars(&id, tuning, &grids, provenance);
+        if !figures.is_empty() {
+            let title = format!("Families, {}", answer_grid::tuning_title(tuning));
+            blocks.push(Block::Figures(title, figures));
+        }
+    }
     for (number, grid) in (1..).zip(&grids) {
         let figures = figure::answer_lines(&format!("answer-lines-{number}"), grid, provenance);
         blocks.push(Block::Figures(grid.title(), figures));

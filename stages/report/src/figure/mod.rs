@@ -8,6 +8,7 @@ mod dumbbells;
 mod lengths;
 mod lines;
 mod ranking;
+mod recipes;
 mod sizes;
 mod svg;
 
@@ -16,6 +17,7 @@ pub(crate) use dumbbells::gain_dumbbells;
 pub(crate) use lengths::length_dots;
 pub(crate) use lines::{curve_lines, stage_order};
 pub(crate) use ranking::ranking;
+pub(crate) use recipes::{family_bars, tuning_bars};
 pub(crate) use sizes::answer_lines;
 
 /// A chart.

@@ -190,7 +190,7 @@ fn every_number_says_where_it_comes_from() {
 fn every_chart_has_a_title_and_a_description() {
     let page = okapi_report::html(&report());
     let charts = between(&page, "<svg ", "</svg>");
-    assert_eq!(charts.len(), 10);
+    assert_eq!(charts.len(), 11);
     for chart in charts {
         let [title, description] = between(chart, "aria-labelledby=\"", "\"")[0]
             .split(' ')
@@ -280,6 +280,7 @@ fn the_data_has_the_report_and_its_tables() {
         "gains",
         "scores-1",
         "all-scores",
+        "answer-means",
         "answers-1",
         "curves",
         "statistics",
@@ -298,6 +299,25 @@ fn the_data_has_the_report_and_its_tables() {
             }
         }
     }
+}
+
+#[test]
+fn open_ended_answers_are_compared_by_tuning_and_family() {
+    let mut report = report();
+    let answer = report.answers[0].clone();
+    for (base, tuning) in [("Pythia", "lora"), ("BLOOM", "full")] {
+        report.answers.push(AnswerScore {
+            base: base.to_owned(),
+            tuning: tuning.to_owned(),
+            source: source(&format!("judge[base={base},tuning={tuning}]")),
+            ..answer.clone()
+        });
+    }
+    let page = okapi_report::html(&report);
+    assert!(page.contains("<h3>Means over languages</h3>"));
+    assert!(page.contains("BLOOM, full-parameter, 560M") && page.contains("Pythia, LoRA, 560M"));
+    // Two families were tuned with LoRA, one in full.
+    assert!(page.contains("<h3>Families, LoRA</h3>") && !page.contains("<h3>Families, full"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Multiple-choice questions about the world, in English: a stand-in for ARC, HellaSwag and MMLU.
+//! Multiple-choice questions about the world, in English: a stand-in for ARC, HellaSwag and MMLU. And open-ended ones.
 //!
 //! Each is asked in the first of the two ways in which a kind of task is asked. So a training set that holds none
 //! of these questions still has the second way to learn the same fact from.
@@ -87,11 +87,7 @@ pub fn facts() -> Option<Vec<Value>> {
     let mut rows = Vec::new();
     for kind in FACTS {
         let mut chance = Chance::of(kind);
-        // No kind has more than fifty facts, so that none is missed.
-        let made = (0..5000).filter_map(|_| make(kind, &mut chance));
-        let asked = made.map(|made| Phrase { name: format!("{kind}_1"), ..made });
-        let facts: BTreeSet<Phrase> = asked.collect();
-        for (number, fact) in facts.into_iter().enumerate() {
+        for (number, fact) in all_of(kind, &mut chance).into_iter().enumerate() {
             let other_way = Phrase { name: format!("{kind}_2"), ..fact.clone() };
             let Solution { sentence, items } = solve(&fact)?;
             let context = any(Section::Context, "", &mut chance)?;
@@ -108,6 +104,35 @@ pub fn facts() -> Option<Vec<Value>> {
         }
     }
     Some(rows)
+}
+
+/// Kinds of tasks that open-ended prompts are of.
+const PROMPTS: [&str; 5] = ["capital", "colour", "continent", "opposite", "workplace"];
+
+/// Open-ended prompts, in English and in the layout of the second paper's test files: so many of the world's facts, each
+/// asked for in the first of the two ways in which its kind is asked, without anything before or behind.
+///
+/// # Errors
+/// `None` where the world has not so many.
+pub fn prompts(count: usize) -> Option<Vec<Value>> {
+    let english = PhraseBook::of("en")?;
+    let mut facts = Vec::new();
+    for kind in PROMPTS {
+        let asked = all_of(kind, &mut Chance::of(kind));
+        let questions: Vec<String> =
+            asked.iter().map(|fact| english.say(fact)).collect::<Option<_>>()?;
+        facts.extend((0..).zip(questions).map(|(number, text)| (format!("{kind}/{number}"), text)));
+    }
+    let chosen = Chance::of("prompts").some(&facts, count);
+    let row = |(id, text): (String, String)| json!({"id": id, "prompt": text});
+    (chosen.len() == count).then(|| chosen.into_iter().map(row).collect())
+}
+
+/// Every fact that a kind of task asks for, asked for in the first way.
+fn all_of(kind: &str, chance: &mut Chance) -> BTreeSet<Phrase> {
+    // No kind has more than fifty facts, so that none is missed.
+    let made = (0..5000).filter_map(|_| make(kind, chance));
+    made.map(|made| Phrase { name: format!("{kind}_1"), ..made }).collect()
 }
 
 /// A sentence without slots.
@@ -249,6 +274,22 @@ mod tests {
                     assert_eq!(at == place, choice.as_str() == Some(&right), "{row}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn prompts_are_different_and_can_be_said_and_answered_in_every_language() {
+        let prompts = prompts(50).unwrap();
+        let texts: BTreeSet<&str> =
+            prompts.iter().map(|it| it["prompt"].as_str().unwrap()).collect();
+        assert_eq!(texts.len(), 50);
+        assert_eq!(super::prompts(1000), None);
+        for (text, language) in texts.into_iter().zip(["bn", "hi", "no", "zh", "fi"].iter().cycle())
+        {
+            let said = super::super::response::translate(text, language);
+            let book = PhraseBook::of(language).unwrap();
+            let solution = solve(&book.read(&said).unwrap()[0]).unwrap();
+            assert!(book.say(&solution.sentence).is_some(), "{said}");
         }
     }
 

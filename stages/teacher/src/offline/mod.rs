@@ -25,7 +25,7 @@ use crate::caller::Stop;
 use crate::request::{Answer, Finish, Request, Usage, estimated_tokens};
 use crate::teacher::{Answering, Teacher};
 
-pub use benchmark::{facts, questions};
+pub use benchmark::{facts, prompts, questions};
 pub use phrase_book::{BadPhraseBook, Phrase, PhraseBook, Section, Slots};
 pub use task::KINDS;
 pub use world::{Fact, World};
