@@ -17,6 +17,7 @@ mod failures;
 mod full_disk;
 mod gpus;
 mod history;
+mod hub;
 mod imports;
 mod init;
 mod mixes;
