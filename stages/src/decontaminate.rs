@@ -3,6 +3,7 @@
 use okapi_data::overlap::OverlapFinder;
 use okapi_data::translation::TextRow;
 use okapi_data::{Instruction, Prompt, Question, Reject};
+use okapi_engine::estimate::{Estimate, EstimateQuestion};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, OutputKind, OutputPort, Outputs, Param, ParamDefault,
@@ -12,6 +13,7 @@ use okapi_engine::stage_context::{InputPath, StageContext, StageError, StageSucc
 use serde_json::Value;
 
 use crate::asking::{Aside, finish, read_rows, single, write_row};
+use crate::lengths;
 
 /// The stage.
 pub(crate) struct Decontaminate;
@@ -101,6 +103,11 @@ impl Stage for Decontaminate {
             Some("instructions" | "prompts") => Ok(()),
             _ => Err("`kind` must be one of instructions, prompts".to_owned()),
         }
+    }
+
+    fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
+        let rows = lengths::of_port(question, "data")?;
+        Some(Estimate { outputs: [("data".to_owned(), rows)].into(), ..Estimate::default() })
     }
 
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {

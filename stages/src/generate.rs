@@ -19,8 +19,10 @@ use serde_json::Value;
 
 use crate::gpu;
 use crate::kept_rows::KeptRows;
+use crate::lengths;
 use crate::model_folder::{self, OpenModel};
 use crate::model_memory;
+use crate::speed::{self, Operations};
 use crate::texts;
 use crate::training;
 
@@ -209,10 +211,29 @@ impl Stage for Generate {
     }
 
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
-        let json = model_memory::config(question, "model")?;
-        let config = ModelConfig::parse(&json).ok()?;
-        let memory = memory(question.declared, question.settings, &config);
-        Some(model_memory::estimate(memory, None))
+        let json = model_memory::config(question, "model");
+        let config = json.and_then(|json| ModelConfig::parse(&json).ok());
+        let mut estimate = Estimate::default();
+        if let Some(config) = &config {
+            let memory = memory(question.declared, question.settings, config);
+            estimate = model_memory::estimate(memory, None);
+        }
+        let Some(rows) = lengths::of_port(question, "prompts") else { return Some(estimate) };
+        let params = &question.declared["params"];
+        let number = |name: &str, default: f64| params[name].as_f64().unwrap_or(default);
+        let samples = number("samples", 1.0);
+        let response = lengths::usual_response(&rows).min(number("max_new_tokens", 256.0));
+        let made = lengths::with_responses(&rows, samples, response);
+        estimate.outputs.insert("responses".to_owned(), made);
+        if let Some(config) = &config {
+            let prompt = texts::tokens_around(question) + rows.prompt_tokens;
+            let prompt = prompt.min(number("max_prompt_tokens", f64::MAX));
+            // A prompt is read once for all of its samples.
+            let each = rows.rows as f64 * config.reading_operations(true);
+            let operations = Operations { read: each * prompt, sampled: each * samples * response };
+            speed::add_work(&mut estimate, question, operations);
+        }
+        Some(estimate)
     }
 
     fn can_use_gpu(&self) -> bool {

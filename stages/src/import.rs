@@ -1,6 +1,7 @@
 //! `import`: brings a file or folder of the project, or a file from the network, into the store; as
 //! it is, or as rows of a kind.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use okapi_cache::{Artifact, ArtifactKind, Written};
 use okapi_data::fit::Mapping;
 use okapi_data::import::{ImportOptions, RowKind, import};
 use okapi_data::source::Format;
+use okapi_engine::estimate::{Estimate, EstimateQuestion};
 use okapi_engine::port::PortKind;
 use okapi_engine::stage::{
     Determinism, Inputs, OutputKind, OutputPort, Outputs, Param, ParamDefault, ParamType, Stage,
@@ -18,6 +20,7 @@ use serde_json::Value;
 
 use crate::download::{Content, client, download, shown_url};
 use crate::hub::{self, Repository};
+use crate::lengths;
 use crate::pin::Pin;
 
 /// The stage.
@@ -58,9 +61,10 @@ A branch or tag is no pin: with one, `digest` is required. An interrupted downlo
 `mirrors` are tried in turn, and the log says which one served; they are no part of the identity. Where a commit is
 the pin, the hub has to be there to list the digest; with `digest` too, a mirror is enough. The hub's
 address is taken from `HF_ENDPOINT` and its token from `HF_TOKEN`, if they are set; neither is
-written anywhere. Nothing is asked of any server before the node runs.";
+written anywhere. Nothing is asked of any server before the node runs: what `plan` is to know of rows that are not there
+yet, `expected_rows` tells.";
 
-static PARAMS: [Param; 8] = [
+static PARAMS: [Param; 9] = [
     Param {
         name: "path",
         ty: ParamType::Source,
@@ -117,6 +121,13 @@ static PARAMS: [Param; 8] = [
         identity: true,
         help: "take numbers, lists and null as text where a text is expected, and count them",
     },
+    Param {
+        name: "expected_rows",
+        ty: ParamType::Int { min: 1, max: 1 << 40 },
+        default: ParamDefault::Absent,
+        identity: false,
+        help: "how many rows it is known to have, for `plan` before they are there; nothing else hangs on it",
+    },
 ];
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
@@ -166,6 +177,13 @@ impl Stage for Import {
                 crate::download::resolve(url, hub::DEFAULT).map(|_| ())
             }
         }
+    }
+
+    fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
+        let rows = question.settings.get("expected_rows")?.as_u64()?;
+        let rows = lengths::usual(kind(question.declared), rows)?;
+        let outputs = BTreeMap::from([("data".to_owned(), rows)]);
+        Some(Estimate { outputs, assumptions: vec![lengths::ASSUMPTION], ..Estimate::default() })
     }
 
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
@@ -330,6 +348,11 @@ fn import_rows(
     fs::remove_file(source).map_err(io)?;
     if imported.converted > 0 {
         context.reporter.log(format!("{} values were taken as text", imported.converted));
+    }
+    let expected = context.settings.get("expected_rows").and_then(Value::as_u64);
+    if let Some(expected) = expected.filter(|rows| *rows != imported.rows) {
+        let rows = imported.rows;
+        context.reporter.log(format!("there are {rows} rows, and `expected_rows` says {expected}"));
     }
     let mut success = StageSuccess::default();
     success.written.insert("data".to_owned(), written);
