@@ -71,10 +71,17 @@ Ctrl-C stops gracefully: running commands get SIGTERM and --grace seconds. A sec
 Verdicts: cached (its result is used), runs (why), may run (an input is made anew; it ends there if
 the bytes come out the same), blocked (this machine cannot run it).
 
+The bill has what is not cached, also what this machine cannot run: requests, tokens and cost of
+teachers, hours of GPUs or of the processor, and disk; by node, by language (the axis `lang`), in all.
+What is not there yet is reckoned, and what was assumed for that is said. With --all, each node by
+language. In JSON: .bill.nodes[].{node,stage,charges,languages}, .bill.languages, .bill.total,
+.bill.assumptions; times in milliseconds, money in billionths of a US dollar.
+
 Examples:
   okapi plan okapi.yaml
   okapi plan okapi.yaml --check && echo nothing to do
-  okapi plan okapi.yaml --json | jq .summary")]
+  okapi plan okapi.yaml --json | jq .summary
+  okapi plan okapi.yaml --profile paper --json | jq .bill.total")]
     Plan(PlanArgs),
     /// Show field by field why a node runs, or why it need not
     #[command(after_help = "\

@@ -1,4 +1,5 @@
-//! What a node would ask of services, what that would cost, and what memory it would take, before it runs.
+//! What a node would ask of services, what that would cost, what memory it would take, what it would compute and
+//! store, before it runs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,8 +16,32 @@ use crate::graph::{Feed, InstanceId};
 pub struct RowsEstimate {
     /// How many.
     pub rows: u64,
-    /// Bytes of text in one, on average.
+    /// Bytes of one, on average.
     pub bytes_per_row: f64,
+    /// Tokens of what is asked in one, on average.
+    pub prompt_tokens: f64,
+    /// Answers in one.
+    pub responses: f64,
+    /// Tokens of all of them.
+    pub response_tokens: f64,
+}
+
+impl RowsEstimate {
+    /// All of their bytes.
+    pub fn bytes(&self) -> u64 {
+        (self.rows as f64 * self.bytes_per_row).round() as u64
+    }
+}
+
+/// What an instance would compute with a model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct WorkEstimate {
+    /// Operations with floating-point numbers.
+    pub operations: f64,
+    /// How long they take at the speeds that are assumed, milliseconds.
+    pub ms: u64,
+    /// Whether it is a GPU's time.
+    pub on_gpu: bool,
 }
 
 /// The memory that an instance would take while it runs.
@@ -103,6 +128,8 @@ pub struct EstimateQuestion<'a> {
     pub inputs: &'a BTreeMap<String, Vec<(String, Expected)>>,
     /// Where each prompt lies, by name.
     pub prompts: &'a BTreeMap<String, PathBuf>,
+    /// Processors that it would have.
+    pub processors: u32,
     /// What services answered before.
     pub records: &'a RecordCache,
 }
@@ -132,6 +159,15 @@ pub struct Estimate {
     /// The memory that it would take, if that is worth saying.
     #[serde(skip)]
     pub memory: Option<MemoryEstimate>,
+    /// What it would compute with a model.
+    #[serde(skip)]
+    pub work: Option<WorkEstimate>,
+    /// Bytes that its outputs would take in the store, as far as they are worth saying.
+    #[serde(skip)]
+    pub disk_bytes: Option<u64>,
+    /// What was assumed, for the user: sentences.
+    #[serde(skip)]
+    pub assumptions: Vec<&'static str>,
 }
 
 impl Estimate {
@@ -177,14 +213,20 @@ pub(crate) fn estimates(
                 (name.to_string(), path)
             })
             .collect();
+        let granted = question.machine.clamp(instance.resources);
         let question = EstimateQuestion {
             declared: &declared,
             settings: &settings,
             inputs: &inputs,
             prompts: &prompts,
+            processors: (granted.cpu_milli / 1000).max(1),
             records: question.store.records(),
         };
-        if let Some(estimate) = stage.estimate(&question) {
+        if let Some(mut estimate) = stage.estimate(&question) {
+            if estimate.disk_bytes.is_none() && !estimate.outputs.is_empty() {
+                let bytes = estimate.outputs.values().map(RowsEstimate::bytes);
+                estimate.disk_bytes = Some(bytes.sum());
+            }
             found.insert(id, estimate);
         }
     }

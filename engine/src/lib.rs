@@ -17,6 +17,7 @@
 
 pub mod action;
 pub mod action_diff;
+pub mod bill;
 mod check;
 pub mod clock;
 pub mod command_stage;

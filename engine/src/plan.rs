@@ -1,13 +1,14 @@
 //! The plan: what a run would do, why, and what it would cost. Runs nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use okapi_cache::{ActionDigest, Store};
 use serde::Serialize;
 
 use crate::action::{Action, ActionWriter};
-use crate::estimate::{Estimate, MemoryEstimate, estimates};
+use crate::bill::{Bill, bill};
+use crate::estimate::{Estimate, MemoryEstimate, WorkEstimate, estimates};
 use crate::evaluate::{Evaluation, Question, State};
 use crate::explain::reason_in_a_line;
 use crate::graph::InstanceId;
@@ -30,6 +31,9 @@ pub struct Plan {
     pub nodes: Vec<PlannedNode>,
     /// Sums.
     pub summary: PlanSummary,
+    /// What the instances that are not cached would cost, once [`Plan::add_estimates`] has asked their stages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bill: Option<Bill>,
 }
 
 /// What a run would do with one instance.
@@ -56,9 +60,41 @@ pub struct PlannedNode {
     /// The memory that it would take, as far as that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryEstimate>,
+    /// What it would compute with a model, as far as that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub work: Option<WorkEstimate>,
+    /// Bytes that its outputs would take in the store, as far as they are known and worth saying.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
     /// Whether it asks a service outside, and how much is not known before its inputs are there.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unforeseen: bool,
+}
+
+/// What an instance took the last time says nothing of what it would compute now if one is so many times the other:
+/// then it was another model, or other data.
+const ALIKE: u64 = 10;
+/// Below this, it is not the operations that take the time.
+const SHORT_MS: u64 = 60_000;
+
+impl PlannedNode {
+    /// How long it would take, milliseconds: as long as the last time, or if it never did such work, as long as its
+    /// operations take at the speeds that are assumed.
+    pub fn expected_ms(&self) -> Option<u64> {
+        match (self.last_duration_ms, self.work) {
+            (_, Some(work)) if self.is_reckoned() => Some(work.ms),
+            (last, _) => last,
+        }
+    }
+
+    /// Whether that is reckoned from its operations.
+    pub fn is_reckoned(&self) -> bool {
+        let Some(work) = self.work else { return false };
+        self.last_duration_ms.is_none_or(|last| {
+            let (less, more) = (last.min(work.ms), last.max(work.ms));
+            more > SHORT_MS && more / ALIKE > less
+        })
+    }
 }
 
 /// What would happen to an instance.
@@ -141,22 +177,31 @@ impl Plan {
         let selected = evaluation.states.iter().enumerate();
         let selected = selected.filter(|(_, state)| !matches!(state, State::NotSelected));
         let mut blocked: BTreeMap<InstanceId, String> = BTreeMap::new();
+        let mut assumptions = BTreeSet::new();
+        let mut stages = Vec::with_capacity(self.nodes.len());
         for (node, (id, state)) in self.nodes.iter_mut().zip(selected) {
+            stages.push(&question.graph.node(id as InstanceId).stage[..]);
             let mut estimate = by_name.remove(node.node.as_str());
-            node.memory = estimate.as_mut().and_then(|estimate| estimate.memory.take());
+            if let Some(estimate) = &mut estimate {
+                node.memory = estimate.memory.take();
+                node.work = estimate.work;
+                node.disk_bytes = estimate.disk_bytes;
+                assumptions.extend(estimate.assumptions.drain(..));
+            }
+            let is_cached = matches!(state, State::Cached { .. });
+            node.unforeseen = estimate.is_none() && !is_cached && asks(id);
+            node.estimate = estimate.filter(Estimate::asks);
             if let Some(reason) = self.summary.block(node, question, id as InstanceId, &blocked) {
                 node.reason = Some(reason);
                 blocked.insert(id as InstanceId, node.node.clone());
                 continue;
             }
-            let is_cached = matches!(state, State::Cached { .. });
-            node.unforeseen = estimate.is_none() && !is_cached && asks(id);
             self.summary.unforeseen += u64::from(node.unforeseen);
-            node.estimate = estimate.filter(Estimate::asks);
             if let Some(estimate) = &node.estimate {
                 self.summary.add_estimate(estimate);
             }
         }
+        self.bill = Some(bill(self.nodes.iter().zip(stages), assumptions));
     }
 }
 
@@ -178,6 +223,8 @@ pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifes
             gpus: instance.resources.gpu,
             estimate: None,
             memory: None,
+            work: None,
+            disk_bytes: None,
             unforeseen: false,
         };
         match *state {
@@ -197,10 +244,7 @@ pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifes
                 blocked[id] = true;
                 node.verdict = Verdict::Blocked;
                 node.action = Some(action);
-                node.reason = Some(format!(
-                    "asks for {gpus} GPU(s); this machine offers {}",
-                    question.machine.gpus.len()
-                ));
+                node.reason = Some(lacks_gpus(gpus, question.machine.gpus.len()));
             }
             State::Waits { on } => {
                 let name = graph.instances[on as usize].name.to_string();
@@ -223,7 +267,11 @@ pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifes
         summary.add(&node);
         nodes.push(node);
     }
-    Plan { version: VERSION, pipeline: graph.name.clone(), nodes, summary }
+    Plan { version: VERSION, pipeline: graph.name.clone(), nodes, summary, bill: None }
+}
+
+fn lacks_gpus(gpus: u32, offered: usize) -> String {
+    format!("asks for {gpus} GPU(s); this machine offers {offered}")
 }
 
 impl PlanSummary {
@@ -236,7 +284,7 @@ impl PlanSummary {
         self.unpriced += u64::from(estimate.nano_usd.is_none() && estimate.requests > 0);
     }
 
-    /// Blocks a node that is to run if it, or one that it needs, cannot have the memory that it would take.
+    /// Blocks a node that is to run if it, or one that it needs, cannot have the GPUs or the memory that it would take.
     /// Gives the reason.
     fn block(
         &mut self,
@@ -252,6 +300,9 @@ impl PlanSummary {
         let needed = inputs.iter().flat_map(|input| &input.feeds).map(|feed| feed.instance);
         let reason = match needed.filter_map(|it| blocked.get(&it)).next() {
             Some(name) => format!("needs {name}, which is blocked"),
+            None if node.gpus as usize > question.machine.gpus.len() => {
+                lacks_gpus(node.gpus, question.machine.gpus.len())
+            }
             None => {
                 let memory = node.memory.as_ref()?;
                 let has = if memory.on_gpu { gpu_memory()? } else { question.machine.memory };
@@ -322,4 +373,43 @@ pub fn known_action(
 fn last_duration(store: &Store, previous: &Manifest, instance: &str) -> Option<u64> {
     let cached = store.lookup(&previous.action(instance)?)?;
     Some(u64::from(cached.duration_ms()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_took_counts_unless_it_was_other_work() {
+        let node = |last_duration_ms: Option<u64>, reckoned_ms: Option<u64>| PlannedNode {
+            node: "n".to_owned(),
+            verdict: Verdict::Runs,
+            action: None,
+            reason: None,
+            waits_for: None,
+            last_duration_ms,
+            gpus: 0,
+            estimate: None,
+            memory: None,
+            work: reckoned_ms.map(|ms| WorkEstimate { operations: 1.0, ms, on_gpu: false }),
+            disk_bytes: None,
+            unforeseen: false,
+        };
+        let hour = 3_600_000;
+        for (last, reckoned, expected) in [
+            (None, None, None),
+            (Some(5), None, Some(5)),
+            (None, Some(hour), Some(hour)),
+            // The speeds that are assumed are off.
+            (Some(9 * hour), Some(hour), Some(9 * hour)),
+            (Some(hour), Some(9 * hour), Some(hour)),
+            // It was a small model that ran, and it is a large one now; or the reverse.
+            (Some(3_000), Some(40 * hour), Some(40 * hour)),
+            (Some(40 * hour), Some(3_000), Some(3_000)),
+            // Starting takes the time.
+            (Some(2_000), Some(10), Some(2_000)),
+        ] {
+            assert_eq!(node(last, reckoned).expected_ms(), expected, "{last:?} {reckoned:?}");
+        }
+    }
 }

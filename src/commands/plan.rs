@@ -9,7 +9,7 @@ use crate::cli::{Global, PlanArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::project;
-use crate::ui::{format, output, table};
+use crate::ui::{bill, format, output, table};
 
 /// Instances of one node with one verdict are listed one by one up to this number.
 const LISTED: usize = 10;
@@ -39,7 +39,9 @@ pub(crate) fn plan(global: &Global, arguments: &PlanArgs) -> Result<ExitCode, Fa
     } else if arguments.check {
         output::print(&summary(&plan))?;
     } else {
-        output::print(&(listing(&plan, arguments.all) + &summary(&plan)))?;
+        let bill = plan.bill.as_ref().map(|bill| bill::render(bill, arguments.all));
+        let text = listing(&plan, arguments.all) + &bill.unwrap_or_default() + &summary(&plan);
+        output::print(&text)?;
     }
     Ok(match arguments.check && !plan.is_up_to_date() {
         true => ExitCode::WouldRun,
@@ -91,10 +93,11 @@ fn listing(plan: &Plan, all: bool) -> String {
     table::render(&rows)
 }
 
-/// What the work of some instances took the last time, as far as they ever ran.
+/// What the work of some instances took the last time, as far as they ever ran; else what their operations would take.
 fn cost(group: &[PlannedNode]) -> String {
-    let known: Vec<_> = group.iter().filter_map(|node| node.last_duration_ms).collect();
-    let total = || format::duration(known.iter().sum());
+    let known: Vec<_> = group.iter().filter_map(PlannedNode::expected_ms).collect();
+    let about = if group.iter().any(PlannedNode::is_reckoned) { "about " } else { "" };
+    let total = || format!("{about}{}", format::duration(known.iter().sum()));
     match group.len() - known.len() {
         0 => total(),
         _ if known.is_empty() => "unknown".to_owned(),
@@ -174,7 +177,17 @@ fn summary(plan: &Plan) -> String {
         sums.cached, sums.runs, sums.may_run, sums.blocked
     );
     if !plan.is_up_to_date() {
-        let never_ran = format!("{} that never ran", format::count(sums.unknown_cost, "node"));
+        let nodes = plan.nodes.iter();
+        let is_reckoned = |node: &&PlannedNode| {
+            let can_run = matches!(node.verdict, Verdict::Runs | Verdict::MayRun);
+            node.is_reckoned() && node.last_duration_ms.is_none() && can_run
+        };
+        let reckoned = nodes.filter(is_reckoned);
+        let reckoned = reckoned.count() as u64;
+        let mut never_ran = format!("{} that never ran", format::count(sums.unknown_cost, "node"));
+        if reckoned > 0 {
+            never_ran.push_str(&format!(" ({reckoned} reckoned above)"));
+        }
         if sums.unknown_cost > 0 && sums.unknown_cost == sums.runs + sums.may_run {
             line.push_str(&format!("; of unknown cost: {never_ran}"));
         } else {

@@ -68,6 +68,32 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
+/// A large number by its first three digits: `1.23 M`, `950 k`; below ten thousand all of them.
+pub(crate) fn rounded(number: u64) -> String {
+    const UNITS: [&str; 4] = ["k", "M", "G", "T"];
+    if number < 10_000 {
+        return thousands(number);
+    }
+    let mut value = number as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// A duration in hours: `12.3 h`, `1,234 h`; below six minutes in minutes or seconds.
+pub(crate) fn hours(ms: u64) -> String {
+    match ms {
+        0..60_000 => format!("{} s", ms.div_ceil(1000)),
+        60_000..360_000 => format!("{} m", ms / 60_000),
+        360_000..360_000_000 => format!("{:.1} h", ms as f64 / 3.6e6),
+        _ => format!("{} h", thousands((ms as f64 / 3.6e6).round() as u64)),
+    }
+}
+
 /// A number as people write it: whole ones whole, others with three digits after the point.
 pub(crate) fn number(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 {
@@ -104,6 +130,29 @@ mod tests {
         assert_eq!(size(1023), "1023 B");
         assert_eq!(size(1536), "1.5 KiB");
         assert_eq!(size(20 << 20), "20 MiB");
+    }
+
+    #[test]
+    fn large_numbers_are_short() {
+        for (number, expected) in [
+            (9_999, "9,999"),
+            (10_000, "10.0 k"),
+            (123_456, "123 k"),
+            (999_600, "1.00 M"),
+            (12_345_678, "12.3 M"),
+            (7_000_000_000, "7.00 G"),
+        ] {
+            assert_eq!(rounded(number), expected);
+        }
+        for (ms, expected) in [
+            (1, "1 s"),
+            (61_000, "1 m"),
+            (3_600_000, "1.0 h"),
+            (359_000_000, "99.7 h"),
+            (36_000_000_000, "10,000 h"),
+        ] {
+            assert_eq!(hours(ms), expected);
+        }
     }
 
     #[test]

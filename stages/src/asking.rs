@@ -26,6 +26,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::lengths;
+
 /// How often progress and costs are reported.
 const TICK: Duration = Duration::from_millis(100);
 /// The metrics that say what a result was made of: answers, and the tokens read and written for them.
@@ -379,13 +381,13 @@ pub(crate) type Foreseen = (Request, u64, u64);
 const COUNTED: usize = 2000;
 
 /// Reckons what the rows of an input would ask. `ask` says what one row asks, given the answers that are
-/// recorded; `usual` what a row of so many bytes asks that is not there yet.
+/// recorded; `usual` what one of such rows asks that are not there yet: tokens read and written.
 pub(crate) fn estimate_rows<R: DeserializeOwned>(
     question: &EstimateQuestion<'_>,
     port: &str,
     outputs: &[&str],
     ask: impl Fn(&R, &dyn Fn(&Request) -> Option<String>) -> Vec<Foreseen>,
-    usual: impl Fn(f64) -> Vec<(u64, u64)>,
+    usual: impl Fn(&RowsEstimate) -> Vec<(f64, f64)>,
 ) -> Option<Estimate> {
     let identity = &question.declared["teacher"];
     let price = okapi_teacher::price(question.settings.get("teacher").unwrap_or(&Value::Null));
@@ -395,15 +397,16 @@ pub(crate) fn estimate_rows<R: DeserializeOwned>(
     let rows = match expected {
         Expected::Unknown | Expected::PresentTree(_) | Expected::Facts(_) => return None,
         Expected::Rows(expected) => {
-            for (prompt, completion) in usual(expected.bytes_per_row) {
+            for (prompt, completion) in usual(expected) {
+                let of_all = |tokens: f64| (tokens * expected.rows as f64).round() as u64;
                 estimate.requests += expected.rows;
-                estimate.prompt_tokens += prompt * expected.rows;
-                estimate.completion_tokens += completion * expected.rows;
+                estimate.prompt_tokens += of_all(prompt);
+                estimate.completion_tokens += of_all(completion);
             }
+            estimate.assumptions.push(lengths::ASSUMPTION);
             *expected
         }
         Expected::Present(path) => {
-            let bytes = std::fs::metadata(path).ok()?.len();
             let rows: Vec<R> = read_rows(path).ok()?;
             let recorded = |request: &Request| recorded(question.records, request, identity);
             // Evenly spread: what is recorded is mostly at the beginning.
@@ -429,8 +432,7 @@ pub(crate) fn estimate_rows<R: DeserializeOwned>(
                 estimate.prompt_tokens = scaled(estimate.prompt_tokens);
                 estimate.completion_tokens = scaled(estimate.completion_tokens);
             }
-            let count = rows.len() as u64;
-            RowsEstimate { rows: count, bytes_per_row: bytes as f64 / count.max(1) as f64 }
+            lengths::of_artifact(expected)?
         }
     };
     estimate.nano_usd = cost(&estimate, price, free);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use okapi_data::overlap::{Asked, OverlapFinder};
 use okapi_data::translation::TextRow;
 use okapi_data::{Instruction, Prompt, Question, Reject};
+use okapi_engine::estimate::{Estimate, EstimateQuestion};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, OutputKind, OutputPort, Outputs, Param, ParamDefault,
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::asking::{Aside, finish, read_rows, single, write_row};
+use crate::lengths;
 
 /// The stage.
 pub(crate) struct Decontaminate;
@@ -120,6 +122,11 @@ impl Stage for Decontaminate {
             return Ok(());
         }
         Err("give `questions` or `prompts`, or both: there is nothing to look for".to_owned())
+    }
+
+    fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
+        let rows = lengths::of_port(question, "data")?;
+        Some(Estimate { outputs: [("data".to_owned(), rows)].into(), ..Estimate::default() })
     }
 
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {

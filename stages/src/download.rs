@@ -39,13 +39,22 @@ pub(crate) struct Wanted<'a> {
     pub(crate) changed_hint: &'a str,
 }
 
-/// Downloads `url` to `output` and checks it against `pin`. What has arrived is kept in the
+/// What a file has to be, wherever it comes from.
+pub(crate) struct Content {
+    pub(crate) pin: Pin,
+    /// Its bytes, if that is known beforehand.
+    pub(crate) size: Option<u64>,
+    /// What helps when a server has another content.
+    pub(crate) changed_hint: &'static str,
+}
+
+/// Downloads `url` to `output` and checks it. What has arrived is kept in the
 /// action's scratch folder, so that a later try goes on where this one stopped. All digests are
 /// computed while the bytes arrive.
 pub(crate) fn download(
     context: &StageContext<'_>,
     url: &str,
-    pin: &Pin,
+    content: &Content,
     output: &Path,
 ) -> Result<Written, StageError> {
     let hub = hub::address();
@@ -58,10 +67,10 @@ pub(crate) fn download(
         address: &address,
         token: token.as_deref(),
         shown: shown_url(url),
-        pin,
-        size: None,
+        pin: &content.pin,
+        size: content.size,
         refused_hint: "check `url`; a gated repository needs HF_TOKEN",
-        changed_hint: "the file has changed, or `digest` is wrong",
+        changed_hint: content.changed_hint,
     };
     let progress = |done, total| context.reporter.progress(done, total, "bytes");
     let written = fetch(context, &client()?, &wanted, &part, &progress)?;

@@ -23,8 +23,10 @@ use serde_json::Value;
 use crate::asking::{finish, read_rows, single, write_row};
 use crate::gpu;
 use crate::kept_rows::KeptRows;
+use crate::lengths;
 use crate::model_folder;
 use crate::model_memory;
+use crate::speed::{self, Operations};
 use crate::training;
 
 /// The stage.
@@ -193,7 +195,17 @@ impl Stage for Evaluate {
         let json = model_memory::config(question, "model")?;
         let config = ModelConfig::parse(&json).ok()?;
         let memory = memory(question.declared, question.settings, &config);
-        Some(model_memory::estimate(memory, None))
+        let mut estimate = model_memory::estimate(memory, None);
+        if let Some(rows) = lengths::of_port(question, "questions") {
+            let setting = setting(&question.declared["params"]);
+            let longest = longest(question.declared, &config) as f64;
+            // An example is taken to be as long as a question with its choices, of which all are read once.
+            let tokens = (rows.prompt_tokens * (setting.shots + 1) as f64).min(longest);
+            let asked = setting.limit.map_or(rows.rows, |limit| rows.rows.min(limit as u64));
+            let read = asked as f64 * tokens * config.reading_operations(true);
+            speed::add_work(&mut estimate, question, Operations { read, sampled: 0.0 });
+        }
+        Some(estimate)
     }
 
     fn can_use_gpu(&self) -> bool {
@@ -239,10 +251,15 @@ fn setting(params: &Value) -> Setting {
 /// Tokens of texts, where nothing says how many they may be.
 const USUAL_LENGTH: usize = 2048;
 
+/// Tokens that the model reads at most.
+fn longest(declared: &Value, config: &ModelConfig) -> usize {
+    let length = declared["params"]["max_length"].as_u64().map(|length| length as usize);
+    length.or(config.context()).unwrap_or(USUAL_LENGTH)
+}
+
 /// The memory that an evaluation takes.
 fn memory(declared: &Value, settings: &Value, config: &ModelConfig) -> MemoryEstimate {
-    let length = declared["params"]["max_length"].as_u64().map(|length| length as usize);
-    let length = length.or(config.context()).unwrap_or(USUAL_LENGTH);
+    let length = longest(declared, config);
     let there = gpu::kind(declared);
     // A longer text is computed alone. What questions have in common is kept beside.
     let of = |tokens: usize| {

@@ -1,12 +1,9 @@
 //! `generate` and `answer`: a model responds to prompts.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
 use okapi_data::{Prompt, Response};
-use okapi_engine::estimate::{
-    Estimate, EstimateQuestion, Expected, MemoryEstimate, MemoryRemedy, RowsEstimate,
-};
+use okapi_engine::estimate::{Estimate, EstimateQuestion, MemoryEstimate, MemoryRemedy};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
@@ -22,8 +19,10 @@ use serde_json::Value;
 
 use crate::gpu;
 use crate::kept_rows::KeptRows;
+use crate::lengths;
 use crate::model_folder::{self, OpenModel};
 use crate::model_memory;
+use crate::speed::{self, Operations};
 use crate::texts;
 use crate::training;
 
@@ -212,13 +211,29 @@ impl Stage for Generate {
     }
 
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
-        let config = model_memory::config(question, "model");
-        let config = config.and_then(|json| ModelConfig::parse(&json).ok());
-        let memory = config.map(|it| memory(question.declared, question.settings, &it));
-        let outputs: BTreeMap<_, _> =
-            responses(question).map(|it| ("responses".to_owned(), it)).into_iter().collect();
-        let is_known = memory.is_some() || !outputs.is_empty();
-        is_known.then(|| Estimate { memory, outputs, ..Estimate::default() })
+        let json = model_memory::config(question, "model");
+        let config = json.and_then(|json| ModelConfig::parse(&json).ok());
+        let mut estimate = Estimate::default();
+        if let Some(config) = &config {
+            let memory = memory(question.declared, question.settings, config);
+            estimate = model_memory::estimate(memory, None);
+        }
+        let Some(rows) = lengths::of_port(question, "prompts") else { return Some(estimate) };
+        let params = &question.declared["params"];
+        let number = |name: &str, default: f64| params[name].as_f64().unwrap_or(default);
+        let samples = number("samples", 1.0);
+        let response = lengths::usual_response(&rows).min(number("max_new_tokens", 256.0));
+        let made = lengths::with_responses(&rows, samples, response);
+        estimate.outputs.insert("responses".to_owned(), made);
+        if let Some(config) = &config {
+            let prompt = texts::tokens_around(question) + rows.prompt_tokens;
+            let prompt = prompt.min(number("max_prompt_tokens", f64::MAX));
+            // A prompt is read once for all of its samples.
+            let each = rows.rows as f64 * config.reading_operations(true);
+            let operations = Operations { read: each * prompt, sampled: each * samples * response };
+            speed::add_work(&mut estimate, question, operations);
+        }
+        Some(estimate)
     }
 
     fn can_use_gpu(&self) -> bool {
@@ -238,29 +253,6 @@ impl Stage for Generate {
         training::on_threads(context.threads, || run(context))?
     }
 }
-
-/// The rows that will come out: one for each prompt, with responses as long as they may be.
-fn responses(question: &EstimateQuestion<'_>) -> Option<RowsEstimate> {
-    let RowsEstimate { rows, bytes_per_row } = match &question.inputs.get("prompts")?.first()?.1 {
-        Expected::Rows(prompts) => *prompts,
-        Expected::Present(path) => {
-            let text = std::fs::read(path).ok()?;
-            let rows = text.iter().filter(|byte| **byte == b'\n').count();
-            RowsEstimate {
-                rows: rows as u64,
-                bytes_per_row: text.len() as f64 / rows.max(1) as f64,
-            }
-        }
-        _ => return None,
-    };
-    let params = &question.declared["params"];
-    let number = |name: &str| params[name].as_f64().unwrap_or(1.0);
-    let responses = number("samples") * number("max_new_tokens") * BYTES_PER_TOKEN;
-    Some(RowsEstimate { rows, bytes_per_row: bytes_per_row + responses })
-}
-
-/// Bytes that a token of a language model stands for, about.
-const BYTES_PER_TOKEN: f64 = 4.0;
 
 /// How tokens are chosen, by the params of a node.
 fn sampling_options(params: &Value) -> SamplingOptions {

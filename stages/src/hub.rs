@@ -1,4 +1,4 @@
-//! The Hugging Face hub: a repository at a commit, and the files that it has there.
+//! The Hugging Face hub: a repository of models or data at a commit, and the files that it has there.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +18,8 @@ pub(crate) const DEFAULT: &str = "https://huggingface.co";
 /// The most pages of a listing, and the most bytes of one; the hub's have a thousand names.
 const PAGES: usize = 100;
 const PAGE: u64 = 16 << 20;
+/// So many names are told where another was expected.
+const NAMED: usize = 10;
 
 /// The hub's address.
 pub(crate) fn address() -> String {
@@ -34,9 +36,11 @@ fn set(variable: &str) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
 
-/// A model's repository, or a folder of one, at a commit.
+/// A repository, or a folder of one, at a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Repository {
+    /// Whether it holds data; models else.
+    is_dataset: bool,
     owner: String,
     name: String,
     revision: String,
@@ -112,7 +116,39 @@ impl Repository {
             return Err("`subfolder` must be a folder of the repository, as `a/b`".to_owned());
         }
         let (owner, name, revision) = (owner.to_owned(), name.to_owned(), revision.to_owned());
-        Ok(Repository { owner, name, revision, subfolder })
+        Ok(Repository { is_dataset: false, owner, name, revision, subfolder })
+    }
+
+    /// Reads the address of a file, `hf://datasets/OWNER/NAME@COMMIT/FILE` or `hf://OWNER/NAME@COMMIT/FILE`: the
+    /// folder that it lies in, and its name.
+    pub(crate) fn of_file(url: &str) -> Result<(Repository, String), String> {
+        let bad = || {
+            format!(
+                "`{url}` must read hf://datasets/OWNER/NAME@REVISION/FILE or hf://OWNER/NAME@REVISION/FILE"
+            )
+        };
+        let rest = url.strip_prefix("hf://").ok_or_else(bad)?;
+        let (is_dataset, rest) = match rest.strip_prefix("datasets/") {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
+        let (repository, path) = rest.split_once('@').ok_or_else(bad)?;
+        let (owner, name) = repository.split_once('/').ok_or_else(bad)?;
+        let (revision, path) = path.split_once('/').ok_or_else(bad)?;
+        let mut subfolder: Vec<String> = path.split('/').map(str::to_owned).collect();
+        let is_part = |part: &String| !matches!(&part[..], "" | "." | "..");
+        if !is_name(owner) || !is_name(name) || !subfolder.iter().all(is_part) {
+            return Err(bad());
+        }
+        if !is_hex(revision, 40) {
+            return Err(format!(
+                "`{revision}` is no commit, and a branch or tag may mean another file tomorrow: pin the file by \
+                 `digest: sha256:<hex>`, or write the commit's 40 hex digits behind `@`"
+            ));
+        }
+        let file = subfolder.pop().ok_or_else(bad)?;
+        let (owner, name, revision) = (owner.to_owned(), name.to_owned(), revision.to_owned());
+        Ok((Repository { is_dataset, owner, name, revision, subfolder }, file))
     }
 
     /// `OWNER/NAME`.
@@ -126,18 +162,23 @@ impl Repository {
 
     /// The address of a file.
     pub(crate) fn file_address(&self, hub: &str, file: &str) -> Result<String, StageError> {
+        let kind = self.is_dataset.then_some("datasets");
         let before = [&self.owner[..], &self.name, "resolve", &self.revision];
         let inside = self.subfolder.iter().map(String::as_str).chain([file]);
-        Ok(join(hub, before.into_iter().chain(inside))?.to_string())
+        Ok(join(hub, kind.into_iter().chain(before).chain(inside))?.to_string())
     }
 
     /// What helps when the hub has no such thing, or not for us.
     pub(crate) fn refused_hint(&self) -> String {
-        let (id, subfolder) =
-            (self.id(), if self.subfolder.is_empty() { "" } else { ", `subfolder`" });
+        let subfolder = match (self.subfolder.is_empty(), self.is_dataset) {
+            (true, _) => "",
+            (false, true) => ", the folder",
+            (false, false) => ", `subfolder`",
+        };
+        let (kind, id) = (if self.is_dataset { "datasets/" } else { "" }, self.id());
         format!(
             "check the repository's name, the commit{subfolder} and HF_ENDPOINT; a private repository needs \
-             HF_TOKEN, and for a gated one its terms have to be accepted too, on {DEFAULT}/{id}"
+             HF_TOKEN, and for a gated one its terms have to be accepted too, on {DEFAULT}/{kind}{id}"
         )
     }
 
@@ -149,7 +190,8 @@ impl Repository {
         hub: &str,
         token: Option<&str>,
     ) -> Result<Listing, StageError> {
-        let before = ["api", "models", &self.owner, &self.name, "tree", &self.revision];
+        let kind = if self.is_dataset { "datasets" } else { "models" };
+        let before = ["api", kind, &self.owner, &self.name, "tree", &self.revision];
         let inside = self.subfolder.iter().map(String::as_str);
         let mut address = join(hub, before.into_iter().chain(inside))?;
         let hint = self.refused_hint();
@@ -167,6 +209,25 @@ impl Repository {
             address.set_query(next_query(&address, &next).as_deref());
         }
         Err(StageError::failed("the hub's listing does not end"))
+    }
+
+    /// What the commit has under this name, as the hub lists it.
+    pub(crate) fn find(
+        &self,
+        context: &StageContext<'_>,
+        client: &Client,
+        file: &str,
+    ) -> Result<HubFile, StageError> {
+        let mut listing = self.list(context, client, &address(), token().as_deref())?;
+        listing.remove(file).flatten().ok_or_else(|| {
+            let names: Vec<_> = listing.keys().take(NAMED).map(String::as_str).collect();
+            let more = if listing.len() > NAMED { ", ..." } else { "" };
+            StageError::Failed {
+                message: format!("{self} has no file {file}"),
+                hint: Some(format!("it has {}{more}", names.join(", "))),
+                transient: false,
+            }
+        })
     }
 
     /// The name of an entry, and what is known of it if it is a file.
@@ -197,7 +258,8 @@ impl Repository {
 
 impl fmt::Display for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}@{}", self.owner, self.name, self.revision)?;
+        let kind = if self.is_dataset { "datasets/" } else { "" };
+        write!(f, "{kind}{}/{}@{}", self.owner, self.name, self.revision)?;
         self.subfolder.iter().try_for_each(|part| write!(f, "/{part}"))
     }
 }
@@ -281,6 +343,32 @@ mod tests {
             assert!(said.contains(expected), "{said}");
         }
         assert!(Repository::parse(&format!("o/n@{COMMIT}"), Some("../a")).is_err());
+    }
+
+    #[test]
+    fn a_file_at_a_commit_is_named_with_its_folder() {
+        let (repository, file) =
+            Repository::of_file(&format!("hf://datasets/o/n@{COMMIT}/data/en/a b.parquet"))
+                .unwrap();
+        assert_eq!(file, "a b.parquet");
+        assert_eq!(repository.to_string(), format!("datasets/o/n@{COMMIT}/data/en"));
+        assert_eq!(
+            repository.file_address("http://127.0.0.1:8", &file).unwrap(),
+            format!("http://127.0.0.1:8/datasets/o/n/resolve/{COMMIT}/data/en/a%20b.parquet")
+        );
+        let (repository, file) = Repository::of_file(&format!("hf://o/n@{COMMIT}/f")).unwrap();
+        assert_eq!((repository.subfolder.len(), &file[..]), (0, "f"));
+        for (url, expected) in [
+            ("hf://datasets/o/n@main/f", "`main` is no commit"),
+            ("hf://o/n@ac2ae5f/f", "`ac2ae5f` is no commit"),
+            ("hf://o/n/f", "must read hf://"),
+            ("https://o/n@main/f", "must read hf://"),
+        ] {
+            let said = Repository::of_file(url).unwrap_err();
+            assert!(said.contains(expected), "{said}");
+        }
+        assert!(Repository::of_file(&format!("hf://o/n@{COMMIT}/a/../b")).is_err());
+        assert!(Repository::of_file(&format!("hf://o/../n@{COMMIT}/b")).is_err());
     }
 
     #[test]

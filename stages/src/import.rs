@@ -1,6 +1,7 @@
 //! `import`: brings a file or folder of the project, or a file from the network, into the store; as
 //! it is, or as rows of a kind.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use okapi_cache::{Artifact, ArtifactKind, Written};
 use okapi_data::fit::Mapping;
 use okapi_data::import::{ImportOptions, RowKind, import};
 use okapi_data::source::Format;
-use okapi_engine::estimate::{Estimate, EstimateQuestion, RowsEstimate};
+use okapi_engine::estimate::{Estimate, EstimateQuestion};
 use okapi_engine::port::PortKind;
 use okapi_engine::stage::{
     Determinism, Inputs, OutputKind, OutputPort, Outputs, Param, ParamDefault, ParamType, Stage,
@@ -17,8 +18,9 @@ use okapi_engine::stage::{
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
 use serde_json::Value;
 
-use crate::download::{download, shown_url};
-use crate::hub;
+use crate::download::{Content, client, download, shown_url};
+use crate::hub::{self, Repository};
+use crate::lengths;
 use crate::pin::Pin;
 
 /// The stage.
@@ -42,11 +44,25 @@ a folder becomes a `tree`.
 
 `url` names a file on a web server, or on the Hugging Face hub as
 `hf://datasets/OWNER/NAME@REVISION/FILE` (`hf://OWNER/NAME@REVISION/FILE` for a model repository).
-It must be pinned by `digest`, so that the node means the same for everybody and for ever:
-`sha256:<64 hex digits>` or `blake3:<64 hex digits>`. An interrupted download is continued. Hosts die:
-`mirrors` are tried in turn, and the log says which one served; they are no part of the identity. The hub's
+It must be pinned, so that the node means the same for everybody and for ever: by `digest`,
+`sha256:<64 hex digits>` or `blake3:<64 hex digits>`, or on the hub by a REVISION that is a commit, all 40 hex
+digits of it, for the hub lists the digest of each file that a commit has:
+
+```yaml
+nodes:
+  alpaca:
+    stage: import
+    params:
+      url: hf://datasets/tatsu-lab/alpaca@dce01c9b08f87459cf36a430d809084718273017/data/train-00000-of-00001-a09b74b3ef9c3b56.parquet
+      kind: instructions
+```
+
+A branch or tag is no pin: with one, `digest` is required. An interrupted download is continued. Hosts die:
+`mirrors` are tried in turn, and the log says which one served; they are no part of the identity. Where a commit is
+the pin, the hub has to be there to list the digest; with `digest` too, a mirror is enough. The hub's
 address is taken from `HF_ENDPOINT` and its token from `HF_TOKEN`, if they are set; neither is
-written anywhere.";
+written anywhere. Nothing is asked of any server before the node runs: what `plan` is to know of rows that are not there
+yet, `expected_rows` tells.";
 
 static PARAMS: [Param; 9] = [
     Param {
@@ -75,7 +91,7 @@ static PARAMS: [Param; 9] = [
         ty: ParamType::String,
         default: ParamDefault::Absent,
         identity: true,
-        help: "what the content must be: `sha256:...` or `blake3:...`; required with `url`",
+        help: "what the content must be: `sha256:...` or `blake3:...`; required with a `url` that names no commit",
     },
     Param {
         name: "kind",
@@ -106,11 +122,11 @@ static PARAMS: [Param; 9] = [
         help: "take numbers, lists and null as text where a text is expected, and count them",
     },
     Param {
-        name: "rows",
-        ty: ParamType::Int { min: 1, max: 1_000_000_000 },
+        name: "expected_rows",
+        ty: ParamType::Int { min: 1, max: 1 << 40 },
         default: ParamDefault::Absent,
         identity: false,
-        help: "how many rows there are, for `plan` to reckon with before a `url` is downloaded; nothing else looks at it",
+        help: "how many rows it is known to have, for `plan` before they are there; nothing else hangs on it",
     },
 ];
 
@@ -131,9 +147,6 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
     determinism: Determinism::Bytes,
 };
 
-/// Bytes of a row, where nobody has seen one.
-const USUAL_ROW: f64 = 400.0;
-
 impl Stage for Import {
     fn descriptor(&self) -> &'static StageDescriptor {
         &DESCRIPTOR
@@ -150,10 +163,14 @@ impl Stage for Import {
             (None, None) => Err("give `path` or `url`".to_owned()),
             (Some(_), Some(_)) => Err("give `path` or `url`, not both".to_owned()),
             (Some(_), None) => Ok(()),
-            (None, Some(_)) if pin.is_none() => {
+            (None, Some(url)) if pin.is_none() && !url.starts_with("hf://") => {
+                crate::download::resolve(url, hub::DEFAULT)?;
                 Err("a `url` must be pinned by `digest: sha256:<hex>` or `blake3:<hex>`".to_owned())
             }
             (None, Some(url)) => {
+                if pin.is_none() {
+                    Repository::of_file(url)?;
+                }
                 if kind(declared).artifact_kind() == ArtifactKind::Tree {
                     return Err("a `url` gives a file: `kind` cannot be stored as a folder".into());
                 }
@@ -163,10 +180,10 @@ impl Stage for Import {
     }
 
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
-        let rows = question.settings["rows"].as_u64()?;
-        let data = RowsEstimate { rows, bytes_per_row: USUAL_ROW };
-        let outputs = [("data".to_owned(), data)].into_iter().collect();
-        Some(Estimate { outputs, ..Estimate::default() })
+        let rows = question.settings.get("expected_rows")?.as_u64()?;
+        let rows = lengths::usual(kind(question.declared), rows)?;
+        let outputs = BTreeMap::from([("data".to_owned(), rows)]);
+        Some(Estimate { outputs, assumptions: vec![lengths::ASSUMPTION], ..Estimate::default() })
     }
 
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
@@ -178,13 +195,13 @@ impl Stage for Import {
         let rows = rows(context.declared).map_err(StageError::failed)?;
         let mut success = StageSuccess::default();
         if let Some(url) = params.get("url").and_then(Value::as_str) {
-            let pin = pin.ok_or_else(|| StageError::failed("`url` needs `digest`"))?;
+            let content = content(context, url, pin)?;
             if let Some(rows) = rows {
                 let source = context.work.tmp.join("source");
-                download_from_any(context, url, &pin, &source)?;
+                download_from_any(context, url, &content, &source)?;
                 return import_rows(context, &source, &rows);
             }
-            let written = download_from_any(context, url, &pin, &context.outputs["data"])?;
+            let written = download_from_any(context, url, &content, &context.outputs["data"])?;
             success.written.insert("data".to_owned(), written);
             return Ok(success);
         }
@@ -219,18 +236,31 @@ impl Stage for Import {
     }
 }
 
+/// What lies at `url`: what `digest` says, or what the hub lists for the commit.
+fn content(context: &StageContext<'_>, url: &str, pin: Option<Pin>) -> Result<Content, StageError> {
+    if let Some(pin) = pin {
+        let changed_hint = "the file has changed, or `digest` is wrong";
+        return Ok(Content { pin, size: None, changed_hint });
+    }
+    let (repository, file) = Repository::of_file(url).map_err(StageError::failed)?;
+    let found = repository.find(context, &client()?, &file)?;
+    context.reporter.log(format!("{} at that commit", found.pin));
+    let changed_hint = "it is not what the commit has: run again, or set another HF_ENDPOINT";
+    Ok(Content { pin: found.pin, size: Some(found.size), changed_hint })
+}
+
 /// Downloads from `url`, and if that fails, from the mirrors. Whatever they send is checked.
 fn download_from_any(
     context: &StageContext<'_>,
     url: &str,
-    pin: &Pin,
+    content: &Content,
     output: &Path,
 ) -> Result<Written, StageError> {
     let mirrors = context.settings.get("mirrors").and_then(Value::as_array);
     let mirrors: Vec<_> = mirrors.into_iter().flatten().filter_map(Value::as_str).collect();
     let mut first_failure = None;
     for address in std::iter::once(url).chain(mirrors.iter().copied()) {
-        match download(context, address, pin, output) {
+        match download(context, address, content, output) {
             Ok(written) => {
                 if !mirrors.is_empty() {
                     context.reporter.log(format!("served by {}", shown_url(address)));
@@ -318,6 +348,11 @@ fn import_rows(
     fs::remove_file(source).map_err(io)?;
     if imported.converted > 0 {
         context.reporter.log(format!("{} values were taken as text", imported.converted));
+    }
+    let expected = context.settings.get("expected_rows").and_then(Value::as_u64);
+    if let Some(expected) = expected.filter(|rows| *rows != imported.rows) {
+        let rows = imported.rows;
+        context.reporter.log(format!("there are {rows} rows, and `expected_rows` says {expected}"));
     }
     let mut success = StageSuccess::default();
     success.written.insert("data".to_owned(), written);

@@ -3,22 +3,28 @@
 use std::fs;
 use std::path::Path;
 
+use okapi_engine::estimate::{Estimate, EstimateQuestion};
 use okapi_engine::port::PortKind;
 use okapi_engine::stage::{
     Determinism, Inputs, OutputKind, OutputPort, Outputs, Param, ParamDefault, ParamType, Stage,
     StageDescriptor,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
+use okapi_model::sizes::{self, SpecialTokens, new_config};
 use okapi_model::tensor_file::NumberKind;
-use okapi_model::{ModelError, StoredModel};
-use serde_json::Value;
+use okapi_model::{ModelConfig, ModelError, StoredModel};
+use serde_json::{Value, json};
 
 use crate::hub::Repository;
 use crate::model_folder;
+use crate::model_memory;
 use crate::model_source::Source;
 
 /// The stage.
 pub(crate) struct ImportModel;
+
+const ASSUMPTION: &str = "a model that is not there yet has the sizes of the published one that `like` or its repository names, and \
+     numbers of 16 bits";
 
 const DOCUMENTATION: &str = "\
 Brings a language model with its tokenizer into the pipeline. Give either `path` or `repository`. BLOOM,
@@ -48,6 +54,11 @@ is taken from `HF_ENDPOINT` and its token, for private and gated repositories, f
 set; neither is written anywhere, and the token goes to that address alone. A machine without a network takes
 the folder that `hf download OWNER/NAME --revision COMMIT --local-dir FOLDER` has made elsewhere, by `path`.
 
+Before a model is there, `plan` goes by the sizes of a published one: of that which `like` names (`like: bloom-7b1` for
+`bigscience/bloomz-7b1`; the names are those of `init_model`), or which has the repository's own name
+(`bigscience/bloom-7b1`, `EleutherAI/pythia-70m`, `huggyllama/llama-7b`), with numbers of 16 bits unless `dtype` says otherwise.
+Nothing is asked of any server before the node runs.
+
 What comes out holds config.json, the tokenizer, the weights as safetensors, the card (README.md) and the
 licence. Other files are not taken over, and the log names them. Files are kept byte for byte if they can be.
 PyTorch's pickles (pytorch_model.bin) are written as safetensors; they are read as data, and nothing in
@@ -56,7 +67,7 @@ them is ever run. With `dtype` the numbers are stored so.
 A model that comes out can be used: its family is known, every tensor is there and has its shape, no
 number is NaN or infinite, and the tokenizer fits the embedding. What cannot be used is an error here.";
 
-static PARAMS: [Param; 4] = [
+static PARAMS: [Param; 5] = [
     Param {
         name: "path",
         ty: ParamType::Source,
@@ -79,6 +90,14 @@ static PARAMS: [Param; 4] = [
         help: "the folder of the repository that the model lies in, if it is not the first",
     },
     model_folder::DTYPE,
+    Param {
+        name: "like",
+        ty: ParamType::Choice(&sizes::NAMES),
+        default: ParamDefault::Absent,
+        identity: false,
+        help: "the name of a published model that has the same sizes, for `plan` before this one is there; nothing else \
+               hangs on it",
+    },
 ];
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
@@ -115,6 +134,15 @@ impl Stage for ImportModel {
         }
     }
 
+    fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
+        let json = model_memory::stored_as(question.declared, expected_config(question)?);
+        let parameters = ModelConfig::parse(&json).ok()?.parameters();
+        let disk_bytes = Some(model_memory::stored_bytes(&json, parameters));
+        let facts = [("model".to_owned(), json!({ "config": json }))].into();
+        let assumptions = vec![ASSUMPTION];
+        Some(Estimate { disk_bytes, facts, assumptions, ..Estimate::default() })
+    }
+
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
         let source = match repository(&context.declared["params"]).map_err(StageError::failed)? {
             Some(repository) => Source::from_hub(context, &repository)?,
@@ -123,6 +151,19 @@ impl Stage for ImportModel {
         let model = StoredModel::open(&source.folder).map_err(|error| source.refuses(&error))?;
         take_over(context, &source, &model)
     }
+}
+
+/// The configuration of a model that is not there yet: of the published one that it is like, or is named as.
+fn expected_config(question: &EstimateQuestion<'_>) -> Option<Value> {
+    let repository = repository(&question.declared["params"]).ok().flatten();
+    let id = repository.map(|repository| repository.id().to_lowercase());
+    let name = question.settings.get("like").and_then(Value::as_str);
+    let name = name.or_else(|| id.as_deref()?.split('/').next_back())?;
+    let (family, sizes, rows) = sizes::published(name)?;
+    let special = SpecialTokens { bos: 1, eos: 2, pad: 3 };
+    let mut json = new_config(family, &sizes, rows, special).ok()?;
+    json["torch_dtype"] = json!("float16");
+    Some(json)
 }
 
 /// The repository that the params name.

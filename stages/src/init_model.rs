@@ -131,10 +131,13 @@ impl Stage for InitModel {
         let rows = (params["vocabulary"].as_u64()? as usize).next_multiple_of(multiple);
         let special = SpecialTokens { bos: 1, eos: 2, pad: 3 };
         let json = new_config(&family, &sizes, rows, special).ok()?;
-        let bytes = 4 * ModelConfig::parse(&json).ok()?.parameters();
+        let json = model_memory::stored_as(question.declared, json);
+        let parameters = ModelConfig::parse(&json).ok()?.parameters();
+        let (bytes, stored) = (4 * parameters, model_memory::stored_bytes(&json, parameters));
         let parts = vec![MemoryPart { what: "weights", bytes }];
         let memory = MemoryEstimate { parts, remedies: Vec::new(), on_gpu: false };
-        Some(model_memory::estimate(memory, Some(("model", json))))
+        let estimate = model_memory::estimate(memory, Some(("model", json)));
+        Some(Estimate { disk_bytes: Some(stored), ..estimate })
     }
 
     fn takes_all_slots(&self) -> bool {
@@ -156,8 +159,7 @@ fn sizes(params: &Value) -> Result<(String, Sizes), String> {
             return Err(format!("`like` says all sizes: leave `{given}` out, or `like`"));
         }
         let (family, sizes, _) = sizes::published(name).ok_or_else(|| {
-            let known: Vec<_> = sizes::published_names().collect();
-            format!("`like`: there is no model `{name}`; known are {}", known.join(", "))
+            format!("`like`: there is no model `{name}`; known are {}", sizes::NAMES.join(", "))
         })?;
         return Ok((family.to_owned(), sizes));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use okapi_data::Response;
 use okapi_data::prompt_template::PromptTemplate;
 use okapi_data::verdict::{Judgement, parse_rating};
-use okapi_engine::estimate::{Estimate, EstimateQuestion};
+use okapi_engine::estimate::{Estimate, EstimateQuestion, RowsEstimate};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
@@ -22,6 +22,7 @@ use crate::asking::{
     finish, note_used, read_rows, render, single, template, unanswered, write_row,
 };
 use crate::identify_language::LanguageScore;
+use crate::lengths;
 
 /// The stage.
 pub(crate) struct Judge(pub(crate) SharedTeachers);
@@ -88,6 +89,9 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
     determinism: Determinism::Unknown,
 };
 
+/// Tokens of an explanation with its rating.
+const JUDGEMENT_TOKENS: u64 = 40;
+
 /// A row of the scores.
 #[derive(Serialize)]
 struct Score<'a> {
@@ -120,9 +124,22 @@ impl Stage for Judge {
         let ask = |row: &Response, _: &dyn Fn(&Request) -> Option<String>| {
             let requests =
                 row.responses.iter().filter_map(|text| request(&template, row, text).ok());
-            requests.map(|request| (request, 40, 0)).collect()
+            requests.map(|request| (request, JUDGEMENT_TOKENS, 0)).collect()
         };
-        let usual = |bytes: f64| vec![(180 + (bytes / 3.0) as u64, 40)];
+        let empty = Response {
+            id: String::new(),
+            instruction: String::new(),
+            input: String::new(),
+            responses: Vec::new(),
+            ended: Vec::new(),
+        };
+        let around =
+            request(&template, &empty, "").ok().map(|request| request.estimated_tokens() as f64);
+        let usual = |rows: &RowsEstimate| {
+            let Some(around) = around else { return Vec::new() };
+            let tokens = around + rows.prompt_tokens + lengths::usual_response(rows);
+            vec![(tokens, JUDGEMENT_TOKENS as f64); rows.responses.round() as usize]
+        };
         estimate_rows(question, "responses", &[], ask, usual)
     }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use okapi_data::import::RowKind;
 use okapi_data::mix::{Amount, Choose, MixInput, MixOptions, Order, mix};
+use okapi_engine::estimate::{Estimate, EstimateQuestion, RowsEstimate};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
@@ -11,6 +12,8 @@ use okapi_engine::stage::{
 };
 use okapi_engine::stage_context::{InputPath, StageContext, StageError, StageSuccess};
 use serde_json::Value;
+
+use crate::lengths;
 
 /// The stage.
 pub(crate) struct Mix;
@@ -123,6 +126,17 @@ impl Stage for Mix {
         options(declared).map(|_| ())
     }
 
+    fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
+        let options = options(question.declared).ok()?;
+        let parts = lengths::each_of_port(question, "data")?;
+        let all = lengths::together(&parts)?;
+        let rows: Vec<u64> = parts.iter().map(|part| part.rows).collect();
+        let data = RowsEstimate { rows: taken(&rows, &options), ..all };
+        let rest = RowsEstimate { rows: all.rows.saturating_sub(data.rows), ..all };
+        let outputs = [("data".to_owned(), data), ("rest".to_owned(), rest)].into();
+        Some(Estimate { outputs, ..Estimate::default() })
+    }
+
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
         let options = options(context.declared).map_err(StageError::failed)?;
         let inputs: Vec<MixInput> = match &context.inputs["data"] {
@@ -144,6 +158,25 @@ impl Stage for Mix {
         success.metrics.insert("rows".to_owned(), mixed.data as f64);
         success.metrics.insert("rest".to_owned(), mixed.rest as f64);
         Ok(success)
+    }
+}
+
+/// How many rows go to `data`, of inputs with so many. By ids, an id is taken to be in each input, as where they are
+/// translations of each other.
+fn taken(inputs: &[u64], options: &MixOptions) -> u64 {
+    let all: u64 = inputs.iter().sum();
+    let of = |rows: u64| match options.amount {
+        Amount::All => rows,
+        Amount::Count(count) => count.min(rows),
+        Amount::Share(share) => (rows as f64 * share).round() as u64,
+    };
+    if options.per_input {
+        return inputs.iter().copied().map(of).sum();
+    }
+    let ids = inputs.iter().copied().max().unwrap_or(0);
+    match options.by_id && ids > 0 {
+        true => (of(ids) as f64 * all as f64 / ids as f64).round() as u64,
+        false => of(all),
     }
 }
 
@@ -182,4 +215,28 @@ fn options(declared: &Value) -> Result<MixOptions, String> {
         per_input: params.get("per_input").and_then(Value::as_bool).unwrap_or(false),
         seed: declared.get("seed").and_then(Value::as_i64).unwrap_or(0),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn plan_knows_how_many_rows_are_taken() {
+        for (params, inputs, expected) in [
+            (json!({}), &[100, 50][..], 150),
+            (json!({ "count": 120 }), &[100, 50], 120),
+            (json!({ "count": 500 }), &[100, 50], 150),
+            (json!({ "count": 60, "per_input": true }), &[100, 50], 110),
+            (json!({ "share": 0.25 }), &[100, 50], 38),
+            (json!({ "share": 0.9, "by": "id" }), &[100, 100, 100], 270),
+            (json!({ "count": 42_000, "by": "id" }), &[106_000], 42_000),
+        ] {
+            let mut declared = json!({ "params": { "kind": "instructions" } });
+            declared["params"].as_object_mut().unwrap().extend(params.as_object().unwrap().clone());
+            assert_eq!(taken(inputs, &options(&declared).unwrap()), expected, "{params}");
+        }
+    }
 }

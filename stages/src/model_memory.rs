@@ -31,6 +31,22 @@ pub(crate) fn estimate(memory: MemoryEstimate, made: Option<(&str, Value)>) -> E
     Estimate { memory: Some(memory), facts, ..Estimate::default() }
 }
 
+/// The configuration of a model that is stored as a node's `dtype` says.
+pub(crate) fn stored_as(declared: &Value, mut json: Value) -> Value {
+    let dtype = declared["params"]["dtype"].as_str().filter(|dtype| *dtype != "same");
+    if let (Some(dtype), Some(fields)) = (dtype, json.as_object_mut()) {
+        fields.remove("dtype");
+        fields.insert("torch_dtype".to_owned(), dtype.into());
+    }
+    json
+}
+
+/// Bytes that so many numbers take in a folder with this `config.json`.
+pub(crate) fn stored_bytes(json: &Value, numbers: u64) -> u64 {
+    let dtype = json["torch_dtype"].as_str().or(json["dtype"].as_str());
+    numbers * if matches!(dtype, Some("float16" | "bfloat16")) { 2 } else { 4 }
+}
+
 /// The memory by what it is for.
 pub(crate) fn parts(memory: &Memory) -> Vec<MemoryPart> {
     let Memory { weights, gradients, moments, activations, caches } = *memory;

@@ -1,22 +1,26 @@
 //! `ppo`: a model learns to respond as a reward model would have it.
 
 use okapi_data::Prompt;
-use okapi_engine::estimate::{Estimate, EstimateQuestion, MemoryEstimate, MemoryRemedy};
+use okapi_engine::estimate::{
+    Estimate, EstimateQuestion, MemoryEstimate, MemoryRemedy, RowsEstimate,
+};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
     ParamDefault, ParamType, PromptMistake, PromptSlot, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
-use okapi_model::{Keep, Memory, ModelConfig, RewardModel, Sequences, Tokenizer};
+use okapi_model::{Keep, Learning, Memory, ModelConfig, RewardModel, Sequences, Tokenizer};
 use okapi_train::TrainError;
 use okapi_train::ppo::{Answer, KlControl, Length, PpoOptions, Prompts, Scorer, train};
 use serde_json::Value;
 
 use crate::gpu;
+use crate::lengths;
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
 use crate::model_memory;
+use crate::speed::{self, Operations};
 use crate::texts;
 use crate::training::{self, Looker, Recipe, Warmup};
 
@@ -236,12 +240,20 @@ impl Stage for Ppo {
     }
 
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
-        let json = model_memory::config(question, "policy")?;
+        let declared = question.declared;
+        let json = model_memory::stored_as(declared, model_memory::config(question, "policy")?);
         let policy = ModelConfig::parse(&json).ok()?;
         let reward = model_memory::config(question, "reward_model")?;
         let reward = ModelConfig::parse(&reward).ok()?;
-        let memory = memory(question.declared, question.settings, &policy, reward)?;
-        Some(model_memory::estimate(memory, Some(("model", json))))
+        let memory = memory(declared, question.settings, &policy, reward.clone())?;
+        let bytes = model_memory::stored_bytes(&json, policy.parameters());
+        let mut estimate = model_memory::estimate(memory, Some(("model", json)));
+        estimate.disk_bytes = Some(bytes);
+        if let Some(rows) = lengths::of_port(question, "prompts") {
+            let operations = operations(question, &policy, &reward, &rows)?;
+            speed::add_work(&mut estimate, question, operations);
+        }
+        Some(estimate)
     }
 
     fn can_use_gpu(&self) -> bool {
@@ -356,6 +368,48 @@ fn kl_control(params: &Value, preset: KlControl) -> Result<KlControl, String> {
     }
 }
 
+/// What learns.
+fn learning(options: &PpoOptions, policy: &ModelConfig) -> Learning {
+    let mut learning = policy.top(options.trained_blocks, false);
+    let hidden = policy.hidden() as u64;
+    learning.beside = 2 * hidden * hidden + 4 * hidden + 1;
+    learning
+}
+
+/// Operations of a training on so many prompts. Each rollout is sampled, read by the policy, by the blocks of the
+/// reference that are not the policy's own, and by the reward model; then it is learnt from in each pass, from the states
+/// that enter the blocks that learn.
+fn operations(
+    question: &EstimateQuestion<'_>,
+    policy: &ModelConfig,
+    reward: &ModelConfig,
+    rows: &RowsEstimate,
+) -> Option<Operations> {
+    let params = &question.declared["params"];
+    let options = options(question.declared, question.settings).ok()?;
+    let number = |name: &str, default: f64| params[name].as_f64().unwrap_or(default);
+    let prompt = texts::tokens_around(question) + rows.prompt_tokens;
+    let prompt = prompt.min(number("max_prompt_tokens", 256.0));
+    let response = lengths::usual_response(rows).min(number("max_new_tokens", 256.0));
+    let text = prompt + response;
+    let scored = text.min(number("reward_max_length", 768.0));
+
+    let learnt = (rows.rows as f64 * (1.0 - number("validation_share", 0.05))).round();
+    let rollouts = match options.length {
+        Length::Epochs(epochs) => learnt * epochs as f64,
+        Length::Iterations(iterations) => iterations as f64 * f64::from(options.rollouts),
+    };
+    let learning = learning(&options, policy);
+    let top = policy.top_operations(options.trained_blocks);
+    let step = top + policy.backward_operations(learning, true, options.keep);
+    let read = prompt * policy.reading_operations(true)
+        + text * (policy.reading_operations(true) + top)
+        + scored * reward.reading_operations(false)
+        + text * f64::from(options.passes) * step;
+    let sampled = response * policy.reading_operations(true);
+    Some(Operations { read: rollouts * read, sampled: rollouts * sampled })
+}
+
 /// The memory that the training takes: sampling and learning take turns.
 fn memory(
     declared: &Value,
@@ -365,9 +419,8 @@ fn memory(
 ) -> Option<MemoryEstimate> {
     let options = options(declared, settings).ok()?;
     let longest = options.context?;
-    let mut learning = policy.top(options.trained_blocks, false);
+    let learning = learning(&options, policy);
     let hidden = policy.hidden() as u64;
-    learning.beside = 2 * hidden * hidden + 4 * hidden + 1;
     let reward = reward.with_tied_head();
     let there = gpu::kind(declared);
     let of = |tokens: usize, keep: Keep, rows: usize| {

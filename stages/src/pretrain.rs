@@ -1,6 +1,6 @@
 //! `pretrain`: a model learns a language from text.
 
-use okapi_engine::estimate::{Estimate, EstimateQuestion, MemoryEstimate};
+use okapi_engine::estimate::{Estimate, EstimateQuestion, Expected, MemoryEstimate};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
@@ -13,9 +13,11 @@ use serde_json::Value;
 
 use crate::corpus;
 use crate::gpu;
+use crate::lengths;
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
 use crate::model_memory;
+use crate::speed::{self, Operations};
 use crate::training::{self, Looker, Recipe, Warmup};
 
 /// The stage.
@@ -113,10 +115,24 @@ impl Stage for Pretrain {
     }
 
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
-        let json = model_memory::config(question, "model")?;
+        let declared = question.declared;
+        let json = model_memory::stored_as(declared, model_memory::config(question, "model")?);
         let config = ModelConfig::parse(&json).ok()?;
-        let memory = memory(question.declared, question.settings, &config);
-        Some(model_memory::estimate(memory, Some(("model", json))))
+        let memory = memory(declared, question.settings, &config);
+        let bytes = model_memory::stored_bytes(&json, config.parameters());
+        let mut estimate = model_memory::estimate(memory, Some(("model", json)));
+        estimate.disk_bytes = Some(bytes);
+        let corpus = question.inputs.get("corpus").into_iter().flatten();
+        let tokens: Option<f64> = corpus.map(|(_, expected)| corpus_tokens(expected)).sum();
+        if let Some(tokens) = tokens {
+            let keep = training::keep(question.settings);
+            let learning = config.learning(|_| true);
+            let (learnt, validated) = recipe(&declared["params"]).ok()?.passes(declared, tokens);
+            let read = learnt * config.training_operations(learning, true, keep)
+                + validated * config.reading_operations(true);
+            speed::add_work(&mut estimate, question, Operations { read, sampled: 0.0 });
+        }
+        Some(estimate)
     }
 
     fn can_use_gpu(&self) -> bool {
@@ -134,6 +150,17 @@ impl Stage for Pretrain {
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
         let context = &*context;
         training::on_threads(context.threads, || run(context))?
+    }
+}
+
+/// Tokens of a part of the corpus: of rows, or of text.
+fn corpus_tokens(expected: &Expected) -> Option<f64> {
+    if let Some(rows) = lengths::of_artifact(expected) {
+        return Some(rows.rows as f64 * (rows.prompt_tokens + rows.response_tokens));
+    }
+    match expected {
+        Expected::Present(path) => Some(lengths::tokens(&std::fs::read_to_string(path).ok()?)),
+        _ => None,
     }
 }
 

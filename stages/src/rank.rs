@@ -4,7 +4,7 @@ use okapi_data::language::Language;
 use okapi_data::prompt_template::PromptTemplate;
 use okapi_data::verdict::{kendall_tau, parse_ranks};
 use okapi_data::{Ranking, Response};
-use okapi_engine::estimate::{Estimate, EstimateQuestion};
+use okapi_engine::estimate::{Estimate, EstimateQuestion, RowsEstimate};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
@@ -20,6 +20,7 @@ use crate::asking::{
     finish, note_used, read_rows, render, single, template, unanswered, write_row,
 };
 use crate::identify_language::language;
+use crate::lengths::{self, tokens_for_one};
 
 /// The stage.
 pub(crate) struct Rank(pub(crate) SharedTeachers);
@@ -117,6 +118,9 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
 
 /// The most answers that are ranked at once.
 const MOST: usize = 8;
+/// Tokens of a line with a rank, and of the tags around a text.
+const RANK_TOKENS: usize = 8;
+const TAG_TOKENS: usize = 6;
 
 /// What comes of a prompt: the ranks of each pass.
 type Outcome = Result<(Vec<u32>, Option<Vec<u32>>), Unanswered>;
@@ -158,7 +162,7 @@ impl Stage for Rank {
                     // Without the first answer the second turn is reckoned with one as long as what it
                     // translates.
                     let missing = if translated.is_some() { 0 } else { written };
-                    foreseen.push((second, 8 * count as u64, missing));
+                    foreseen.push((second, (RANK_TOKENS * count) as u64, missing));
                 }
                 if ranker.written(row, &responses).is_none() {
                     foreseen.push((first, written, 0));
@@ -167,11 +171,17 @@ impl Stage for Rank {
             foreseen
         };
         let english = ranker.language.code == "en";
-        let usual = |bytes: f64| {
-            let tokens = (bytes / 3.0) as u64;
-            let mut turns = vec![(350 + 2 * tokens, 32); passes];
+        let usual = |rows: &RowsEstimate| {
+            let count = (rows.responses.round() as usize).clamp(2, MOST);
+            let Some((first, both)) = ranker.around(count) else { return Vec::new() };
+            let (prompt, responses) = lengths::in_english(rows, ranker.language);
+            let texts = prompt + responses;
+            let factor = if english { 1.0 } else { tokens_for_one(ranker.language.script) };
+            let written = texts + (TAG_TOKENS * (count + 2)) as f64;
+            let second = (both + factor * texts + written, (RANK_TOKENS * count) as f64);
+            let mut turns = vec![second; passes];
             if !english {
-                turns.extend(vec![(200 + tokens, tokens); passes]);
+                turns.extend(vec![(first + factor * texts, written); passes]);
             }
             turns
         };
@@ -313,6 +323,20 @@ impl Ranker {
             "count": responses.len(),
         });
         Ok(Request::new(render(&self.translate, &values)?))
+    }
+
+    /// Tokens of the first turn, and of both, beside the texts.
+    fn around(&self, count: usize) -> Option<(f64, f64)> {
+        let row = Response {
+            id: String::new(),
+            instruction: String::new(),
+            input: String::new(),
+            responses: vec![String::new(); count],
+            ended: Vec::new(),
+        };
+        let first = self.first(&row, &row.responses).ok()?;
+        let both = self.second(&first, "", count).ok()?;
+        Some((first.estimated_tokens() as f64, both.estimated_tokens() as f64))
     }
 
     /// The answer to the first turn where nothing is to be translated.

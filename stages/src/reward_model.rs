@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use okapi_data::Ranking as Row;
-use okapi_engine::estimate::{Estimate, EstimateQuestion, MemoryEstimate};
+use okapi_engine::estimate::{Estimate, EstimateQuestion, MemoryEstimate, RowsEstimate};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
     ParamDefault, ParamType, PromptMistake, PromptSlot, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
-use okapi_model::{ModelConfig, RewardModel as Model};
+use okapi_model::{Learning, ModelConfig, RewardModel as Model};
 use okapi_train::{
     AdamWOptions, RankedResponse, Ranking, RewardModeling, RewardOptions, Schedule, Select, Unit,
     train,
@@ -18,9 +18,11 @@ use okapi_train::{
 use serde_json::Value;
 
 use crate::gpu;
+use crate::lengths;
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
 use crate::model_memory;
+use crate::speed::{self, Operations};
 use crate::texts::{self, Limits};
 use crate::training::{self, Looker, Recipe, Warmup};
 
@@ -177,10 +179,20 @@ impl Stage for RewardModel {
     }
 
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
-        let json = model_memory::config(question, "model")?;
+        let declared = question.declared;
+        let json = model_memory::stored_as(declared, model_memory::config(question, "model")?);
         let config = ModelConfig::parse(&json).ok()?;
-        let memory = memory(question.declared, question.settings, config);
-        Some(model_memory::estimate(memory, Some(("reward_model", json))))
+        let memory = memory(declared, question.settings, config.clone());
+        let config = config.with_tied_head();
+        let numbers = config.parameters() + config.hidden() as u64;
+        let bytes = model_memory::stored_bytes(&json, numbers);
+        let mut estimate = model_memory::estimate(memory, Some(("reward_model", json)));
+        estimate.disk_bytes = Some(bytes);
+        if let Some(rows) = lengths::of_port(question, "rankings") {
+            let read = operations(question, &config, &rows)?;
+            speed::add_work(&mut estimate, question, Operations { read, sampled: 0.0 });
+        }
+        Some(estimate)
     }
 
     fn can_use_gpu(&self) -> bool {
@@ -230,6 +242,37 @@ fn memory(declared: &Value, settings: &Value, config: ModelConfig) -> MemoryEsti
     let config = config.with_tied_head();
     let learning = config.top(blocks, embeddings);
     model_memory::of_training(declared, settings, &config, learning)
+}
+
+/// Operations of a training on so many rankings.
+fn operations(
+    question: &EstimateQuestion<'_>,
+    config: &ModelConfig,
+    rows: &RowsEstimate,
+) -> Option<f64> {
+    let params = &question.declared["params"];
+    let longest = params["max_length"].as_f64().unwrap_or(768.0);
+    let response = lengths::usual_response(rows);
+    // With the token that ends a text.
+    let tokens = texts::tokens_around(question) + rows.prompt_tokens + response + 1.0;
+    let tokens = tokens.min(longest);
+    let of_pairs = rows.responses * (rows.responses - 1.0);
+    let drawn = params.get("pairs_per_ranking").and_then(Value::as_f64);
+    let of_pairs = drawn.map_or(of_pairs, |pairs| of_pairs.min(2.0 * pairs));
+    let texts = match params["batch_of"] == "rankings" {
+        true => rows.responses.min(of_pairs),
+        false => of_pairs,
+    };
+    let blocks = params["train_blocks"].as_u64().unwrap_or(12) as usize;
+    let embeddings = params["train_embeddings"].as_bool().unwrap_or(true);
+    // Embeddings are looked up: their gradient costs the way back to them, and no product.
+    let passed = config.top(blocks, embeddings).blocks;
+    let learning = Learning { blocks: passed, ..config.top(blocks, false) };
+    let keep = training::keep(question.settings);
+    let (learnt, validated) = recipe(params).ok()?.passes(question.declared, rows.rows as f64);
+    let training = config.training_operations(learning, false, keep);
+    let reading = config.reading_operations(false);
+    Some(tokens * (learnt * texts * training + validated * rows.responses * reading))
 }
 
 fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {

@@ -7,7 +7,7 @@ use okapi_data::novelty::{NoveltyFilter, Verdict};
 use okapi_data::prompt_template::PromptTemplate;
 use okapi_data::self_instruct::{Broken, Candidate, as_shown, draw, filter, parse};
 use okapi_data::{Instruction, Reject};
-use okapi_engine::estimate::{Estimate, EstimateQuestion, Expected, RowsEstimate};
+use okapi_engine::estimate::{Estimate, EstimateQuestion, Expected};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
@@ -21,6 +21,7 @@ use crate::asking::{
     Aside, SharedTeachers, check_template, converse, cost, finish, note_used, read_rows, render,
     single, template, write_row,
 };
+use crate::lengths::{self, GENERATED};
 
 /// The stage.
 pub(crate) struct SelfInstruct(pub(crate) SharedTeachers);
@@ -151,6 +152,9 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
     determinism: Determinism::Unknown,
 };
 
+/// Tokens of a task's layout: `###`, its number three times, and the names of its parts.
+const LAYOUT_TOKENS: f64 = 14.0;
+
 struct Options {
     count: usize,
     examples: usize,
@@ -191,17 +195,24 @@ impl Stage for SelfInstruct {
         let price = okapi_teacher::price(question.settings.get("teacher").unwrap_or(&Value::Null));
         let recorded = options.recorded(question, requests);
         let requests = requests - recorded;
+        let template = template(&question.prompts["generate"], &PROMPTS[0], &sample()).ok()?;
+        let values = json!({ "examples": [], "first": 1, "last": options.last });
+        let around = Request::new(render(&template, &values).ok()?).estimated_tokens() as f64;
+        let task = LAYOUT_TOKENS + GENERATED.prompt + GENERATED.response;
+        let shown = (options.examples + options.machine_examples) as f64 * task;
+        let of_all = |tokens: f64| (tokens * requests as f64).round() as u64;
         let mut estimate = Estimate {
             requests,
             recorded,
-            prompt_tokens: requests
-                * (350 + 120 * (options.examples + options.machine_examples) as u64),
-            completion_tokens: requests * (new * 75.0) as u64,
+            prompt_tokens: of_all(around + shown),
+            completion_tokens: of_all(new * task),
+            assumptions: vec![lengths::ASSUMPTION],
             ..Estimate::default()
         };
         let free = question.declared["teacher"]["kind"] == "offline";
         estimate.nano_usd = cost(&estimate, price, free);
-        let rows = RowsEstimate { rows: options.count as u64, bytes_per_row: 450.0 };
+        let rows = options.count as u64;
+        let rows = lengths::of_english(rows, GENERATED.prompt, GENERATED.response, 1.0);
         estimate.outputs.insert("examples".to_owned(), rows);
         Some(estimate)
     }

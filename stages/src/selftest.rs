@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use okapi_device::{Device, DeviceError, Kind};
-use okapi_model::sizes::{SpecialTokens, new_config, published, published_names};
+use okapi_model::sizes::{NAMES, SpecialTokens, new_config, published};
 use okapi_model::twins::{self, Twin};
 use okapi_model::{Keep, ModelError};
 use okapi_train::throughput::{self, Throughput, ThroughputOptions};
@@ -58,7 +58,7 @@ pub enum SelftestError {
 }
 
 fn names() -> String {
-    published_names().collect::<Vec<_>>().join(", ")
+    NAMES.join(", ")
 }
 
 impl From<ModelError> for SelftestError {

@@ -8,14 +8,16 @@ use okapi_engine::stage::{
     ParamDefault, ParamType, PromptMistake, PromptSlot, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
-use okapi_model::{LoraOptions, ModelConfig};
+use okapi_model::{Learning, LoraOptions, ModelConfig};
 use okapi_train::{AdamWOptions, Average, Example, Schedule, Select, Sft as Objective, train};
 use serde_json::Value;
 
 use crate::gpu;
+use crate::lengths;
 use crate::model_card::ModelCard;
 use crate::model_folder::{self, OpenModel};
 use crate::model_memory;
+use crate::speed::{self, Operations};
 use crate::texts::{self, Limits};
 use crate::training::{self, Looker, Recipe, Warmup};
 
@@ -206,10 +208,29 @@ impl Stage for Sft {
     }
 
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
-        let json = model_memory::config(question, "model")?;
+        let declared = question.declared;
+        let json = model_memory::stored_as(declared, model_memory::config(question, "model")?);
         let config = ModelConfig::parse(&json).ok()?;
-        let memory = memory(question.declared, question.settings, &config);
-        Some(model_memory::estimate(memory, Some(("model", json))))
+        let memory = memory(declared, question.settings, &config);
+        let learning = learning(&declared["params"], &config);
+        let numbers = config.parameters() + learning.beside;
+        let bytes = model_memory::stored_bytes(&json, numbers);
+        let mut estimate = model_memory::estimate(memory, Some(("model", json)));
+        estimate.disk_bytes = Some(bytes);
+        if let Some(rows) = lengths::of_port(question, "examples") {
+            let tokens = texts::tokens_around(question) + rows.prompt_tokens + rows.response_tokens;
+            // With the token that ends a text.
+            let longest = declared["params"]["max_length"].as_f64().unwrap_or(512.0);
+            let tokens = (tokens + 1.0).min(longest);
+            let keep = training::keep(question.settings);
+            let recipe = recipe(&declared["params"]).ok()?;
+            let (learnt, validated) = recipe.passes(declared, rows.rows as f64);
+            let operations = learnt * config.training_operations(learning, true, keep)
+                + validated * config.reading_operations(true);
+            let operations = Operations { read: tokens * operations, sampled: 0.0 };
+            speed::add_work(&mut estimate, question, operations);
+        }
+        Some(estimate)
     }
 
     fn can_use_gpu(&self) -> bool {
@@ -285,13 +306,17 @@ fn learns_prompts(params: &Value) -> bool {
     }
 }
 
-/// The memory that the training takes.
-fn memory(declared: &Value, settings: &Value, config: &ModelConfig) -> MemoryEstimate {
-    let params = &declared["params"];
-    let learning = match params["method"] == "lora" {
+/// What learns.
+fn learning(params: &Value, config: &ModelConfig) -> Learning {
+    match params["method"] == "lora" {
         true => config.adapters(&lora(params, config)),
         false => config.learning(|_| true),
-    };
+    }
+}
+
+/// The memory that the training takes.
+fn memory(declared: &Value, settings: &Value, config: &ModelConfig) -> MemoryEstimate {
+    let learning = learning(&declared["params"], config);
     model_memory::of_training(declared, settings, config, learning)
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use okapi_data::Prompt;
 use okapi_data::prompt_template::PromptTemplate;
+use okapi_engine::estimate::EstimateQuestion;
 use okapi_engine::stage::{Param, ParamDefault, ParamType, PromptMistake, PromptSlot};
 use okapi_engine::stage_context::{InputPath, StageContext, StageError};
 use okapi_model::{CausalLm, Tokenizer, TokenizerError};
@@ -11,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::asking::{check_template, read_rows, template};
+use crate::lengths;
 use crate::model_folder::{self, OpenModel};
 
 /// The prompt file that says what a model reads before its response.
@@ -63,6 +65,13 @@ pub(crate) fn check_prompt(slot: &PromptSlot, text: &str) -> Result<(), PromptMi
 /// The prompt file of a node.
 pub(crate) fn prompt(context: &StageContext<'_>) -> Result<PromptTemplate, StageError> {
     template(&context.prompts["prompt"], &PROMPT, &sample())
+}
+
+/// Tokens that the prompt file puts around instruction and input.
+pub(crate) fn tokens_around(question: &EstimateQuestion<'_>) -> f64 {
+    let read = || template(question.prompts.get("prompt")?, &PROMPT, &sample()).ok();
+    let text = read().and_then(|template| render(&template, "", "").ok());
+    text.map_or(0.0, |text| lengths::tokens(&text))
 }
 
 /// The text of a prompt.

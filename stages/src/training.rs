@@ -242,6 +242,19 @@ impl Recipe {
         Ok(())
     }
 
+    /// How many examples a training of so many learns from, epochs counted, and how many it measures itself by,
+    /// validations counted.
+    pub(crate) fn passes(&self, declared: &Value, examples: f64) -> (f64, f64) {
+        let share = declared["params"]["validation_share"].as_f64().unwrap_or(0.1);
+        let validation = (examples * share).round();
+        let learnt = (examples - validation) * self.epochs as f64;
+        let validations = match self.validate_every {
+            0 => self.epochs as f64,
+            every => (learnt / f64::from(self.batch) / every as f64).max(1.0),
+        };
+        (learnt, validation * validations)
+    }
+
     /// The same as names and values, for logs and cards.
     pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
         let AdamWOptions { beta1, beta2, epsilon, weight_decay, max_norm } = self.adamw;

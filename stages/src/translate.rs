@@ -1,10 +1,10 @@
 //! `translate`: rows said in another language by a teacher.
 
-use okapi_data::language::{Language, Script};
+use okapi_data::language::Language;
 use okapi_data::prompt_template::PromptTemplate;
 use okapi_data::translation::{self, Checks, TextRow, Texts};
 use okapi_data::{Instruction, Prompt, Question, Reject};
-use okapi_engine::estimate::{Estimate, EstimateQuestion};
+use okapi_engine::estimate::{Estimate, EstimateQuestion, RowsEstimate};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
     Determinism, InputPort, Inputs, NodeField, OutputKind, OutputPort, Outputs, Param,
@@ -20,6 +20,7 @@ use crate::asking::{
     finish, note_used, read_rows, render, single, template, unanswered, write_row,
 };
 use crate::identify_language::language;
+use crate::lengths::{tokens_for_one, translated};
 
 /// The stage.
 pub(crate) struct Translate(pub(crate) SharedTeachers);
@@ -189,11 +190,17 @@ impl Stage for Translate {
             });
             requests.collect()
         };
-        let usual = |bytes: f64| match language.code {
-            "en" => Vec::new(),
-            _ => vec![(200 + (bytes / 4.0) as u64, written((bytes / 4.0) as u64))],
+        let around = request(&template, language, &Texts::new()).ok()?.estimated_tokens() as f64;
+        let usual = |rows: &RowsEstimate| {
+            let object = OBJECT_TOKENS + rows.prompt_tokens + rows.response_tokens;
+            match language.code {
+                "en" => Vec::new(),
+                _ => vec![(around + object, object * factor)],
+            }
         };
-        estimate_rows(question, "data", &["data"], ask, usual)
+        let mut estimate = estimate_rows(question, "data", &["data"], ask, usual)?;
+        estimate.outputs.values_mut().for_each(|rows| *rows = translated(*rows, language));
+        Some(estimate)
     }
 
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
@@ -236,16 +243,8 @@ impl Stage for Translate {
     }
 }
 
-/// Tokens of a translation for each of the English original, roughly, by the tokenizers of today's
-/// large models.
-fn tokens_for_one(script: Script) -> f64 {
-    match script {
-        Script::Latin => 1.4,
-        Script::Han => 1.3,
-        Script::Cyrillic | Script::Arabic => 2.2,
-        _ => 4.0,
-    }
-}
+/// Tokens of the object beside its texts: `{"instruction": "", "input": "", "output": ""}`.
+const OBJECT_TOKENS: f64 = 12.0;
 
 struct Translator<'a> {
     template: &'a PromptTemplate,

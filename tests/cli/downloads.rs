@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use crate::hub::{COMMIT, Files, Hub, Shelf};
 use crate::sandbox::{Sandbox, names};
 
 /// Answers one request; gets the value of its `Range` header.
@@ -91,6 +92,9 @@ fn an_import_needs_one_source_and_a_pin() {
     for (params, expected) in [
         ("{kind: text}", "give `path` or `url`"),
         ("{url: 'https://example.org/x'}", "must be pinned"),
+        ("{url: 'hf://datasets/o/n@main/x'}", "`main` is no commit"),
+        ("{url: 'hf://o/n@ac2ae5f/x'}", "commit's 40 hex digits behind `@`"),
+        ("{url: 'hf://o/n/x'}", "must read"),
         ("{url: 'ftp://example.org/x', digest: DIGEST}", "must begin with"),
         ("{url: 'https://example.org/x', digest: 'md5:0'}", "must be `sha256:`"),
         (
@@ -122,4 +126,61 @@ fn a_dead_host_is_replaced_by_a_mirror() {
     // Where the bytes came from is no part of what they are.
     sandbox.edit("p.yaml", &alive, "http://127.0.0.1:1/elsewhere");
     assert!(sandbox.run().is_empty());
+}
+
+/// The hub's repository of data with one file, and a pipeline that imports it by the commit alone.
+fn dataset(name: &str, content: &[u8]) -> (Shelf, Sandbox) {
+    let files = Files::from([(name.to_owned(), content.to_vec())]);
+    let shelf = Shelf { is_dataset: true, ..Shelf::new(files) };
+    let url = format!("hf://datasets/o/n@{COMMIT}/data/{name}");
+    let sandbox = Sandbox::new(&format!(
+        "okapi: 1\nname: d\nnodes:\n  data: {{stage: import, params: {{url: \"{url}\", kind: file}}}}\n"
+    ));
+    (shelf, sandbox)
+}
+
+#[test]
+fn a_commit_of_the_hub_is_a_pin() {
+    // A small file has git's digest there, a large one its SHA-256.
+    for name in ["rows.jsonl", "rows.safetensors"] {
+        let (mut shelf, sandbox) = dataset(name, b"hello world");
+        shelf.cuts.insert(name.to_owned(), 4);
+        let hub = Hub::new(shelf);
+        for command in ["check", "plan"] {
+            let mut command = sandbox.command(&[command, "p.yaml"]);
+            let output = command.env("HF_ENDPOINT", &hub.address).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+        assert_eq!(hub.asked(), [""; 0], "nothing is asked before the node runs");
+        let said = hub.run(&sandbox);
+        assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+        assert_eq!(sandbox.okapi(&["show", "p.yaml", "data"]).stdout, "hello world");
+        let asked = hub.asked();
+        assert_eq!(asked[0], format!("/api/datasets/o/n/tree/{COMMIT}/data with token"));
+        let file = format!("/datasets/o/n/resolve/{COMMIT}/data/{name} with token");
+        assert_eq!(asked[1], file);
+        assert!(asked.contains(&format!("{file} from 4")), "{asked:?}");
+        assert_eq!(hub.run(&sandbox).code, Some(0));
+        assert_eq!(hub.asked(), [""; 0], "it is not downloaded twice");
+    }
+}
+
+#[test]
+fn what_a_commit_does_not_have_is_refused() {
+    for name in ["rows.jsonl", "rows.safetensors"] {
+        let (mut shelf, sandbox) = dataset(name, b"hello world");
+        shelf.swapped.insert(name.to_owned(), b"hello there".to_vec());
+        let said = Hub::new(shelf.clone()).run(&sandbox);
+        assert_eq!(said.code, Some(1));
+        assert!(said.stderr.contains("it is not what the commit has"), "{}", said.stderr);
+
+        shelf.files = Files::from([("other".to_owned(), b"hello world".to_vec())]);
+        let hub = Hub::new(shelf);
+        let said = hub.run(&sandbox);
+        assert_eq!(said.code, Some(1));
+        let expected = format!("datasets/o/n@{COMMIT}/data has no file {name}");
+        assert!(said.stderr.contains(&expected), "{}", said.stderr);
+        assert!(said.stderr.contains("it has other"), "{}", said.stderr);
+        assert_eq!(hub.asked().len(), 1);
+    }
 }

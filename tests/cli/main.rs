@@ -4,6 +4,7 @@
 
 mod architecture;
 mod artifacts;
+mod bills;
 mod collection;
 mod command_line;
 mod commands;
@@ -18,6 +19,7 @@ mod failures;
 mod full_disk;
 mod gpus;
 mod history;
+mod hub;
 mod imports;
 mod init;
 mod mixes;

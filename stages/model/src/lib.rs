@@ -47,6 +47,7 @@ mod tokenizer_folder;
 mod tokenizer_training;
 pub mod twins;
 mod value_head;
+mod work;
 
 pub use adapter::LoraOptions;
 pub use array::Array;

@@ -213,7 +213,7 @@ impl ModelConfig {
 }
 
 /// The block that a tensor is in, by its name.
-fn block_of(name: &str) -> Option<usize> {
+pub(crate) fn block_of(name: &str) -> Option<usize> {
     name.split('.').find_map(|part| part.parse().ok())
 }
 

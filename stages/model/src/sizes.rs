@@ -53,9 +53,15 @@ pub fn published(name: &str) -> Option<(&'static str, Sizes, usize)> {
 }
 
 /// The names of the published models.
-pub fn published_names() -> impl Iterator<Item = &'static str> {
-    PUBLISHED.into_iter().map(|(name, ..)| name)
-}
+pub const NAMES: [&str; PUBLISHED.len()] = {
+    let mut names = [""; PUBLISHED.len()];
+    let mut place = 0;
+    while place < names.len() {
+        names[place] = PUBLISHED[place].0;
+        place += 1;
+    }
+    names
+};
 
 /// The special tokens of a new model's tokenizer, by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +176,7 @@ mod tests {
             let config = ModelConfig::parse(&config).unwrap();
             assert_eq!(config.parameters(), parameters, "{name}");
         }
-        for name in published_names() {
+        for name in NAMES {
             let (family, sizes, vocabulary) = published(name).unwrap();
             new_config(family, &sizes, vocabulary, SPECIAL).unwrap();
         }
