@@ -12,6 +12,8 @@ pub(crate) enum Example {
     /// The Okapi system in 26 languages, from seed tasks to the tables of its paper.
     #[value(name = "okapi-26")]
     Okapi26,
+    /// The experiments on monolingual and multilingual tuning, in minutes.
+    MonoOrMulti,
 }
 
 /// A file below the project's root, and what it holds.
@@ -44,9 +46,23 @@ const OKAPI_26: &[ExampleFile] = files![
     "pipelines/okapi/questions/hellaswag_test.jsonl",
     "pipelines/okapi/questions/mmlu_test.jsonl",
     "pipelines/okapi/questions/mmlu_train.jsonl",
+    "prompts/instruction.j2",
     "prompts/question_answer.j2",
     "prompts/rank.j2",
     "prompts/rank_translate.j2",
+    "prompts/self_instruct.j2",
+    "prompts/translate.j2",
+];
+
+const MONO_OR_MULTI: &[ExampleFile] = files![
+    "pipelines/mono-or-multi.yaml",
+    "pipelines/mono-or-multi/budget.sh",
+    "pipelines/mono-or-multi/prompts.jsonl",
+    "pipelines/okapi/seed_tasks.jsonl",
+    "pipelines/okapi/questions/facts.jsonl",
+    "prompts/instruction.j2",
+    "prompts/judge.j2",
+    "prompts/question_answer.j2",
     "prompts/self_instruct.j2",
     "prompts/translate.j2",
 ];
@@ -58,6 +74,7 @@ impl Example {
             Example::FirstSteps => FIRST_STEPS,
             Example::Tiny => TINY,
             Example::Okapi26 => OKAPI_26,
+            Example::MonoOrMulti => MONO_OR_MULTI,
         }
     }
 }

@@ -21,6 +21,7 @@ fn every_example_has_all_that_it_needs() {
         ("first-steps", "okapi.yaml"),
         ("tiny", "pipelines/tiny.yaml"),
         ("okapi-26", "pipelines/okapi-26.yaml"),
+        ("mono-or-multi", "pipelines/mono-or-multi.yaml"),
     ] {
         let sandbox = Sandbox::new("");
         let said = sandbox.okapi(&["init", "lab", "--example", example]);
@@ -28,6 +29,11 @@ fn every_example_has_all_that_it_needs() {
         assert!(said.stderr.contains(&format!("next: okapi run {pipeline}")), "{}", said.stderr);
         let said = sandbox.okapi(&["plan", &pipeline, "--project", "lab", "--check"]);
         assert_eq!(said.code, Some(10), "{example}: {}", said.stderr);
+        if matches!(example, "okapi-26" | "mono-or-multi") {
+            let paper = ["check", &pipeline, "--project", "lab", "--profile", "paper"];
+            let said = sandbox.okapi(&paper);
+            assert_eq!(said.code, Some(0), "{example}: {}", said.stderr);
+        }
     }
 }
 
