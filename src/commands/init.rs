@@ -49,12 +49,11 @@ pub(crate) fn init(arguments: &InitArgs) -> Result<ExitCode, Failure> {
     let schema = serde_json::to_string_pretty(&schema)
         .map_err(|error| Failure::failed(format!("the schema cannot be written: {error}")))?;
     let schema = format!("{schema}\n");
-    let mut to_write = arguments.example.files().to_vec();
-    let pipeline = to_write.first().map_or("okapi.yaml", |(path, _)| path);
+    let example = arguments.example.files();
+    let pipeline = example.first().map_or("okapi.yaml", |(path, _)| path);
+    let around = [("okapi.schema.json", schema.as_str()), (".gitignore", IGNORED)];
     let mut files = Vec::new();
-    to_write.push((".gitignore", IGNORED));
-    let schema = ("okapi.schema.json", schema.as_str());
-    for (name, content) in to_write.into_iter().chain([schema]) {
+    for (name, content) in example.iter().copied().chain(around) {
         let path = folder.join(name);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|error| {
