@@ -28,10 +28,10 @@ def main():
     arguments.add_argument("--kills", type=int, default=20)
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--same", action="append", required=True, help="a published file")
-    arguments.add_argument("rest", nargs="*", help="what `okapi run` gets")
-    options = arguments.parse_args()
+    own, _, handed_on = "\0".join(sys.argv[1:]).partition("\0--\0")
+    options = arguments.parse_args(own.split("\0"))
     okapi = str(options.okapi.resolve())
-    run = [okapi, "run", options.pipeline, "--quiet", *options.rest]
+    run = [okapi, "run", options.pipeline, "--quiet", *filter(None, handed_on.split("\0"))]
     folders = [pathlib.Path(tempfile.mkdtemp(prefix="killed-")) for _ in range(2)]
     try:
         for folder in folders:
