@@ -43,8 +43,6 @@ impl Fate {
 /// Writes a pipeline to begin with, and nothing over what is there.
 pub(crate) fn init(arguments: &InitArgs) -> Result<ExitCode, Failure> {
     let folder = &arguments.folder;
-    fs::create_dir_all(folder)
-        .map_err(|error| Failure::failed(format!("cannot make {}: {error}", folder.display())))?;
     let schema = okapi_engine::spec::schema::schema(&okapi_stages::registry());
     let schema = serde_json::to_string_pretty(&schema)
         .map_err(|error| Failure::failed(format!("the schema cannot be written: {error}")))?;

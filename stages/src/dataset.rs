@@ -16,6 +16,8 @@ use okapi_engine::stage::{
 use okapi_engine::stage_context::{InputPath, StageContext, StageError, StageSuccess};
 use serde_json::Value;
 
+use crate::mix;
+
 /// The stage.
 pub(crate) struct Dataset;
 
@@ -66,14 +68,6 @@ static PARAMS: [Param; 4] = [
     },
 ];
 
-const KINDS: [PortKind; 5] = [
-    PortKind::Instructions,
-    PortKind::Prompts,
-    PortKind::Questions,
-    PortKind::Rankings,
-    PortKind::Responses,
-];
-
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "dataset",
     version: 1,
@@ -81,7 +75,7 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[InputPort {
         name: "data",
-        accepts: Accepts::Kinds(&KINDS),
+        accepts: Accepts::Kinds(&mix::KINDS),
         required: true,
         gathers: true,
         help: "the rows; each input is a configuration",
@@ -282,7 +276,9 @@ fn size(rows: u64) -> &'static str {
         10_000..100_000 => "10K<n<100K",
         100_000..1_000_000 => "100K<n<1M",
         1_000_000..10_000_000 => "1M<n<10M",
-        _ => "10M<n<100M",
+        10_000_000..100_000_000 => "10M<n<100M",
+        100_000_000..1_000_000_000 => "100M<n<1B",
+        _ => "1B<n<10B",
     }
 }
 

@@ -87,7 +87,8 @@ static PARAMS: [Param; 7] = [
     },
 ];
 
-const KINDS: [PortKind; 5] = [
+/// What rows may be that are put together.
+pub(crate) const KINDS: [PortKind; 5] = [
     PortKind::Instructions,
     PortKind::Prompts,
     PortKind::Questions,

@@ -151,7 +151,7 @@ static PARAMS: [Param; 33] = [
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "sft",
-    version: 1,
+    version: 2,
     summary: "trains a model to follow instructions, all of it or adapters",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[

@@ -127,15 +127,15 @@ pub(crate) struct Tokens {
     pub(crate) prompt: usize,
 }
 
-/// Tokenises texts of prompt and response as they stand together. What both have in common with the
-/// prompt alone is the prompt's: a token over their border belongs to the response.
+/// Tokenises texts of prompt and response as they stand together. What both have in common with the prompt alone, as a
+/// model continues it, is the prompt's: a token over their border belongs to the response.
 pub(crate) fn tokenise(
     tokenizer: &Tokenizer,
     texts: &[(String, String)],
 ) -> Result<Vec<Tokens>, TokenizerError> {
     let wholes: Vec<String> =
         texts.iter().map(|(prompt, response)| format!("{prompt}{response}")).collect();
-    let prompts: Vec<&str> = texts.iter().map(|(prompt, _)| &prompt[..]).collect();
+    let prompts: Vec<&str> = texts.iter().map(|(prompt, _)| to_continue(prompt)).collect();
     let wholes = tokenizer.encode_batch(&wholes, true)?;
     let prompts = tokenizer.encode_batch(&prompts, true)?;
     let both = wholes.into_iter().zip(prompts);
@@ -298,14 +298,17 @@ mod tests {
 
     #[test]
     fn a_blank_after_a_prompt_belongs_to_the_response() {
-        let options = TokenizerTrainOptions { vocabulary: 300, min_frequency: 1 };
-        let texts = ["Answer: Lima", "Answer: Lima", "a Lima"];
-        let tokenizer = Tokenizer::train(texts.iter(), &options).unwrap();
         let pair = ("Answer: ".to_owned(), "Lima".to_owned());
-        let learnt = tokenise(&tokenizer, std::slice::from_ref(&pair)).unwrap();
-        let asked = tokenizer.encode(to_continue(&pair.0), true).unwrap();
-        assert_eq!(learnt[0].whole[..learnt[0].prompt], asked);
-        assert_eq!(tokenizer.decode(&learnt[0].whole[learnt[0].prompt..], true).unwrap(), " Lima");
+        let texts = ["Answer: Lima", "Answer: Lima", "a Lima"];
+        // One tokenizer joins the blank to the word, the other has a token for every byte.
+        for vocabulary in [300, 260] {
+            let options = TokenizerTrainOptions { vocabulary, min_frequency: 1 };
+            let tokenizer = Tokenizer::train(texts.iter(), &options).unwrap();
+            let learnt = tokenise(&tokenizer, std::slice::from_ref(&pair)).unwrap().remove(0);
+            let (prompt, response) = learnt.whole.split_at(learnt.prompt);
+            assert_eq!(prompt, tokenizer.encode(to_continue(&pair.0), true).unwrap());
+            assert_eq!(tokenizer.decode(response, true).unwrap(), " Lima");
+        }
     }
 
     #[test]
