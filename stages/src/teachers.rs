@@ -118,5 +118,12 @@ server would.",
             identity: true,
             help: "the kinds of tasks that it writes; all if left out",
         },
+        Param {
+            name: "small_talk",
+            ty: ParamType::Float { min: 0.0, max: 1.0 },
+            default: ParamDefault::Value("0.8"),
+            identity: true,
+            help: "the share of the tasks that it writes that begin by saying who asks or why",
+        },
     ],
 };

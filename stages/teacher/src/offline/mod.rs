@@ -32,7 +32,7 @@ pub use world::{Fact, World};
 
 /// Raised whenever the same request would be answered in another way: by other rules, other phrase
 /// books or another world. It is part of the identity of all that this teacher had a part in.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The offline teacher.
 #[derive(Debug, Clone)]
@@ -40,18 +40,24 @@ pub struct Offline {
     skill: f64,
     seed: i64,
     kinds: Vec<&'static str>,
+    small_talk: f64,
 }
 
 impl Offline {
     /// A teacher that is right in a share of `skill` of what it does, and in all of it with 1.
     pub fn new(skill: f64, seed: i64) -> Offline {
-        Offline { skill, seed, kinds: KINDS.to_vec() }
+        Offline { skill, seed, kinds: KINDS.to_vec(), small_talk: 0.8 }
     }
 
     /// The same, writing tasks of these [`KINDS`] only, unless there are none.
     pub fn writing(self, kinds: &[&str]) -> Offline {
         let kinds: Vec<&str> = KINDS.into_iter().filter(|kind| kinds.contains(kind)).collect();
         if kinds.is_empty() { self } else { Offline { kinds, ..self } }
+    }
+
+    /// The same, with a sentence about who asks or why before such a share of the tasks that it writes.
+    pub fn with_small_talk(self, share: f64) -> Offline {
+        Offline { small_talk: share, ..self }
     }
 
     /// Answers a request.
@@ -61,7 +67,7 @@ impl Offline {
         let mut chance = Chance::of(&format!("{moment:?} {}", messages.join("\u{1}")));
         match wanted(&request.messages) {
             Wanted::Tasks { first, last } => {
-                writer::write(first, last, &self.kinds, self.skill, &mut chance)
+                writer::write(first, last, &self.kinds, self.small_talk, self.skill, &mut chance)
             }
             Wanted::Translation { object, language } => {
                 let values: Map<String, Value> = object
@@ -159,18 +165,20 @@ mod tests {
             all += &written;
             let (tasks, _) = okapi_data::self_instruct::parse(&written, 2, false);
             for language in okapi_data::language::LANGUAGES {
-                for task in &tasks {
-                    let object = serde_json::json!({ "a": task.instruction, "b": task.output });
+                for (task, next) in tasks.iter().zip(tasks.iter().cycle().skip(1)) {
+                    let object = serde_json::json!({ "a": task.instruction, "b": task.output, "c": next.output });
                     let prompt = format!("Into {}: {object}", language.name);
                     let translated = ask(&[Message::user(prompt)]);
                     all += &translated;
                     let object: Value = serde_json::from_str(&translated).unwrap_or_default();
                     let (asked, said) = (object["a"].as_str(), object["b"].as_str());
                     let (asked, said) = (asked.unwrap_or_default(), said.unwrap_or_default());
+                    // It answers another question, mostly with a thing of another sort.
+                    let other = object["c"].as_str().unwrap_or_default();
                     all += &ask(&[Message::user(asked)]);
                     let parts = format!(
                         "<instruction>{asked}</instruction><input><empty></input>\
-                         <response 1>{said}</response 1><response 2>x</response 2>"
+                         <response 1>{said}</response 1><response 2>x</response 2><response 3>{other}</response 3>"
                     );
                     let first = ask(&[Message::user(&parts)]);
                     all += &first;
@@ -189,6 +197,6 @@ mod tests {
     #[test]
     fn whoever_changes_an_answer_raises_the_version() {
         let digest = Digest::of(answers().as_bytes()).to_string();
-        assert_eq!((VERSION, &digest[..16]), (2, "7c474e2c38a3252c"), "raise VERSION, then this");
+        assert_eq!((VERSION, &digest[..16]), (3, "c5375f1b6bca9525"), "raise VERSION, then this");
     }
 }

@@ -1,5 +1,7 @@
 //! Answers, translations, and what answers are worth.
 
+use std::collections::BTreeSet;
+
 use super::chance::Chance;
 use super::phrase_book::{Phrase, PhraseBook, Section};
 use super::task::{self, Solution};
@@ -121,38 +123,74 @@ pub(crate) fn answer(
     }
 }
 
-/// What a response is worth, from 0 (empty) to 6 (right, as it was asked for).
-fn worth(question: Option<&Question>, response: &str) -> u32 {
+/// What a response is worth, from the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    Empty,
+    /// It has little to do with the instruction.
+    Unrelated,
+    /// It answers another question, or is hard to understand.
+    BesideThePoint,
+    /// Right perhaps, but not in the language of the question.
+    OtherLanguage,
+    /// The sentence that answers the question, but with a thing of another sort: a colour as a capital.
+    OtherSort,
+    /// Untrue, but of the right sort: another capital.
+    UntrueInOtherForm,
+    Untrue,
+    RightInOtherForm,
+    Right,
+}
+
+fn worth(question: Option<&Question>, response: &str) -> Worth {
     let response = response.trim();
     if response.is_empty() {
-        return 0;
+        return Worth::Empty;
     }
-    let Some(Question { book, task, solution, wants_short }) = question else { return 1 };
+    let Some(Question { book, task, solution, wants_short }) = question else {
+        return Worth::Unrelated;
+    };
     let said = |short: bool| say(solution, book, short);
     if said(*wants_short).as_deref() == Some(response) {
-        return 6;
+        return Worth::Right;
     }
     if said(!wants_short).as_deref() == Some(response) {
-        return 5;
+        return Worth::RightInOtherForm;
     }
+    let of_the_sort = |items: &[String]| {
+        let sorts = |items: &[String]| -> BTreeSet<String> {
+            items.iter().map(|item| task::sort_of(item).to_owned()).collect()
+        };
+        sorts(items) == sorts(&solution.items)
+    };
+    let untrue = |short: bool| match short == *wants_short {
+        true => Worth::Untrue,
+        false => Worth::UntrueInOtherForm,
+    };
     let kind = task::kind_of(task).unwrap_or_default();
-    let other_language = read(response);
-    match &other_language {
-        Some(reading) if reading.book.language == book.language => {
-            let on_task = reading.phrases.iter().any(|it| it.name == format!("{kind}_say"));
-            if on_task { 4 } else { 2 }
+    let answers = |it: &&Phrase| it.name == format!("{kind}_say");
+    if let Some(Reading { book: other, phrases }) = read(response) {
+        if other.language != book.language {
+            return Worth::OtherLanguage;
         }
-        // Right perhaps, but not in the language of the question.
-        Some(_) => 3,
-        None if book.read_items(response).is_some() => 4,
-        None if PhraseBook::all().iter().any(|other| other.read_items(response).is_some()) => 3,
-        None => {
-            let right = said(false).unwrap_or_default();
-            let words: Vec<&str> = right.split_whitespace().collect();
-            let shared = response.split_whitespace().filter(|word| words.contains(word)).count();
-            if shared * 2 > words.len() { 2 } else { 1 }
-        }
+        return match phrases.iter().find(answers) {
+            None => Worth::BesideThePoint,
+            Some(said) => match said.slots.get("r").or_else(|| said.slots.get("list")) {
+                Some(items) if !of_the_sort(items) => Worth::OtherSort,
+                _ => untrue(false),
+            },
+        };
     }
+    if let Some(items) = book.read_items(response) {
+        return if of_the_sort(&items) { untrue(true) } else { Worth::BesideThePoint };
+    }
+    if PhraseBook::all().iter().any(|other| other.read_items(response).is_some()) {
+        return Worth::OtherLanguage;
+    }
+    let right = said(false).unwrap_or_default();
+    let words: Vec<&str> = right.split_whitespace().collect();
+    let shared = response.split_whitespace().filter(|word| words.contains(word)).count();
+    if shared * 2 > words.len() { Worth::BesideThePoint } else { Worth::Unrelated }
 }
 
 /// Ranks responses: 1 for the best. Equal ones are told apart by chance, another for each instruction, so that nothing can be
@@ -160,7 +198,7 @@ fn worth(question: Option<&Question>, response: &str) -> u32 {
 /// neighbours are sometimes confused, more often in favour of the one that comes first.
 pub(crate) fn rank(parts: &Parts, skill: f64, chance: &mut Chance) -> Vec<usize> {
     let question = question(&parts.instruction, &parts.input);
-    let mut order: Vec<(u32, usize, usize)> = parts
+    let mut order: Vec<(Worth, usize, usize)> = parts
         .responses
         .iter()
         .enumerate()
@@ -189,13 +227,18 @@ pub(crate) fn judge(parts: &Parts, skill: f64, chance: &mut Chance) -> String {
     let question = question(&parts.instruction, &parts.input);
     let worth = worth(question.as_ref(), response);
     let (why, mut rating) = match worth {
-        6 => ("The response answers the instruction correctly and in the form asked for.", 3),
-        5 => ("The response is correct, but not in the form asked for.", 2),
-        4 => ("The response is on the subject, but wrong.", 2),
-        3 => ("The response is not in the language of the instruction.", 1),
-        2 => ("The response is hard to understand.", 1),
-        1 => ("The response has little to do with the instruction.", 1),
-        _ => ("The response is empty.", 1),
+        Worth::Right => {
+            ("The response answers the instruction correctly and in the form asked for.", 3)
+        }
+        Worth::RightInOtherForm => ("The response is correct, but not in the form asked for.", 2),
+        Worth::Untrue | Worth::UntrueInOtherForm => {
+            ("The response is on the subject, but wrong.", 2)
+        }
+        Worth::OtherSort => ("The response names something of another sort than was asked for.", 1),
+        Worth::OtherLanguage => ("The response is not in the language of the instruction.", 1),
+        Worth::BesideThePoint => ("The response does not answer the question.", 1),
+        Worth::Unrelated => ("The response has little to do with the instruction.", 1),
+        Worth::Empty => ("The response is empty.", 1),
     };
     if chance.happens((1.0 - skill) / 2.0) {
         rating = 1 + chance.below(3);
@@ -239,6 +282,20 @@ mod tests {
             let said = judge(&parts(asked, &[response]), 1.0, &mut Chance::of("x"));
             assert!(said.ends_with(&format!("Rating: [[{rating}]]")), "{said}");
         }
+    }
+
+    #[test]
+    fn another_capital_is_better_than_a_colour() {
+        let asked = "What is the capital of this country: Japan?";
+        let responses = [
+            "The capital: blue.",
+            "The usual colour: blue.",
+            "Rome",
+            "The capital: Rome.",
+            "Tokyo",
+        ];
+        let ranks = rank(&parts(asked, &responses), 1.0, &mut Chance::of("x"));
+        assert_eq!(ranks, [4, 5, 3, 2, 1]);
     }
 
     #[test]

@@ -434,16 +434,40 @@ pub(crate) fn mistake(task: &Phrase, solution: &Solution, chance: &mut Chance) -
     Solution { sentence, items }
 }
 
+/// Words that answer a question of yes or no, or another with few answers, each with one to confuse it with.
+const PAIRS: [(&str, &str); 5] = [
+    ("yes", "no"),
+    ("even", "odd"),
+    ("pleasant", "unpleasant"),
+    ("on_land", "on_water"),
+    ("in_the_air", "on_land"),
+];
+
+/// The classes of animals.
+const ANIMAL_KINDS: [&str; 5] = ["mammal", "bird", "fish", "insect", "reptile"];
+
+/// What sort of thing a word is: its class, or that of what facts name. A capital for a capital is wrong, a colour is
+/// beside the point.
+pub(crate) fn sort_of(item: &str) -> &str {
+    if item.parse::<i64>().is_ok() {
+        return "number";
+    }
+    if item.starts_with("category_") {
+        return "category";
+    }
+    if ANIMAL_KINDS.contains(&item) {
+        return "animal_kind";
+    }
+    if let Some((one, _)) = PAIRS.iter().find(|pair| [pair.0, pair.1].contains(&item)) {
+        return if *one == "in_the_air" { "on_land" } else { one };
+    }
+    // Only capitals have no class of their own.
+    World::get().concept(item).map_or("capital", |(class, _)| class)
+}
+
 /// Another word of the same sort.
 fn other_than(item: &str, task: &Phrase, chance: &mut Chance) -> String {
-    let pairs = [
-        ("yes", "no"),
-        ("even", "odd"),
-        ("pleasant", "unpleasant"),
-        ("on_land", "on_water"),
-        ("in_the_air", "on_land"),
-    ];
-    for (one, other) in pairs {
+    for (one, other) in PAIRS {
         if item == one {
             return other.to_owned();
         }
@@ -460,7 +484,7 @@ fn other_than(item: &str, task: &Phrase, chance: &mut Chance) -> String {
     } else if item.starts_with("category_") {
         categories().iter().map(|class| format!("category_{class}")).collect()
     } else if kind_of(task) == Some("animal_kind") {
-        ["mammal", "bird", "fish", "insect", "reptile"].map(str::to_owned).into()
+        ANIMAL_KINDS.map(str::to_owned).into()
     } else {
         capitals()
     };
@@ -496,6 +520,24 @@ mod tests {
                 let wrong = mistake(&task, &solution, &mut chance);
                 assert!(wrong != solution || kind == "event_summary", "{kind}: {solution:?}");
                 assert!(english.say(&wrong.sentence).is_some(), "{wrong:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_of_the_sort_of_the_answer() {
+        for kind in KINDS {
+            for round in 0..50 {
+                let mut chance = Chance::of(&format!("{kind} {round}"));
+                let task = make(kind, &mut chance).unwrap();
+                let solution = solve(&task).unwrap();
+                let wrong = mistake(&task, &solution, &mut chance);
+                let sorts = |it: &Solution| -> Vec<String> {
+                    it.items.iter().map(|item| sort_of(item).to_owned()).collect()
+                };
+                // Of a list, another member may have slipped in.
+                let listed = task.slots.contains_key("list");
+                assert!(listed || sorts(&wrong) == sorts(&solution), "{solution:?} {wrong:?}");
             }
         }
     }

@@ -14,6 +14,7 @@ pub(crate) fn write(
     first: u32,
     last: u32,
     kinds: &[&str],
+    small_talk: f64,
     skill: f64,
     chance: &mut Chance,
 ) -> String {
@@ -24,7 +25,8 @@ pub(crate) fn write(
         if number > first {
             text.push_str(&format!("\n###\n{number}. Instruction: "));
         }
-        let Some((instruction, output)) = kinds.next().and_then(|kind| one(kind, skill, chance))
+        let Some((instruction, output)) =
+            kinds.next().and_then(|kind| one(kind, small_talk, skill, chance))
         else {
             continue;
         };
@@ -36,7 +38,7 @@ pub(crate) fn write(
 }
 
 /// An instruction and its output.
-fn one(kind: &str, skill: f64, chance: &mut Chance) -> Option<(String, String)> {
+fn one(kind: &str, small_talk: f64, skill: f64, chance: &mut Chance) -> Option<(String, String)> {
     match chance.below(60) {
         0 => return Some(("Sort words.".to_owned(), "Which words?".to_owned())),
         1 => {
@@ -52,7 +54,7 @@ fn one(kind: &str, skill: f64, chance: &mut Chance) -> Option<(String, String)> 
         Some(Phrase { section, name, slots: Slots::new() })
     };
     let mut phrases = Vec::new();
-    if chance.happens(0.8) {
+    if chance.happens(small_talk) {
         phrases.extend(sentence(Section::Context, chance));
     }
     phrases.push(make(kind, chance)?);
