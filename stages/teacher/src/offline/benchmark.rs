@@ -3,7 +3,7 @@
 //! Each is asked in the first of the two ways in which a kind of task is asked. So a training set that holds none
 //! of these questions still has the second way to learn the same fact from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use okapi_data::Task;
 use serde_json::{Value, json};
@@ -44,7 +44,6 @@ const MMLU: [(&str, &[&str]); 4] = [
 /// Questions of a benchmark, in the layout in which its original is published: first `examples` to show, then
 /// `test` to ask, all different.
 ///
-/// # Errors
 /// `None` where the world has not so many.
 pub fn questions(task: Task, examples: usize, test: usize) -> Option<(Vec<Value>, Vec<Value>)> {
     let mut asked = BTreeSet::new();
@@ -80,28 +79,48 @@ const FACTS: [&str; 14] = [
     "workplace",
 ];
 
-/// All facts of the world, in English: what a base model may know before it learns to follow instructions. Each is asked
-/// in both ways and answered by a sentence, and once more for the bare answer, as one question among others.
+/// All facts of the world, in English: what a base model may know before it learns to follow instructions. There is an
+/// article for each thing, which says all about it in few words. And each fact is asked for in the second of its two ways,
+/// answered once by a sentence and once by the bare answer, some of them as instructions are put.
 pub fn facts() -> Option<Vec<Value>> {
     let english = PhraseBook::of("en")?;
+    let mut articles: BTreeMap<Vec<String>, Vec<Phrase>> = BTreeMap::new();
     let mut rows = Vec::new();
+    let mut row = |id: String, phrases: &[Phrase], answer: String| {
+        let text = english.say_all(phrases)?;
+        rows.push(json!({"id": id, "instruction": text, "input": answer}));
+        Some(())
+    };
     for kind in FACTS {
         let mut chance = Chance::of(kind);
-        for (number, fact) in all_of(kind, &mut chance).into_iter().enumerate() {
+        for (number, fact) in (0..).zip(all_of(kind, &mut chance)) {
             let other_way = Phrase { name: format!("{kind}_2"), ..fact.clone() };
             let Solution { sentence, items } = solve(&fact)?;
-            let context = any(Section::Context, "", &mut chance)?;
+            articles.entry(fact.slots.get("w")?.clone()).or_default().push(sentence.clone());
+            row(
+                format!("{kind}/{number}/told"),
+                &[other_way.clone(), sentence.clone()],
+                String::new(),
+            )?;
             let short = any(Section::Format, "short_", &mut chance)?;
-            let forms = [
-                (english.say_all(&[fact, sentence.clone()])?, String::new()),
-                (english.say_all(&[other_way.clone(), sentence])?, String::new()),
-                (english.say_all(&[context, other_way, short])?, english.say_items(&items)?),
-            ];
-            for (form, (text, answer)) in forms.into_iter().enumerate() {
-                let id = format!("{kind}/{number}/{form}");
-                rows.push(json!({"id": id, "instruction": text, "input": answer}));
+            let context = any(Section::Context, "", &mut chance)?;
+            let full = any(Section::Format, "full_", &mut chance)?;
+            let (bare, whole) = (english.say_items(&items)?, english.say(&sentence)?);
+            let asked = match number % 8 {
+                0 => vec![context, other_way.clone(), short],
+                2 | 4 | 6 => vec![other_way.clone(), short],
+                _ => vec![other_way.clone()],
+            };
+            row(format!("{kind}/{number}/short"), &asked, bare)?;
+            if number % 8 == 1 {
+                row(format!("{kind}/{number}/full"), &[other_way, full], whole)?;
             }
         }
+    }
+    for (number, (thing, sentences)) in (0..).zip(articles) {
+        let id = format!("article/{number}");
+        let (title, text) = (english.say_items(&thing)?, english.say_all(&sentences)?);
+        rows.push(json!({"id": id, "instruction": title, "input": text}));
     }
     Some(rows)
 }
@@ -112,7 +131,6 @@ const PROMPTS: [&str; 5] = ["capital", "colour", "continent", "opposite", "workp
 /// Open-ended prompts, in English and in the layout of the second paper's test files: so many of the world's facts, each
 /// asked for in the first of the two ways in which its kind is asked, without anything before or behind.
 ///
-/// # Errors
 /// `None` where the world has not so many.
 pub fn prompts(count: usize) -> Option<Vec<Value>> {
     let english = PhraseBook::of("en")?;
