@@ -1,6 +1,7 @@
 //! Overlays: `profiles:` of the file, and `--set` of the command line.
 //!
-//! Mappings are merged key by key; anything else replaces what was there; `null` removes it.
+//! Mappings are merged key by key; anything else replaces what was there; `null` removes it. A node that is not there
+//! is added if it has a `stage`.
 
 use crate::diagnostic::Span;
 use crate::resolve::vars::spans_set_to;
@@ -56,7 +57,9 @@ fn check(profile: &Entry, sections: &Sections, findings: &mut Findings) {
             continue;
         }
         for overlay in overlays {
-            if sections.nodes.get(&overlay.key).is_none() {
+            // One that says what it does is new; anything else is meant for a node that there is.
+            let is_new = overlay.value.get("stage").is_some();
+            if !is_new && sections.nodes.get(&overlay.key).is_none() {
                 let names = sections.nodes.entries().iter().map(|entry| &*entry.key);
                 findings
                     .error(
@@ -64,7 +67,10 @@ fn check(profile: &Entry, sections: &Sections, findings: &mut Findings) {
                         overlay.key_span,
                         format!("{place} changes a node `{}` that does not exist", overlay.key),
                     )
-                    .hint(suggest::hint(&overlay.key, "nodes", names));
+                    .hint(
+                        suggest::hint(&overlay.key, "nodes", names)
+                            .unwrap_or_else(|| "a node with a `stage` would be added".to_owned()),
+                    );
             }
             let fields = expect::map(&overlay.value, &format!("node `{}`", overlay.key), findings);
             expect::known_keys(fields, &format!("node `{}`", overlay.key), &NODE_KEYS, findings);

@@ -48,7 +48,7 @@ pub fn schema(registry: &StageRegistry) -> Value {
                         },
                     },
                 }),
-                "Named overlays over vars, teachers and nodes, chosen by `--profile`. Mappings are merged, anything else is replaced, `null` removes.",
+                "Named overlays over vars, teachers and nodes, chosen by `--profile`. Mappings are merged, anything else is replaced, `null` removes, a node with a `stage` may be new.",
             ),
             "teachers": described(
                 json!({ "type": "object", "additionalProperties": { "$ref": "#/$defs/teacher" } }),
