@@ -1,6 +1,6 @@
 //! `dataset`: rows as a folder that the Hugging Face hub takes, with a card that says what they were made of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -16,6 +16,7 @@ use okapi_engine::stage::{
 use okapi_engine::stage_context::{InputPath, StageContext, StageError, StageSuccess};
 use serde_json::Value;
 
+use crate::card::{self, one_line};
 use crate::mix;
 
 /// The stage.
@@ -203,9 +204,6 @@ struct Card<'a> {
     lineage: &'a Lineage,
 }
 
-/// Instances of a node that are named one by one; of more their number is said.
-const NAMED: usize = 40;
-
 impl Card<'_> {
     fn text(&self) -> String {
         let mut text = String::from("---\n");
@@ -217,12 +215,7 @@ impl Card<'_> {
         if let Some(license) = self.license {
             let _ = writeln!(text, "license: {}", Value::from(license));
         }
-        if !languages.is_empty() {
-            let _ = writeln!(text, "language:");
-            for language in languages {
-                let _ = writeln!(text, "- {}", Value::from(language));
-            }
-        }
+        text.push_str(&card::list("language", languages));
         let _ = writeln!(text, "size_categories:\n- {}", size(rows));
         let _ = writeln!(text, "tags:\n- okapi\nconfigs:");
         for Configuration { name, .. } in self.configurations {
@@ -237,35 +230,10 @@ impl Card<'_> {
         for Configuration { name, rows, .. } in self.configurations {
             let _ = writeln!(text, "| {name} | {rows} |");
         }
-        let _ = writeln!(text, "\n## Provenance\n");
-        let _ = writeln!(
-            text,
-            "Made by okapi. An action's digest is that of the document of all that determines its result: stage \
-             and version, params, prompts, and the content of what it reads.\n"
-        );
-        let _ = writeln!(text, "| node | stage | action |\n|---|---|---|");
-        let mut nodes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for name in self.lineage.ancestors.keys() {
-            let node = name.split('[').next().unwrap_or(name);
-            nodes.entry(node).or_default().push(name);
-        }
-        for (node, instances) in nodes {
-            for name in instances.iter().take(NAMED) {
-                let made = &self.lineage.ancestors[*name];
-                let stage = format!("{} {}", made.stage, made.stage_version);
-                let _ = writeln!(text, "| {} | {stage} | `{}` |", one_line(name), made.action);
-            }
-            if instances.len() > NAMED {
-                let _ = writeln!(text, "| {node}, {} more | | |", instances.len() - NAMED);
-            }
-        }
+        text.push('\n');
+        text.push_str(&card::provenance(self.lineage));
         text
     }
-}
-
-/// A text that stays in its heading or its cell.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 
 /// The hub's words for sizes.

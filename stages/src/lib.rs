@@ -2,6 +2,7 @@
 //! library calls. [`registry`] is the list.
 
 mod asking;
+mod card;
 mod corpus;
 mod dataset;
 mod decontaminate;
@@ -29,6 +30,7 @@ mod pin;
 mod ppo;
 mod pretrain;
 mod rank;
+mod release;
 mod report;
 mod report_rows;
 mod reward_model;
@@ -66,6 +68,7 @@ pub fn registry_with_budget(budget_usd: Option<f64>) -> StageRegistry {
     let asked = Arc::new(Teachers::new(budget_usd));
     let mut registry = StageRegistry::with_builtin();
     registry.add(Box::new(dataset::Dataset));
+    registry.add(Box::new(release::Release));
     registry.add(Box::new(decontaminate::Decontaminate));
     registry.add(Box::new(describe::Describe));
     registry.add(Box::new(evaluate::Evaluate));

@@ -28,6 +28,7 @@ mod mono_or_multi;
 mod order;
 mod quickstart;
 mod races;
+mod releases;
 mod reports;
 mod sandbox;
 mod semantics;
