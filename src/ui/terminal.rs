@@ -110,7 +110,7 @@ impl Terminal {
             Some(more) => self.bars.insert_before(more, bar),
             None => self.bars.add(bar),
         };
-        if let Ok(style) = ProgressStyle::with_template("  {spinner} {prefix}  {elapsed}  {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("  {spinner} {prefix}  {elapsed}  {wide_msg}") {
             bar.set_style(style);
         }
         bar.set_prefix(node.to_owned());
@@ -128,7 +128,7 @@ impl Terminal {
         }
         let more = self.more.get_or_insert_with(|| {
             let more = self.bars.add(ProgressBar::new_spinner());
-            if let Ok(style) = ProgressStyle::with_template("  {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("  {wide_msg}") {
                 more.set_style(style);
             }
             more
