@@ -110,7 +110,9 @@ impl Terminal {
             Some(more) => self.bars.insert_before(more, bar),
             None => self.bars.add(bar),
         };
-        if let Ok(style) = ProgressStyle::with_template("  {spinner} {prefix}  {elapsed}  {wide_msg}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("  {spinner} {prefix}  {elapsed}  {wide_msg}")
+        {
             bar.set_style(style);
         }
         bar.set_prefix(node.to_owned());

@@ -138,7 +138,7 @@ const fn port(name: &'static str, kinds: &'static [PortKind], help: &'static str
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "report",
-    version: 2,
+    version: 3,
     summary: "makes scores, curves and statistics one document, each number with its source",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[

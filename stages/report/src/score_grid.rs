@@ -154,7 +154,12 @@ impl<'r> ScoreGrid<'r> {
         languages.sort_by_key(|language| language::order(language));
         let mut cells: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for score in scores {
-            cells.entry((&*score.language, &*score.method)).or_default().push(score);
+            // A model that no seed had a part in is the same evaluation for each of them, and counts once.
+            let cell: &mut Vec<&Score> =
+                cells.entry((&*score.language, &*score.method)).or_default();
+            if cell.iter().all(|other| other.source.action != score.source.action) {
+                cell.push(score);
+            }
         }
         ScoreGrid { setting, number, benchmark, methods, languages, cells, published }
     }
@@ -274,7 +279,10 @@ mod tests {
             n: 100,
             acc: share(0.0),
             acc_norm: share(acc_norm),
-            source: Source { node: format!("{language}-{method}-{seed}"), action: "a".to_owned() },
+            source: Source {
+                node: format!("{language}-{method}-{seed}"),
+                action: format!("action of {language}-{method}-{seed}"),
+            },
         }
     }
 
@@ -302,6 +310,19 @@ mod tests {
         // 32, 34, 36: a deviation of 2 by the root of 3.
         close(grid.mean("de", "sft"), 34.0, Some(2.0 / 3f64.sqrt()));
         assert_eq!(grid.mean("de", "rlhf"), None);
+    }
+
+    #[test]
+    fn an_evaluation_that_no_seed_had_a_part_in_counts_once() {
+        let mut scores: Vec<Score> = (1..=3).map(|seed| score("de", "base", seed, 0.30)).collect();
+        for score in &mut scores {
+            score.source.action = "the same".to_owned();
+        }
+        let report = report(scores);
+        let grid = &grids(&report)[0];
+        close(grid.mean("de", "base"), 30.0, Some(1.0));
+        assert_eq!(grid.sources("de", "base").len(), 1);
+        close(grid.average(&["de"], "base"), 30.0, None);
     }
 
     #[test]
