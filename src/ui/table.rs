@@ -2,12 +2,7 @@
 
 /// Rows as text, a name first and then numbers, which end at the same column.
 pub(crate) fn render_numbers(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..columns).map(width).collect();
+    let widths = widths(rows);
     let mut text = String::new();
     for row in rows {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
@@ -21,12 +16,7 @@ pub(crate) fn render_numbers(rows: &[Vec<String>]) -> String {
 
 /// Rows as text, columns aligned, two blanks between them. The last column is not padded.
 pub(crate) fn render(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..columns).map(width).collect();
+    let widths = widths(rows);
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
@@ -41,4 +31,16 @@ pub(crate) fn render(rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The characters of the longest cell of each column.
+fn widths(rows: &[Vec<String>]) -> Vec<usize> {
+    let mut widths = Vec::new();
+    for row in rows {
+        widths.resize(row.len().max(widths.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    widths
 }

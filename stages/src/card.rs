@@ -4,10 +4,41 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use okapi_engine::lineage::Lineage;
+use okapi_engine::stage::{Param, ParamDefault, ParamType};
+use okapi_engine::stage_context::{StageContext, StageError};
 use serde_json::Value;
+
+/// The file that the hub shows.
+pub(crate) const CARD: &str = "README.md";
 
 /// Instances of a node that are named one by one; of more their number is said.
 const NAMED: usize = 40;
+
+/// A text that a card has to have.
+pub(crate) const fn required_text(name: &'static str, help: &'static str) -> Param {
+    let (ty, default) = (ParamType::String, ParamDefault::Required);
+    Param { name, ty, default, identity: true, help }
+}
+
+/// A text that a card may have.
+pub(crate) const fn text(name: &'static str, help: &'static str) -> Param {
+    let (ty, default) = (ParamType::String, ParamDefault::Absent);
+    Param { name, ty, default, identity: true, help }
+}
+
+/// Texts that a card may have.
+pub(crate) const fn texts(name: &'static str, help: &'static str) -> Param {
+    let (ty, default) = (ParamType::List(&ParamType::String), ParamDefault::Absent);
+    Param { name, ty, default, identity: true, help }
+}
+
+/// All that had a part in what a card is of.
+///
+/// # Errors
+/// When the stage has not asked the engine for it.
+pub(crate) fn lineage_of<'a>(context: &StageContext<'a>) -> Result<&'a Lineage, StageError> {
+    context.lineage.ok_or_else(|| StageError::failed("the engine gave no lineage to tell of"))
+}
 
 /// The section of a card that names every action a folder was made from. Nothing in it depends on time or place.
 pub(crate) fn provenance(lineage: &Lineage) -> String {

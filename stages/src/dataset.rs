@@ -39,27 +39,12 @@ names actions, the folder is made anew when an action above it changes, even whe
 Upload it with `hf upload OWNER/NAME FOLDER --repo-type dataset`.";
 
 static PARAMS: [Param; 4] = [
-    Param {
-        name: "title",
-        ty: ParamType::String,
-        default: ParamDefault::Required,
-        identity: true,
-        help: "what the data set is called",
-    },
-    Param {
-        name: "summary",
-        ty: ParamType::String,
-        default: ParamDefault::Absent,
-        identity: true,
-        help: "a few sentences below the title",
-    },
-    Param {
-        name: "license",
-        ty: ParamType::String,
-        default: ParamDefault::Absent,
-        identity: true,
-        help: "the license, as the hub names it: `cc-by-nc-4.0`; what teachers have written is under their terms too",
-    },
+    card::required_text("title", "what the data set is called"),
+    card::text("summary", "a few sentences below the title"),
+    card::text(
+        "license",
+        "the license, as the hub names it: `cc-by-nc-4.0`; what teachers have written is under their terms too",
+    ),
     Param {
         name: "language_axis",
         ty: ParamType::String,
@@ -102,9 +87,7 @@ impl Stage for Dataset {
     }
 
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
-        let lineage = context
-            .lineage
-            .ok_or_else(|| StageError::failed("the engine gave no lineage to tell of"))?;
+        let lineage = card::lineage_of(context)?;
         let params = &context.declared["params"];
         let text = |name: &str| params.get(name).and_then(Value::as_str);
         let axis = text("language_axis").unwrap_or("lang");
@@ -145,7 +128,7 @@ impl Stage for Dataset {
             configurations: &configurations,
             lineage,
         };
-        std::fs::write(folder.join("README.md"), card.text()).map_err(io)?;
+        std::fs::write(folder.join(card::CARD), card.text()).map_err(io)?;
         let mut success = StageSuccess::default();
         let rows: u64 = configurations.iter().map(|it| it.rows).sum();
         success.metrics.insert("rows".to_owned(), rows as f64);

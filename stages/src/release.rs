@@ -10,11 +10,10 @@ use okapi_engine::stage::{
     ParamType, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{InputPath, StageContext, StageError, StageSuccess};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::card::{self, one_line};
-use crate::report_rows::items;
+use crate::card::{self, CARD, one_line};
+use crate::report_rows::{OneShare, Summary, items, summary};
 
 /// The stage.
 pub(crate) struct Release;
@@ -40,28 +39,13 @@ come. As the card names actions, the folder is made anew when an action above it
 
 Upload it with `hf upload OWNER/NAME FOLDER`.";
 
-const fn text_param(name: &'static str, help: &'static str) -> Param {
-    Param { name, ty: ParamType::String, default: ParamDefault::Absent, identity: true, help }
-}
-
-const fn texts_param(name: &'static str, help: &'static str) -> Param {
-    let ty = ParamType::List(&ParamType::String);
-    Param { name, ty, default: ParamDefault::Absent, identity: true, help }
-}
-
 static PARAMS: [Param; 7] = [
-    Param {
-        name: "title",
-        ty: ParamType::String,
-        default: ParamDefault::Required,
-        identity: true,
-        help: "what the model is called",
-    },
-    text_param("summary", "a few sentences below the title"),
-    text_param("license", "the license, as the hub names it: `apache-2.0`"),
-    texts_param("languages", "codes of the languages it is for"),
-    text_param("base_model", "the model of the hub that it was made from, `OWNER/NAME`"),
-    texts_param("datasets", "data sets of the hub that it was made from, `OWNER/NAME`"),
+    card::required_text("title", "what the model is called"),
+    card::text("summary", "a few sentences below the title"),
+    card::text("license", "the license, as the hub names it: `apache-2.0`"),
+    card::texts("languages", "codes of the languages it is for"),
+    card::text("base_model", "the model of the hub that it was made from, `OWNER/NAME`"),
+    card::texts("datasets", "data sets of the hub that it was made from, `OWNER/NAME`"),
     Param {
         name: "adapter",
         ty: ParamType::Bool,
@@ -103,9 +87,6 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
     determinism: Determinism::Bytes,
 };
 
-/// The card, in a folder of the hub and in those of okapi's models.
-const CARD: &str = "README.md";
-
 impl Stage for Release {
     fn descriptor(&self) -> &'static StageDescriptor {
         &DESCRIPTOR
@@ -116,9 +97,7 @@ impl Stage for Release {
     }
 
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {
-        let lineage = context
-            .lineage
-            .ok_or_else(|| StageError::failed("the engine gave no lineage to tell of"))?;
+        let lineage = card::lineage_of(context)?;
         let InputPath::Single(model) = &context.inputs["model"] else {
             return Err(StageError::failed("`model` takes one model"));
         };
@@ -133,9 +112,9 @@ impl Stage for Release {
         copy_folder(&from, &folder, context)?;
         let mut results = Vec::new();
         for item in items(context, lineage, "scores") {
-            results.push(result(&item.path)?);
+            results.push(summary(&item)?);
         }
-        results.sort_by(|one, other| one.place().cmp(&other.place()));
+        results.sort_by(|one, other| place(one).cmp(&place(other)));
         let text = |name: &str| params.get(name).and_then(Value::as_str);
         let texts = |name: &str| -> Vec<&str> {
             params[name].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
@@ -183,42 +162,9 @@ fn copy_folder(from: &Path, to: &Path, context: &StageContext<'_>) -> Result<(),
     Ok(())
 }
 
-/// What is read of `evaluate`'s summary.
-#[derive(Debug, Deserialize)]
-struct EvaluationResult {
-    task: String,
-    language: Option<String>,
-    protocol: String,
-    shots: u32,
-    n: u64,
-    scores: Shares,
-}
-
-#[derive(Debug, Deserialize)]
-struct Shares {
-    acc: OneShare,
-    acc_norm: OneShare,
-}
-
-#[derive(Debug, Deserialize)]
-struct OneShare {
-    value: f64,
-    standard_error: Option<f64>,
-}
-
-impl EvaluationResult {
-    /// Where it stands among others.
-    fn place(&self) -> (&str, Option<&str>, &str, u32) {
-        (&self.task, self.language.as_deref(), &self.protocol, self.shots)
-    }
-}
-
-fn result(path: &Path) -> Result<EvaluationResult, StageError> {
-    let text =
-        std::fs::read(path).map_err(|source| StageError::Io { path: path.to_owned(), source })?;
-    serde_json::from_slice(&text).map_err(|error| {
-        StageError::failed(format!("{}: no summary of `evaluate`: {error}", path.display()))
-    })
+/// Where a result stands among others.
+fn place(it: &Summary) -> (&str, Option<&str>, &str, u32) {
+    (it.task.key(), it.language.as_deref(), &it.protocol, it.shots)
 }
 
 /// The README.md that the hub shows. Nothing in it depends on time or place.
@@ -232,7 +178,7 @@ struct Card<'a> {
     is_adapter: bool,
     /// The card that the training wrote.
     own: &'a str,
-    results: &'a [EvaluationResult],
+    results: &'a [Summary],
     lineage: &'a Lineage,
 }
 
@@ -277,7 +223,7 @@ impl Card<'_> {
             let _ = writeln!(text, "|---|---|---|---:|---:|---:|---:|");
             for it in self.results {
                 let language = it.language.as_deref().unwrap_or_default();
-                let (task, protocol, shots, n) = (&it.task, &it.protocol, it.shots, it.n);
+                let (task, protocol, shots, n) = (it.task.key(), &it.protocol, it.shots, it.n);
                 let (acc, acc_norm) = (percent(&it.scores.acc), percent(&it.scores.acc_norm));
                 let cells = format!(
                     "{task} | {language} | {protocol} | {shots} | {n} | {acc} | {acc_norm}"
@@ -307,14 +253,14 @@ fn percent(share: &OneShare) -> String {
 }
 
 /// A result as the hub's `model-index` has it.
-fn in_index(it: &EvaluationResult) -> Value {
+fn in_index(it: &Summary) -> Value {
     let name = match &it.language {
-        Some(language) => format!("{} ({language})", it.task),
-        None => it.task.clone(),
+        Some(language) => format!("{} ({language})", it.task.key()),
+        None => it.task.key().to_owned(),
     };
     json!({
         "task": {"type": "text-generation"},
-        "dataset": {"name": name, "type": it.task, "args": {"num_few_shot": it.shots, "protocol": it.protocol}},
+        "dataset": {"name": name, "type": it.task.key(), "args": {"num_few_shot": it.shots, "protocol": it.protocol}},
         "metrics": [
             {"type": "acc", "value": it.scores.acc.value},
             {"type": "acc_norm", "value": it.scores.acc_norm.value},
@@ -333,7 +279,7 @@ mod tests {
             "inputs": {},
             "ancestors": {"sft": {"stage": "sft", "stage_version": 2, "action": "0".repeat(64)}},
         }));
-        let results = serde_json::from_value::<EvaluationResult>(json!({
+        let results = serde_json::from_value::<Summary>(json!({
             "task": "arc", "language": "de", "protocol": "authors", "shots": 25, "n": 100,
             "scores": {"acc": {"value": 0.25, "standard_error": 0.04}, "acc_norm": {"value": 0.5}},
         }));

@@ -42,25 +42,34 @@ pub(crate) fn items(context: &StageContext<'_>, lineage: &Lineage, port: &str) -
 
 /// What is read of `evaluate`'s summary.
 #[derive(Deserialize)]
-struct Summary {
-    task: Task,
-    language: Option<String>,
-    protocol: String,
-    shots: u32,
-    n: u64,
-    scores: Shares,
+pub(crate) struct Summary {
+    pub(crate) task: Task,
+    pub(crate) language: Option<String>,
+    pub(crate) protocol: String,
+    pub(crate) shots: u32,
+    pub(crate) n: u64,
+    pub(crate) scores: Shares,
 }
 
 #[derive(Deserialize)]
-struct Shares {
-    acc: OneShare,
-    acc_norm: OneShare,
+pub(crate) struct Shares {
+    pub(crate) acc: OneShare,
+    pub(crate) acc_norm: OneShare,
 }
 
 #[derive(Deserialize)]
-struct OneShare {
-    value: f64,
-    standard_error: Option<f64>,
+pub(crate) struct OneShare {
+    pub(crate) value: f64,
+    pub(crate) standard_error: Option<f64>,
+}
+
+/// A summary of `evaluate`.
+pub(crate) fn summary(Item { instance, path }: &Item) -> Result<Summary, StageError> {
+    read_json(path).map_err(|detail| StageError::Failed {
+        message: format!("what `{instance}` gave for `scores` is no summary: {detail}"),
+        hint: Some("feed the port with `evaluate`'s output `summary`: `NODE:summary`".into()),
+        transient: false,
+    })
 }
 
 impl From<OneShare> for Share {
@@ -73,12 +82,8 @@ impl From<OneShare> for Share {
 pub(crate) fn scores(items: &[Item], labels: &Labels<'_>) -> Result<Vec<Score>, StageError> {
     let mut unique = Unique::default();
     let mut scores = Vec::new();
-    for Item { instance, path } in items {
-        let summary: Summary = read_json(path).map_err(|detail| StageError::Failed {
-            message: format!("what `{instance}` gave for `scores` is no summary: {detail}"),
-            hint: Some("feed the port with `evaluate`'s output `summary`: `NODE:summary`".into()),
-            transient: false,
-        })?;
+    for item in items {
+        let (summary, instance) = (summary(item)?, &item.instance);
         let score = Score {
             task: summary.task,
             language: labels.language(instance, summary.language.as_deref())?,

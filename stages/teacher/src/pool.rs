@@ -128,12 +128,9 @@ impl Endpoint {
                 let seed = identity["seed"].as_i64().unwrap_or(0);
                 let kinds = identity["kinds"].as_array().into_iter().flatten();
                 let kinds: Vec<&str> = kinds.filter_map(Value::as_str).collect();
-                let offline = Offline::new(skill, seed).writing(&kinds);
-                let small_talk = identity["small_talk"].as_f64();
-                Kind::Offline(match small_talk {
-                    Some(share) => offline.with_small_talk(share),
-                    None => offline,
-                })
+                let small_talk = identity["small_talk"].as_f64().unwrap_or(Offline::SMALL_TALK);
+                let offline = Offline::new(skill, seed).with_small_talk(small_talk);
+                Kind::Offline(offline.writing(&kinds))
             }
             Some("openai") => {
                 let client = OpenAi::new(openai_config(identity, settings), environment)?;

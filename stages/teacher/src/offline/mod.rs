@@ -44,9 +44,12 @@ pub struct Offline {
 }
 
 impl Offline {
+    /// The share of the tasks that it writes that begin by saying who asks or why, unless another is set.
+    pub const SMALL_TALK: f64 = 0.8;
+
     /// A teacher that is right in a share of `skill` of what it does, and in all of it with 1.
     pub fn new(skill: f64, seed: i64) -> Offline {
-        Offline { skill, seed, kinds: KINDS.to_vec(), small_talk: 0.8 }
+        Offline { skill, seed, kinds: KINDS.to_vec(), small_talk: Offline::SMALL_TALK }
     }
 
     /// The same, writing tasks of these [`KINDS`] only, unless there are none.

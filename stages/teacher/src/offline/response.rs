@@ -142,6 +142,7 @@ enum Worth {
     Right,
 }
 
+/// What a response to this question is worth.
 fn worth(question: Option<&Question>, response: &str) -> Worth {
     let response = response.trim();
     if response.is_empty() {
@@ -194,8 +195,7 @@ fn worth(question: Option<&Question>, response: &str) -> Worth {
 }
 
 /// Ranks responses: 1 for the best. Equal ones are told apart by chance, another for each instruction, so that nothing can be
-/// learnt from it; with a `skill` below 1,
-/// neighbours are sometimes confused, more often in favour of the one that comes first.
+/// learnt from it; with a `skill` below 1, neighbours are sometimes confused, more often in favour of the one that comes first.
 pub(crate) fn rank(parts: &Parts, skill: f64, chance: &mut Chance) -> Vec<usize> {
     let question = question(&parts.instruction, &parts.input);
     let mut order: Vec<(Worth, usize, usize)> = parts
