@@ -90,6 +90,30 @@ scripts, prompts, tracked files and text inputs.
 
 Example: okapi explain okapi.yaml 'count[lang=de]'")]
     Explain(ExplainArgs),
+    /// Prove that results are what the pipeline says: hash, recompute, execute again
+    #[command(after_help = "\
+Looks at what the pipeline's last run left behind, from the results back to the seeds, and believes nothing that was
+remembered. Of each node: are its action's document and the bytes of its outputs what their digests
+say; is its action the one that the pipeline file, prompts and tracked files give now, with the recorded
+outputs of the nodes above as its inputs; are its metrics those that the run reported. Where a teacher was
+asked, the node is worked through again with the recorded answers alone. Published files are compared, too.
+
+Verdicts: verified; changed since (the result is whole, the pipeline asks for another by now);
+missing; corrupt.
+
+--reexecute executes nodes again in an empty store, from their recorded inputs, and compares every
+byte: `all`, `sample=N` (N nodes, by chance, the same each time), or a node. The store of its own lies below
+$TMPDIR and needs room for what these nodes read and make.
+
+Examples:
+  okapi audit okapi.yaml
+  okapi audit okapi.yaml --reexecute sample=10
+  okapi audit okapi.yaml --reexecute 'sft[lang=de]'
+  okapi audit okapi.yaml --locked            is okapi.lock, from `okapi run --lock`, still true?
+  okapi audit okapi.yaml --json | jq -r '.nodes[] | select(.verdict != \"verified\") | .node'
+
+Exit codes: 0 all holds; 1 something does not; 2 bad usage or pipeline; 3 store trouble.")]
+    Audit(AuditArgs),
     /// Report every mistake in a pipeline file at once
     #[command(after_help = "\
 Exits with 0 if there is none, else with 2. Nothing is run or written.
@@ -268,6 +292,9 @@ pub(crate) struct RunArgs {
     /// Leave the work tree alone: place no published artifacts.
     #[arg(long)]
     pub(crate) no_publish: bool,
+    /// Write down what each node's result is, beside the pipeline: `okapi.yaml` gets `okapi.lock`.
+    #[arg(long)]
+    pub(crate) lock: bool,
     /// Do not hide the rest of the project from commands.
     #[arg(long)]
     pub(crate) no_sandbox: bool,
@@ -334,6 +361,36 @@ pub(crate) struct PlanArgs {
     /// List every instance, cached ones too.
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: DefaultPipelineArgs,
+    /// Nodes or instances, and all that they come from; left out: all.
+    #[arg(value_name = "NODE")]
+    pub(crate) targets: Vec<String>,
+    /// Execute nodes again and compare: `all`, `sample=N`, or a node or instance. Repeatable.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) reexecute: Vec<String>,
+    /// Compare with the lock file beside the pipeline, too.
+    #[arg(long)]
+    pub(crate) locked: bool,
+    /// Believe the recorded answers of teachers to be those that results were made with.
+    #[arg(long)]
+    pub(crate) skip_records: bool,
+    /// How many instances to execute at once.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) jobs: Option<u32>,
+    /// Do not hide the rest of the project from commands.
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
+    /// List every instance, verified ones too.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print as JSON; always every instance.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use okapi_cache::{Access, Artifact, Durability, Store, StoreError};
+use okapi_cache::{Access, Artifact, Durability, Store, StoreError, hash_source};
 use okapi_engine::action::PassedEnv;
 use okapi_engine::device_choice;
 use okapi_engine::diagnostic::Diagnostics;
 use okapi_engine::evaluate::Question;
+use okapi_engine::executor::command_process::Launcher;
+use okapi_engine::executor::sandbox::{Sandbox, SandboxError};
 use okapi_engine::graph::Graph;
 use okapi_engine::graph_cache::{self, GraphKey};
 use okapi_engine::load::{LoadRequest, decode, load};
@@ -245,6 +248,25 @@ pub(crate) fn open_store_to_look(global: &Global, root: &Path) -> Result<Store, 
     }
 }
 
+/// Loads, checks and selects as [`prepare`] does, and believes nothing that was remembered: neither a checked graph nor
+/// the digest of a file.
+pub(crate) fn prepare_anew(
+    global: &Global,
+    arguments: &OverlayArgs,
+    place: Place,
+    registry: &StageRegistry,
+    targets: &[String],
+) -> Result<Loaded, Failure> {
+    let mut graph = load_anew(global, arguments, &place, registry, None)?;
+    device_choice::choose(&mut graph, registry, &machine(None));
+    let selection = select(&graph, targets)?;
+    let hash = |paths: &[PathBuf]| paths.iter().map(|path| hash_source(path)).collect();
+    let sources = digest_sources(&place.root, &graph, &selection, hash)?;
+    let forced = vec![false; graph.instances.len()];
+    let passed_env = passed_env(&graph);
+    Ok(Loaded { place, graph, selection, sources, passed_env, forced })
+}
+
 /// Loads, checks and selects. Mistakes are printed here.
 pub(crate) fn prepare(
     global: &Global,
@@ -267,8 +289,14 @@ pub(crate) fn prepare(
         report_prompts(global, arguments, &place, registry, &graph)?;
     }
     let selection = select(&graph, targets)?;
-    let sources = match digest_sources(store, &place.root, &graph, &selection) {
-        Ok(sources) => sources,
+    let remembered = |paths: &[PathBuf]| store.digest_sources(paths);
+    let sources = match digest_sources(&place.root, &graph, &selection, remembered) {
+        Ok(sources) => {
+            if let Err(error) = store.save_source_digests() {
+                tracing::info!("digests of tracked files are not kept: {error}");
+            }
+            sources
+        }
         Err(error) => {
             // A tracked file has gone since the graph was kept: checking again says so properly.
             if was_kept {
@@ -370,11 +398,12 @@ fn select(graph: &Graph, targets: &[String]) -> Result<Selection, Failure> {
     })
 }
 
+/// The artifacts of the sources that selected instances track; `digest` gives those of paths, in their order.
 fn digest_sources(
-    store: &Store,
     root: &Path,
     graph: &Graph,
     selection: &Selection,
+    digest: impl Fn(&[PathBuf]) -> Vec<Result<Artifact, StoreError>>,
 ) -> Result<Vec<Option<Artifact>>, Failure> {
     let mut wanted = vec![false; graph.sources.len()];
     for (id, instance) in graph.instances.iter().enumerate().filter(|(id, _)| selection.needed[*id])
@@ -388,7 +417,7 @@ fn digest_sources(
     let ids: Vec<_> = (0..graph.sources.len()).filter(|&id| wanted[id]).collect();
     let paths: Vec<_> = ids.iter().map(|&id| root.join(&*graph.sources[id].path)).collect();
     let mut sources = vec![None; graph.sources.len()];
-    for (id, found) in ids.into_iter().zip(store.digest_sources(&paths)) {
+    for (id, found) in ids.into_iter().zip(digest(&paths)) {
         match found {
             Ok(artifact) => sources[id] = Some(artifact),
             Err(error @ (StoreError::Io { .. } | StoreError::Unstorable { .. })) => {
@@ -396,9 +425,6 @@ fn digest_sources(
             }
             Err(error) => return Err(error.into()),
         }
-    }
-    if let Err(error) = store.save_source_digests() {
-        tracing::info!("digests of tracked files are not kept: {error}");
     }
     Ok(sources)
 }
@@ -414,6 +440,33 @@ fn passed_env(graph: &Graph) -> PassedEnv {
 pub(crate) fn machine(jobs: Option<u32>) -> Machine {
     let visible = std::env::var(env_vars::CUDA_VISIBLE_DEVICES).ok();
     Machine::detect(jobs, visible.as_deref())
+}
+
+/// What commands are started with: they see nothing of `hidden` but the folders of this store in which they work.
+/// `warn` is told if commands cannot be kept to that.
+pub(crate) fn launcher(
+    no_sandbox: bool,
+    hidden: &[PathBuf],
+    store: &Store,
+    warn: &mut dyn FnMut(String),
+) -> Launcher {
+    let sandbox = if no_sandbox {
+        None
+    } else {
+        let shown = [store.work_folders(), store.scratch_folders()];
+        match Sandbox::new(hidden, &shown) {
+            Ok(sandbox) => Some(Arc::new(sandbox)),
+            Err(error @ SandboxError::Unsupported) => {
+                tracing::info!("{error}");
+                None
+            }
+            Err(error) => {
+                warn(format!("no sandbox for commands: {error}"));
+                None
+            }
+        }
+    };
+    Launcher::new(sandbox, std::env::current_exe().ok())
 }
 
 impl Loaded {

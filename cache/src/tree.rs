@@ -122,7 +122,7 @@ impl Tree {
     }
 
     /// The manifest's bytes.
-    pub(crate) fn manifest(&self) -> String {
+    pub fn manifest(&self) -> String {
         let value = serde_json::to_value(self).expect("a tree has string keys only");
         canonical_json::to_string(&value)
     }

@@ -17,6 +17,7 @@
 
 pub mod action;
 pub mod action_diff;
+pub mod audit;
 pub mod bill;
 mod check;
 pub mod clock;
@@ -34,6 +35,7 @@ pub mod graph_cache;
 pub mod graph_render;
 pub mod lineage;
 pub mod load;
+pub mod lock_file;
 pub mod machine;
 pub mod manifest;
 pub mod plan;

@@ -12,12 +12,12 @@
 //! apart. Ids sort in the order of the runs, whatever the clock does: where it has jumped back, a
 //! run takes the stamp of the newest run there is, and the next number.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use okapi_cache::{Digest, Store, StoreError};
+use okapi_cache::{ActionDigest, Digest, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{compact_utc, unix_ms};
@@ -285,6 +285,28 @@ pub fn events(store: &Store, id: &str) -> Result<Vec<Event>, StoreError> {
     let path = store.runs_folder().join(id).join("events.jsonl");
     let text = fs::read_to_string(&path).map_err(|error| StoreError::io(&path, error))?;
     Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// By action: the run that made its result last, and the metrics that it reported.
+pub type ReportedMetrics = BTreeMap<ActionDigest, (String, BTreeMap<String, f64>)>;
+
+/// The metrics that runs reported when they made results, as far as their records are there.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn reported_metrics(store: &Store) -> Result<ReportedMetrics, StoreError> {
+    let mut reported = BTreeMap::new();
+    for run in list(store)? {
+        // A record without events says nothing.
+        for event in events(store, &run.id).unwrap_or_default() {
+            if let Event::NodeFinished { action, metrics, .. } = event
+                && let Ok(action) = action.parse()
+            {
+                reported.insert(action, (run.id.clone(), metrics));
+            }
+        }
+    }
+    Ok(reported)
 }
 
 /// The log of a failed instance in a run's `logs` folder.

@@ -163,6 +163,12 @@ pub enum StageError {
         /// What was left, and what was asked.
         message: String,
     },
+    /// An answer that is needed is not recorded, and nobody may be asked.
+    #[error("{message}")]
+    Unrecorded {
+        /// Which.
+        message: String,
+    },
     /// The time was up.
     #[error("timed out after {} s", *.after_ms as f64 / 1000.0)]
     TimedOut {

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod audit;
 mod cache;
 mod check;
 mod completions;
@@ -29,6 +30,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     let global = &cli.global;
     match &cli.command {
         Command::Run(arguments) => run::run(global, arguments),
+        Command::Audit(arguments) => audit::audit(global, arguments),
         Command::Plan(arguments) => plan::plan(global, arguments),
         Command::Explain(arguments) => explain::explain(global, arguments),
         Command::Check(arguments) => check::check(global, arguments),

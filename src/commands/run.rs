@@ -8,8 +8,8 @@ use okapi_cache::{Access, Digest, Store, StoreError};
 use okapi_engine::evaluate::State;
 use okapi_engine::event::{Event, Outcome, VERSION};
 use okapi_engine::executor::command_process::Launcher;
-use okapi_engine::executor::sandbox::{Sandbox, SandboxError};
-use okapi_engine::graph::{Graph, Publish};
+use okapi_engine::graph::{Graph, InstanceId, Publish};
+use okapi_engine::lock_file::{self, LockFile};
 use okapi_engine::machine::Machine;
 use okapi_engine::manifest::ManifestText;
 use okapi_engine::port::PortKind;
@@ -174,7 +174,12 @@ fn work(
     reporter.saved_ms = evaluation.states.iter().map(saved_by).sum();
     if !evaluation.is_up_to_date() {
         // Rules for commands are made only when something runs.
-        request.launcher = launcher(arguments, loaded, store, reporter);
+        request.launcher = project::launcher(
+            arguments.no_sandbox,
+            &[loaded.place.root.clone(), store.root().to_owned()],
+            store,
+            &mut |message| reporter.say(&Event::Warning { message }),
+        );
     }
     let summary = run_engine(&request, &evaluation, &mut |event| reporter.say(&event))?;
     end.outcome = summary.outcome;
@@ -186,6 +191,9 @@ fn work(
     let results = Results { evaluation: &evaluation, later: &summary.later };
     let kept = keep_manifest(store, pipeline, &loaded.graph, results);
     end.manifest = kept.as_ref().ok().copied();
+    if arguments.lock && summary.outcome == Outcome::Succeeded {
+        write_lock(arguments, store, loaded, results)?;
+    }
     let published = match publishes(arguments, summary.outcome) && kept.is_ok() {
         true => place_published(store, loaded, results, reporter),
         false => Ok(()),
@@ -278,33 +286,6 @@ impl Reporter {
     }
 }
 
-fn launcher(
-    arguments: &RunArgs,
-    loaded: &Loaded,
-    store: &Store,
-    reporter: &mut Reporter,
-) -> Launcher {
-    let sandbox = if arguments.no_sandbox {
-        None
-    } else {
-        let hidden = [loaded.place.root.clone(), store.root().to_owned()];
-        let shown = [store.work_folders(), store.scratch_folders()];
-        match Sandbox::new(&hidden, &shown) {
-            Ok(sandbox) => Some(Arc::new(sandbox)),
-            Err(error @ SandboxError::Unsupported) => {
-                tracing::info!("{error}");
-                None
-            }
-            Err(error) => {
-                reporter
-                    .say(&Event::Warning { message: format!("no sandbox for commands: {error}") });
-                None
-            }
-        }
-    };
-    Launcher::new(sandbox, std::env::current_exe().ok())
-}
-
 /// Remembers which action each instance has now: from this run, or from the last for those that
 /// this run left alone.
 fn keep_manifest(
@@ -327,6 +308,30 @@ fn keep_manifest(
     let (text, digest) = manifest.finish();
     run_record::set_head(store, pipeline, &text, &digest)?;
     Ok(digest)
+}
+
+/// Writes the lock file: also of instances that this run left alone, if they have a result.
+fn write_lock(
+    arguments: &RunArgs,
+    store: &Store,
+    loaded: &Loaded,
+    results: Results<'_>,
+) -> Result<(), Failure> {
+    let overlay = &arguments.pipeline.overlay;
+    let manifest = run_record::head(store, &loaded.place.pipeline);
+    let action_of = |id: InstanceId| {
+        let before = || manifest.action(&loaded.graph.instances[id as usize].name);
+        results.action(id).or_else(before)
+    };
+    let profile = overlay.profile.as_deref();
+    let lock = LockFile::of(&loaded.graph, store, profile, &overlay.overrides, action_of);
+    let path = lock_file::path_beside(&loaded.place.named);
+    let is_new = lock.write(&path).map_err(|error| Failure::failed(error.to_string()))?;
+    if !arguments.quiet && arguments.progress != Progress::Json {
+        let done = if is_new { "wrote" } else { "unchanged:" };
+        output::note(&format!("{done} {}", path.display()));
+    }
+    Ok(())
 }
 
 fn publishes(arguments: &RunArgs, outcome: Outcome) -> bool {

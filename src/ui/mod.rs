@@ -1,5 +1,6 @@
 //! How okapi talks to people.
 
+pub(crate) mod audit;
 pub(crate) mod bill;
 pub(crate) mod color;
 pub(crate) mod format;

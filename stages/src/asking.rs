@@ -201,6 +201,7 @@ pub(crate) fn stage_error(error: TeacherError) -> StageError {
         TeacherError::Unusable { message, hint } => {
             StageError::Failed { message, hint, transient: false }
         }
+        TeacherError::Unrecorded { .. } => StageError::Unrecorded { message: error.to_string() },
         TeacherError::Refused { .. } | TeacherError::Records { .. } => {
             StageError::failed(error.to_string())
         }

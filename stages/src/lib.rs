@@ -39,6 +39,7 @@ pub mod selftest;
 mod sft;
 mod speed;
 mod teachers;
+mod tensor_difference;
 mod texts;
 mod training;
 mod translate;
@@ -47,6 +48,8 @@ use std::sync::Arc;
 
 use okapi_engine::stage::StageRegistry;
 use okapi_teacher::Teachers;
+
+pub use tensor_difference::difference_of_tensors;
 
 /// Whether it is known what a teacher costs: it has a price, or is free.
 pub fn has_price(identity: &serde_json::Value, settings: &serde_json::Value) -> bool {
@@ -65,7 +68,15 @@ pub fn registry() -> StageRegistry {
 
 /// The same; the teachers may cost so many US dollars in all.
 pub fn registry_with_budget(budget_usd: Option<f64>) -> StageRegistry {
-    let asked = Arc::new(Teachers::new(budget_usd));
+    registry_asking(Arc::new(Teachers::new(budget_usd)))
+}
+
+/// The same; no teacher is asked, and those requests are answered that have been answered before.
+pub fn registry_of_records() -> StageRegistry {
+    registry_asking(Arc::new(Teachers::of_records()))
+}
+
+fn registry_asking(asked: Arc<Teachers>) -> StageRegistry {
     let mut registry = StageRegistry::with_builtin();
     registry.add(Box::new(dataset::Dataset));
     registry.add(Box::new(release::Release));

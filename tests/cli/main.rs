@@ -4,6 +4,7 @@
 
 mod architecture;
 mod artifacts;
+mod audits;
 mod bills;
 mod collection;
 mod command_line;

@@ -3,6 +3,7 @@
 //! for this machine.
 
 pub mod command_process;
+pub(crate) mod job_maker;
 pub mod local;
 pub mod sandbox;
 pub mod watchdog;

@@ -1,4 +1,4 @@
-//! From an instance and the results so far to a job: its action, its inputs, its files.
+//! From an instance and the results so far to its action and its job.
 
 use std::sync::Arc;
 
@@ -6,12 +6,11 @@ use okapi_cache::{Artifact, Lease};
 
 use super::runner::Runner;
 use crate::action::{Action, ActionWriter, lineage_artifact};
-use crate::executor::local::{JobInput, JobSource, places_files};
+use crate::executor::job_maker::JobMaker;
 use crate::executor::{ExecutionError, Job};
 use crate::graph::{Feed, InstanceId};
 use crate::lineage;
 use crate::schedule::Grant;
-use crate::stage_context::StageError;
 
 impl Runner<'_> {
     pub(super) fn name(&self, id: InstanceId) -> String {
@@ -80,58 +79,15 @@ impl Runner<'_> {
         lease: &Lease,
     ) -> Result<Job, ExecutionError> {
         let request = self.request;
-        let graph = request.graph;
-        let instance = &graph.instances[id as usize];
-        let node = graph.node(id);
-        let parse = |text: &str| {
-            serde_json::from_str(text).map_err(|error| {
-                StageError::failed(format!("the checked pipeline holds bad JSON: {error}"))
-            })
+        let maker = JobMaker {
+            graph: request.graph,
+            sources: request.sources,
+            project_root: request.project_root,
+            passed_env: request.passed_env,
+            registry: &request.registry,
         };
-        let source = |id: u32| JobSource {
-            path: graph.sources[id as usize].path.clone(),
-            absolute: request.project_root.join(&*graph.sources[id as usize].path),
-            artifact: request.sources[id as usize]
-                .expect("a selected instance's sources have been digested"),
-        };
-        let fields =
-            request.registry.get(&node.stage).map_or(&[][..], |stage| stage.descriptor().fields);
-        Ok(Job {
-            instance: instance.name.to_string(),
-            action: action.clone(),
-            stage: node.stage.clone(),
-            declared: parse(&instance.declared)?,
-            settings: parse(&instance.settings)?,
-            passed_env: node
-                .pass_env
-                .iter()
-                .filter_map(|name| Some((name.clone(), request.passed_env.get(name)?.clone()?)))
-                .collect(),
-            inputs: instance
-                .inputs
-                .iter()
-                .map(|input| JobInput {
-                    port: input.port.to_string(),
-                    gathered: input.gathered,
-                    items: input
-                        .feeds
-                        .iter()
-                        .map(|feed| (feed.key.to_string(), self.artifact(feed)))
-                        .collect(),
-                })
-                .collect(),
-            files: instance.files.iter().map(|&id| source(id)).collect(),
-            prompts: instance
-                .prompts
-                .iter()
-                .map(|(name, id)| (name.to_string(), source(*id)))
-                .collect(),
-            places_files: places_files(fields),
-            outputs: node.outputs.clone(),
-            gpus: grant.gpus.clone(),
-            threads: (grant.resources.cpu_milli / 1000).max(1) as usize,
-            // Without it another run may begin the action a moment early, should this one be killed.
-            lease: lease.share().ok().map(Arc::new),
-        })
+        // Without it another run may begin the action a moment early, should this one be killed.
+        let lease = lease.share().ok().map(Arc::new);
+        maker.job(id, action, |feed| self.artifact(feed), grant, lease)
     }
 }

@@ -1,14 +1,14 @@
 //! The signals that end a run.
 
 /// SIGINT, SIGTERM and SIGHUP, one as good as the other.
-pub(super) struct Interrupts {
+pub(crate) struct Interrupts {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
 }
 
 impl Interrupts {
-    pub(super) fn new() -> std::io::Result<Interrupts> {
+    pub(crate) fn new() -> std::io::Result<Interrupts> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Interrupts {
             interrupt: signal(SignalKind::interrupt())?,
@@ -17,7 +17,7 @@ impl Interrupts {
         })
     }
 
-    pub(super) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

@@ -12,7 +12,7 @@
 
 mod assemble;
 mod expected;
-mod interrupts;
+pub(crate) mod interrupts;
 mod request;
 mod runner;
 

@@ -21,6 +21,8 @@ use crate::teacher::{Teacher, TeacherError};
 
 /// All teachers that a process asks.
 pub struct Teachers {
+    /// Nobody is asked: what is not recorded is an error.
+    records_only: bool,
     /// Made when the first teacher is asked.
     runtime: OnceLock<Result<Runtime, String>>,
     budget: Budget,
@@ -41,17 +43,25 @@ enum Kind {
     Live(Box<OpenAi>),
     /// The batch endpoint of a server.
     Batch(Arc<OpenAi>),
+    /// Nobody.
+    Records,
 }
 
 impl Teachers {
     /// No teacher yet, and a budget in US dollars for all that come.
     pub fn new(budget_usd: Option<f64>) -> Teachers {
         Teachers {
+            records_only: false,
             runtime: OnceLock::new(),
             budget: Budget::new(budget_usd),
             endpoints: Mutex::default(),
             in_flight: InFlight::default(),
         }
+    }
+
+    /// Teachers who know what is recorded, and nothing else.
+    pub fn of_records() -> Teachers {
+        Teachers { records_only: true, ..Teachers::new(None) }
     }
 
     fn runtime(&self) -> Result<&Runtime, TeacherError> {
@@ -104,8 +114,10 @@ impl Teachers {
         }
         // The client's timers belong to the runtime.
         let _inside = self.runtime()?.enter();
-        let endpoint =
-            Arc::new(Endpoint::new(identity, settings, &|name| std::env::var(name).ok())?);
+        let endpoint = Arc::new(match self.records_only {
+            true => Endpoint::of_records(identity),
+            false => Endpoint::new(identity, settings, &|name| std::env::var(name).ok())?,
+        });
         endpoints.insert(key, Arc::clone(&endpoint));
         Ok(endpoint)
     }
@@ -148,6 +160,12 @@ impl Endpoint {
         Ok(Endpoint { kind, identity: identity.clone(), price, experience: Experience::default() })
     }
 
+    /// One that has no answers but those that are recorded.
+    fn of_records(identity: &Value) -> Endpoint {
+        let (kind, experience) = (Kind::Records, Experience::default());
+        Endpoint { kind, identity: identity.clone(), price: None, experience }
+    }
+
     /// What determines its answers.
     pub fn identity(&self) -> &Value {
         &self.identity
@@ -166,7 +184,7 @@ impl Endpoint {
     /// How many dialogues are worth having on their way at once.
     pub fn concurrency(&self) -> usize {
         match &self.kind {
-            Kind::Offline(_) => 8,
+            Kind::Offline(_) | Kind::Records => 8,
             Kind::Live(client) => client.concurrency(),
             // All that a batch may hold: they are asked together.
             Kind::Batch(_) => crate::openai::batch::LARGEST,
@@ -176,7 +194,7 @@ impl Endpoint {
     /// What users should know of while they wait, since this was asked last.
     pub fn notices(&self) -> Vec<String> {
         match &self.kind {
-            Kind::Offline(_) => Vec::new(),
+            Kind::Offline(_) | Kind::Records => Vec::new(),
             Kind::Live(client) => client.notices(),
             Kind::Batch(client) => client.notices(),
         }
@@ -195,11 +213,29 @@ impl Endpoint {
     pub fn teacher(&self, records: &RecordCache) -> Box<dyn Teacher + '_> {
         match &self.kind {
             Kind::Offline(offline) => Box::new(Borrowed(offline)),
+            Kind::Records => Box::new(Nobody { identity: &self.identity }),
             Kind::Live(client) => Box::new(Borrowed(&**client)),
             Kind::Batch(client) => {
                 Box::new(Batches::new(Arc::clone(client), self.identity.clone(), records))
             }
         }
+    }
+}
+
+/// Answers nothing.
+struct Nobody<'a> {
+    identity: &'a Value,
+}
+
+/// So much of a request says which one it is.
+const BEGINNING: usize = 60;
+
+impl Teacher for Nobody<'_> {
+    fn answer<'a>(&'a self, request: &'a crate::Request, _: &'a Stop) -> crate::Answering<'a> {
+        let last = request.messages.last().map_or("", |message| &message.content);
+        let beginning = last.chars().take(BEGINNING).collect();
+        let request = request.digest(self.identity);
+        Box::pin(async move { Err(TeacherError::Unrecorded { request, beginning }) })
     }
 }
 

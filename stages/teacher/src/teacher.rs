@@ -50,6 +50,14 @@ pub enum TeacherError {
         /// What the next call may cost.
         next_usd: f64,
     },
+    /// Nobody may be asked, and this request has no recorded answer.
+    #[error("no answer is recorded for the request {request}, which begins {beginning:?}")]
+    Unrecorded {
+        /// Its digest.
+        request: okapi_cache::Digest,
+        /// How its last message begins.
+        beginning: String,
+    },
     /// The run is being stopped.
     #[error("stopped")]
     Cancelled,

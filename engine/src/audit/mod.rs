@@ -1,0 +1,218 @@
+//! Audits: does the store hold what the pipeline says, and does what it holds come from what the pipeline says?
+//!
+//! An audit believes nothing that was remembered. It looks at the results that the pipeline's last run left behind (its
+//! [`Manifest`]), and asks of each, in this order:
+//!
+//! 1. Are the action's document, its outputs and all objects in them there, and do they hash to their names?
+//! 2. Is the document the one that the pipeline gives *now*: the file, prompts and tracked files as they are, and as inputs the
+//!    outputs recorded for the nodes above? So a node that was edited since is named alone, and not all that depends on it.
+//! 3. Are its metrics those that the run reported when it made the result?
+//!
+//! [`reexecute`] goes further: it makes results again, in a store of its own, and compares.
+
+mod chain;
+pub mod difference;
+mod objects;
+mod published;
+pub mod reexecute;
+
+pub use published::published;
+
+use okapi_cache::{ActionDigest, Artifact, Store, StoreError, StoredAction};
+use serde::Serialize;
+
+use crate::action::PassedEnv;
+use crate::graph::{Graph, InstanceId};
+use crate::manifest::Manifest;
+use crate::run_record;
+use crate::selection::Selection;
+
+/// What is audited.
+#[derive(Clone, Copy)]
+pub struct AuditQuestion<'a> {
+    /// The checked pipeline.
+    pub graph: &'a Graph,
+    /// The instances to look at.
+    pub selection: &'a Selection,
+    /// The artifact of each source that a selected instance tracks, hashed now.
+    pub sources: &'a [Option<Artifact>],
+    /// Values for `pass_env`.
+    pub passed_env: &'a PassedEnv,
+    /// Where results are.
+    pub store: &'a Store,
+    /// The action that each instance had in the pipeline's last run.
+    pub manifest: &'a Manifest,
+}
+
+/// What an audit says of an instance, from the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// All that was looked at holds.
+    Verified,
+    /// The result is whole, and the pipeline asks for another one by now.
+    ChangedSince,
+    /// Something is not there.
+    Missing,
+    /// Something is not what it says it is.
+    Corrupt,
+}
+
+/// Something that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub verdict: Verdict,
+    /// What does not hold: a sentence without its stop.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<&'static str>,
+}
+
+/// What an audit found of one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeAudit {
+    /// The instance's name.
+    pub node: String,
+    /// The worst of the findings.
+    pub verdict: Verdict,
+    /// Its recorded action.
+    pub action: Option<ActionDigest>,
+    /// What does not hold.
+    pub findings: Vec<Finding>,
+}
+
+impl NodeAudit {
+    /// Adds a finding.
+    pub fn add(&mut self, finding: Finding) {
+        self.verdict = self.verdict.max(finding.verdict);
+        self.findings.push(finding);
+    }
+}
+
+/// What an audit found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// By instance, results first: from the end of the graph to its seeds.
+    pub nodes: Vec<NodeAudit>,
+    /// Objects that were hashed.
+    pub objects: u64,
+    /// Their bytes, as far as they are what their names say.
+    pub bytes: u64,
+}
+
+impl Audit {
+    /// Adds what was found of an instance. One that the pipeline does not have is listed, too.
+    pub fn add(&mut self, node: &str, finding: Finding) {
+        match self.nodes.iter_mut().find(|it| it.node == node) {
+            Some(it) => it.add(finding),
+            None => {
+                let (node, verdict) = (node.to_owned(), finding.verdict);
+                let findings = vec![finding];
+                self.nodes.push(NodeAudit { node, verdict, action: None, findings });
+            }
+        }
+    }
+
+    /// Whether all holds.
+    pub fn holds(&self) -> bool {
+        self.nodes.iter().all(|node| node.verdict == Verdict::Verified)
+    }
+}
+
+/// The recorded result of an instance, as the store has it.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// Its action.
+    pub action: ActionDigest,
+    /// Its outputs, in the order of its node's ports.
+    pub outputs: Vec<Artifact>,
+    /// The action's document and the details of the result, if they can be read.
+    pub stored: Option<StoredAction>,
+}
+
+/// The recorded result of every selected instance; `None` for one that has none.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn recorded(question: &AuditQuestion<'_>) -> Result<Vec<Option<Recorded>>, StoreError> {
+    let of_instance = |id: usize| {
+        if !question.selection.needed[id] {
+            return Ok(None);
+        }
+        let name = &question.graph.instances[id].name;
+        let Some(action) = question.manifest.action(name) else { return Ok(None) };
+        let Some(cached) = question.store.lookup(&action) else { return Ok(None) };
+        let stored = question.store.document(&action)?;
+        Ok(Some(Recorded { action, outputs: cached.outputs().to_vec(), stored }))
+    };
+    (0..question.graph.instances.len()).map(of_instance).collect()
+}
+
+/// Audits the recorded results. `progress` is told how many bytes have been hashed since it was told last, from any thread.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn audit(
+    question: &AuditQuestion<'_>,
+    recorded: &[Option<Recorded>],
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Audit, StoreError> {
+    let AuditQuestion { graph, selection, store, manifest, .. } = *question;
+    let objects = objects::inspect(store, recorded, progress)?;
+    let reported = run_record::reported_metrics(store)?;
+    let chain = chain::Chain::new(question, recorded);
+    let mut nodes = Vec::new();
+    for id in (0..graph.instances.len()).rev().filter(|&id| selection.needed[id]) {
+        let name = &*graph.instances[id].name;
+        let action = manifest.action(name);
+        let mut node = NodeAudit {
+            node: name.to_owned(),
+            verdict: Verdict::Verified,
+            action,
+            findings: Vec::new(),
+        };
+        match &recorded[id] {
+            None => node.add(nothing_recorded(action.is_some())),
+            Some(result) => {
+                let ports = &graph.node(id as InstanceId).outputs;
+                objects.look_at(result, ports).into_iter().for_each(|it| node.add(it));
+                chain.look_at(id as InstanceId, result).into_iter().for_each(|it| node.add(it));
+                compare_metrics(result, &reported).into_iter().for_each(|it| node.add(it));
+            }
+        }
+        nodes.push(node);
+    }
+    Ok(Audit { nodes, objects: objects.len(), bytes: objects.good_bytes() })
+}
+
+fn nothing_recorded(ran: bool) -> Finding {
+    let (message, hint) = match ran {
+        false => ("no run has made its result", "`okapi run` makes it"),
+        true => ("its result is not in the store any more", "`okapi run` makes it again"),
+    };
+    Finding { verdict: Verdict::Missing, message: message.to_owned(), hint: Some(hint) }
+}
+
+/// Metrics are no part of an action, and of no output; what the run said when it made them is all that there is to
+/// compare them with.
+fn compare_metrics(result: &Recorded, reported: &run_record::ReportedMetrics) -> Vec<Finding> {
+    let Some(stored) = &result.stored else { return Vec::new() };
+    let Some((run, said)) = reported.get(&result.action) else { return Vec::new() };
+    let names = said.keys().chain(stored.info.metrics.keys());
+    let names: std::collections::BTreeSet<&String> = names.collect();
+    let differing =
+        names.into_iter().filter(|name| said.get(*name) != stored.info.metrics.get(*name));
+    let show = |value: Option<&f64>| value.map_or("nothing".to_owned(), f64::to_string);
+    differing
+        .map(|name| Finding {
+            verdict: Verdict::Corrupt,
+            message: format!(
+                "the metric `{name}` is {} in the result, and was {} in the run {run} that made it",
+                show(stored.info.metrics.get(name)),
+                show(said.get(name))
+            ),
+            hint: Some("`okapi run --force NODE` makes the result again"),
+        })
+        .collect()
+}

@@ -1,0 +1,175 @@
+//! Are the bytes of the recorded results there, and what their names say?
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use okapi_cache::{
+    Artifact, ArtifactKind, Digest, ObjectState, Store, StoreError, Tree, TreeEntry,
+};
+
+use super::{Finding, Recorded, Verdict};
+use crate::graph::Output;
+
+/// What to do about an object that is lost or damaged.
+const MAKE_AGAIN: &str =
+    "`okapi cache verify --repair` sets damaged objects aside, and `okapi run` makes them again";
+
+/// What was found of every object that the recorded results need.
+pub(super) struct Objects {
+    states: BTreeMap<Digest, ObjectState>,
+    /// The folders whose manifests can be read.
+    trees: BTreeMap<Digest, Tree>,
+}
+
+/// Hashes every object of every recorded result, each once.
+pub(super) fn inspect(
+    store: &Store,
+    recorded: &[Option<Recorded>],
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Objects, StoreError> {
+    let mut wanted = BTreeSet::new();
+    let mut trees = BTreeMap::new();
+    for artifact in recorded.iter().flatten().flat_map(kept_artifacts) {
+        wanted.insert(artifact.digest);
+        if artifact.kind == ArtifactKind::Tree
+            && let Ok(tree) = store.read_tree(&artifact.digest)
+        {
+            wanted.extend(tree.files().map(|(_, digest)| *digest));
+            trees.insert(artifact.digest, tree);
+        }
+    }
+    wanted.extend(recorded.iter().flatten().filter_map(|it| it.stored.as_ref()?.info.log));
+    let wanted: Vec<Digest> = wanted.into_iter().collect();
+    let states = store.inspect(&wanted, progress)?;
+    Ok(Objects { states: wanted.into_iter().zip(states).collect(), trees })
+}
+
+/// The outputs of a result, and what is kept with it.
+fn kept_artifacts(result: &Recorded) -> impl Iterator<Item = Artifact> {
+    let keeps = result.stored.iter().flat_map(|stored| &stored.info.keeps);
+    result.outputs.iter().chain(keeps).copied()
+}
+
+impl Objects {
+    /// How many there are.
+    pub(super) fn len(&self) -> u64 {
+        self.states.len() as u64
+    }
+
+    /// The bytes of those that are what their names say.
+    pub(super) fn good_bytes(&self) -> u64 {
+        let size = |state: &ObjectState| match state {
+            ObjectState::Good { size } => *size,
+            _ => 0,
+        };
+        self.states.values().map(size).sum()
+    }
+
+    /// What does not hold of a result's own bytes.
+    pub(super) fn look_at(&self, result: &Recorded, ports: &[Output]) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if ports.len() != result.outputs.len() {
+            let (has, wanted) = (result.outputs.len(), ports.len());
+            findings.push(Finding {
+                verdict: Verdict::Corrupt,
+                message: format!("its result has {has} outputs, and its stage {wanted}"),
+                hint: Some("the stage has changed since: `okapi run` makes the result anew"),
+            });
+        }
+        for (output, artifact) in ports.iter().zip(&result.outputs) {
+            self.check(&format!("its output `{}`", output.port), artifact, &mut findings);
+        }
+        let Some(stored) = &result.stored else {
+            findings.push(Finding {
+                verdict: Verdict::Missing,
+                message: "the document of its action cannot be read".to_owned(),
+                hint: Some("`okapi run --force NODE` makes the result again"),
+            });
+            return findings;
+        };
+        let found = Digest::of(stored.document.as_bytes());
+        if found != result.action.0 {
+            let (found, action) = (found.short(), result.action.0.short());
+            findings.push(Finding {
+                verdict: Verdict::Corrupt,
+                message: format!("the document of its action {action} hashes to {found}"),
+                hint: Some("`okapi run --force NODE` makes the result again"),
+            });
+        }
+        for kept in &stored.info.keeps {
+            self.check("what is kept of its prompts, files and lineage", kept, &mut findings);
+        }
+        if let Some(log) = &stored.info.log {
+            findings.extend(self.finding("its log", log, None));
+        }
+        findings
+    }
+
+    fn check(&self, what: &str, artifact: &Artifact, findings: &mut Vec<Finding>) {
+        let before = findings.len();
+        match artifact.kind {
+            ArtifactKind::File => {
+                findings.extend(self.finding(what, &artifact.digest, Some(artifact.size)));
+            }
+            ArtifactKind::Tree => {
+                let manifest = format!("the list of files of {what}");
+                findings.extend(self.finding(&manifest, &artifact.digest, None));
+                let Some(tree) = self.trees.get(&artifact.digest) else {
+                    if findings.len() == before {
+                        findings.push(not_a_list(what));
+                    }
+                    return;
+                };
+                if Digest::of(tree.manifest().as_bytes()) != artifact.digest
+                    && findings.len() == before
+                {
+                    findings.push(not_a_list(what));
+                }
+                for entry in &tree.entries {
+                    if let TreeEntry::File { path, digest, size, .. } = entry {
+                        let what = format!("the file `{path}` of {what}");
+                        findings.extend(self.finding(&what, digest, Some(*size)));
+                    }
+                }
+                if tree.size() != artifact.size && findings.len() == before {
+                    findings.push(wrong_size(what, tree.size(), artifact.size));
+                }
+            }
+        }
+    }
+
+    fn finding(&self, what: &str, digest: &Digest, recorded_size: Option<u64>) -> Option<Finding> {
+        let short = digest.short();
+        let (verdict, message) = match self.states.get(digest).unwrap_or(&ObjectState::Missing) {
+            ObjectState::Good { size } => {
+                let recorded = recorded_size.filter(|recorded| recorded != size)?;
+                return Some(wrong_size(what, *size, recorded));
+            }
+            ObjectState::Missing => {
+                (Verdict::Missing, format!("{what}, the object {short}, is not in the store"))
+            }
+            ObjectState::Damaged { found } => {
+                let found = found.short();
+                (Verdict::Corrupt, format!("{what}, the object {short}, hashes to {found}"))
+            }
+        };
+        Some(Finding { verdict, message, hint: Some(MAKE_AGAIN) })
+    }
+}
+
+fn not_a_list(what: &str) -> Finding {
+    Finding {
+        verdict: Verdict::Corrupt,
+        message: format!(
+            "the list of files of {what} is not in the form in which lists are written"
+        ),
+        hint: Some("`okapi run --force NODE` makes the result again"),
+    }
+}
+
+fn wrong_size(what: &str, size: u64, recorded: u64) -> Finding {
+    Finding {
+        verdict: Verdict::Corrupt,
+        message: format!("{what} has {size} bytes, and its result says {recorded}"),
+        hint: Some("`okapi run --force NODE` makes the result again"),
+    }
+}

@@ -1,0 +1,280 @@
+//! Executes recorded actions again, in an empty store of their own, and compares what comes out.
+//!
+//! Each instance gets the inputs that are recorded for it, so that none waits for another, and a result that comes out
+//! differently has no effect on others. Teachers are not asked: their answers are those of the audited store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use okapi_cache::{Access, Artifact, Durability, Store, StoreError};
+use tokio::sync::mpsc;
+
+use super::chain::Chain;
+use super::difference::{Difference, Formats, difference};
+use super::{AuditQuestion, Recorded};
+use crate::action::Action;
+use crate::executor::command_process::Launcher;
+use crate::executor::job_maker::JobMaker;
+use crate::executor::{Execution, ExecutionError, Executor, Job};
+use crate::graph::{Feed, InstanceId};
+use crate::machine::Machine;
+use crate::run::interrupts::Interrupts;
+use crate::schedule::Grant;
+use crate::stage::StageRegistry;
+use crate::stage_context::{Cancellation, Reporter};
+
+/// What is to be executed again, and with what.
+pub struct Reexecution<'a> {
+    /// What is audited.
+    pub question: AuditQuestion<'a>,
+    /// The recorded results.
+    pub recorded: &'a [Option<Recorded>],
+    /// The same store as the question's, for the threads.
+    pub store: Arc<Store>,
+    /// The store of its own, empty.
+    pub scratch: Arc<Store>,
+    /// The project's root on this machine.
+    pub project_root: &'a std::path::Path,
+    /// Stages whose teachers know recorded answers only.
+    pub registry: Arc<StageRegistry>,
+    /// What commands are started with.
+    pub launcher: Launcher,
+    /// What the machine has.
+    pub machine: &'a Machine,
+    /// How many threads a stage gets that could take another number than it had, by its number of slots.
+    pub threads: &'a dyn Fn(usize) -> usize,
+    /// Compares files whose format the engine does not know.
+    pub formats: &'a Formats<'a>,
+}
+
+/// What came of executing an instance again.
+#[derive(Debug)]
+pub enum Again {
+    /// The same, to the byte.
+    Same,
+    /// Something else.
+    Different(Vec<Difference>),
+    /// Nothing: it failed.
+    Failed(ExecutionError),
+    /// It was not executed, for this reason.
+    NotExecuted(String),
+}
+
+/// How executing again ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All were executed that can be.
+    Done,
+    /// By a signal.
+    Interrupted,
+}
+
+/// A store of its own, empty, in a folder that exists.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn scratch_store(folder: &std::path::Path) -> Result<Arc<Store>, StoreError> {
+    Ok(Arc::new(Store::open(folder, Access::ReadWrite, Durability::None)?))
+}
+
+/// An instance in execution.
+struct Running {
+    grant: Grant,
+    cancel: Cancellation,
+}
+
+/// Executes these instances again, as many at once as the machine has room for; `each` is told what came of each.
+///
+/// # Errors
+/// When a store cannot be read or written.
+pub fn reexecute(
+    request: &Reexecution<'_>,
+    ids: &[InstanceId],
+    each: &mut dyn FnMut(InstanceId, Again),
+) -> Result<Ended, StoreError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| StoreError::io(request.scratch.root(), source))?;
+    runtime.block_on(drive(request, ids, each))
+}
+
+async fn drive(
+    request: &Reexecution<'_>,
+    ids: &[InstanceId],
+    each: &mut dyn FnMut(InstanceId, Again),
+) -> Result<Ended, StoreError> {
+    let mut interrupts =
+        Interrupts::new().map_err(|source| StoreError::io(request.scratch.root(), source))?;
+    let chain = Chain::new(&request.question, request.recorded);
+    let (store, registry) = (Arc::clone(&request.scratch), Arc::clone(&request.registry));
+    let executor = Executor::new(store, registry, request.launcher.clone())
+        .with_answers_of(Arc::clone(&request.store));
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let mut free = Free::of(request.machine);
+    let mut running: BTreeMap<InstanceId, Running> = BTreeMap::new();
+    let mut waiting = ids.iter().copied().peekable();
+    let mut ended = Ended::Done;
+    loop {
+        while ended == Ended::Done
+            && let Some(&id) = waiting.peek()
+        {
+            let action = match executable(request, &chain, id) {
+                Ok(action) => action,
+                Err(reason) => {
+                    waiting.next();
+                    each(id, Again::NotExecuted(reason));
+                    continue;
+                }
+            };
+            let Some(grant) = free.take(request, id, running.is_empty()) else { break };
+            waiting.next();
+            let job = match prepare(request, id, &action, &grant) {
+                Ok(job) => job,
+                Err(error) => {
+                    free.give(&grant);
+                    each(id, Again::Failed(error));
+                    continue;
+                }
+            };
+            let cancel = Cancellation::default();
+            running.insert(id, Running { grant, cancel: cancel.clone() });
+            let (executor, sender) = (executor.clone(), sender.clone());
+            std::thread::spawn(move || {
+                // Nobody listens: what is said of the work was said when it was done first.
+                let outcome = executor.execute(&job, &Reporter::new(|_| {}), &cancel);
+                let _ = sender.send((id, outcome));
+            });
+        }
+        if running.is_empty() {
+            return Ok(ended);
+        }
+        tokio::select! {
+            Some((id, outcome)) = receiver.recv() => {
+                if let Some(it) = running.remove(&id) {
+                    free.give(&it.grant);
+                }
+                if ended == Ended::Done {
+                    each(id, compare(request, id, outcome)?);
+                }
+            }
+            () = interrupts.next() => {
+                ended = Ended::Interrupted;
+                running.values().for_each(|it| it.cancel.request());
+            }
+        }
+    }
+}
+
+/// The action of an instance, if it can be executed here as it was.
+fn executable(
+    request: &Reexecution<'_>,
+    chain: &Chain<'_>,
+    id: InstanceId,
+) -> Result<Action, String> {
+    let Some(recorded) = &request.recorded[id as usize] else {
+        return Err("it has no recorded result".to_owned());
+    };
+    let Some(action) = chain.action(id) else {
+        return Err("what it reads is not there".to_owned());
+    };
+    if action.digest != recorded.action {
+        return Err("it has changed since".to_owned());
+    }
+    let gpus = request.question.graph.instances[id as usize].resources.gpu as usize;
+    match gpus > request.machine.gpus.len() {
+        true => Err(format!("it takes {gpus} GPU(s), and this machine offers fewer")),
+        false => Ok(action),
+    }
+}
+
+/// Brings what an instance reads into the store of its own.
+fn prepare(
+    request: &Reexecution<'_>,
+    id: InstanceId,
+    action: &Action,
+    grant: &Grant,
+) -> Result<Job, ExecutionError> {
+    let AuditQuestion { graph, sources, passed_env, store, .. } = request.question;
+    let recorded = |feed: &Feed| -> Artifact {
+        let result = request.recorded[feed.instance as usize].as_ref();
+        result.expect("what is executable has inputs").outputs[usize::from(feed.port)]
+    };
+    for feed in graph.instances[id as usize].inputs.iter().flat_map(|input| &input.feeds) {
+        request.scratch.copy_from(store, &recorded(feed))?;
+    }
+    let (project_root, registry) = (request.project_root, &*request.registry);
+    let maker = JobMaker { graph, sources, project_root, passed_env, registry };
+    let mut job = maker.job(id, action, recorded, grant, None)?;
+    job.threads = (request.threads)(job.threads).max(1);
+    Ok(job)
+}
+
+fn compare(
+    request: &Reexecution<'_>,
+    id: InstanceId,
+    outcome: Result<Execution, ExecutionError>,
+) -> Result<Again, StoreError> {
+    let execution = match outcome {
+        Ok(execution) => execution,
+        Err(error) => return Ok(Again::Failed(error)),
+    };
+    let Some(recorded) = &request.recorded[id as usize] else { return Ok(Again::Same) };
+    let mut differences = Vec::new();
+    let ports = &request.question.graph.node(id).outputs;
+    for ((output, was), is) in ports.iter().zip(&recorded.outputs).zip(&execution.outputs) {
+        if was.digest != is.digest {
+            let (store, scratch) = (&request.store, &request.scratch);
+            let found = difference((store, was), (scratch, is), request.formats)?;
+            let what = format!("output `{}`{}", output.port, found.what);
+            differences.push(Difference { what, ..found });
+        }
+    }
+    let metrics = recorded.stored.iter().flat_map(|stored| &stored.info.metrics);
+    for (name, was) in metrics {
+        let is = execution.success.metrics.get(name);
+        if is != Some(was) {
+            let is = is.map_or("none".to_owned(), f64::to_string);
+            let what = format!("metric `{name}`: {was} is recorded, {is} comes out");
+            differences.push(Difference { what, relative: None });
+        }
+    }
+    Ok(match differences.is_empty() {
+        true => Again::Same,
+        false => Again::Different(differences),
+    })
+}
+
+/// What of the machine nobody uses.
+struct Free {
+    cpu_milli: u32,
+    memory: u64,
+    gpus: Vec<String>,
+}
+
+impl Free {
+    fn of(machine: &Machine) -> Free {
+        let cpu_milli = machine.slots.saturating_mul(1000);
+        Free { cpu_milli, memory: machine.memory, gpus: machine.gpus.clone() }
+    }
+
+    /// Room for an instance, if there is; one that is alone gets all that it asks for.
+    fn take(&mut self, request: &Reexecution<'_>, id: InstanceId, is_alone: bool) -> Option<Grant> {
+        let asked = request.question.graph.instances[id as usize].resources;
+        let resources = request.machine.clamp(asked);
+        let fits = resources.cpu_milli <= self.cpu_milli && resources.memory <= self.memory;
+        if !fits && !is_alone || resources.gpu as usize > self.gpus.len() {
+            return None;
+        }
+        self.cpu_milli = self.cpu_milli.saturating_sub(resources.cpu_milli);
+        self.memory = self.memory.saturating_sub(resources.memory);
+        let gpus = self.gpus.split_off(self.gpus.len() - resources.gpu as usize);
+        Some(Grant { resources, gpus })
+    }
+
+    fn give(&mut self, grant: &Grant) {
+        self.cpu_milli += grant.resources.cpu_milli;
+        self.memory += grant.resources.memory;
+        self.gpus.extend(grant.gpus.iter().cloned());
+    }
+}

@@ -1,0 +1,250 @@
+//! `okapi audit`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use okapi_cache::{Digest, Store};
+use okapi_engine::audit::difference::Difference;
+use okapi_engine::audit::reexecute::{Again, Ended, Reexecution, reexecute, scratch_store};
+use okapi_engine::audit::{
+    Audit, AuditQuestion, Finding, Recorded, Verdict, audit as make_audit, published, recorded,
+};
+use okapi_engine::executor::ExecutionError;
+use okapi_engine::graph::{Graph, InstanceId};
+use okapi_engine::lock_file::{self, LockFile};
+use okapi_engine::run_record;
+use okapi_engine::selection::matching;
+use okapi_engine::stage_context::StageError;
+use serde_json::json;
+
+use crate::cli::{AuditArgs, Global};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::project::{self, Loaded};
+use crate::ui::{audit as ui, output};
+
+/// What is looked at, and where.
+struct Desk<'a> {
+    arguments: &'a AuditArgs,
+    loaded: Loaded,
+    store: Arc<Store>,
+    recorded: Vec<Option<Recorded>>,
+}
+
+/// Proves that results are what the pipeline says.
+pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let place = project::locate_or_default(global, arguments.pipeline.pipeline.as_deref())?;
+    let store = Arc::new(project::open_store_to_look(global, &place.root)?);
+    let registry = okapi_stages::registry();
+    let overlay = &arguments.pipeline.overlay;
+    let loaded = project::prepare_anew(global, overlay, place, &registry, &arguments.targets)?;
+    let manifest = run_record::head(&store, &loaded.place.pipeline);
+    let question = question(&loaded, &store, &manifest);
+    let wanted = reexecuted(&loaded, &arguments.reexecute)?;
+    let recorded = recorded(&question)?;
+    let mut audit = make_audit(&question, &recorded, &|_| {})?;
+    let ms = |since: Instant| since.elapsed().as_millis() as u64;
+    let hashed_ms = ms(started);
+    for (node, finding) in published(&question, &recorded, &loaded.place.root)? {
+        audit.add(&node, finding);
+    }
+    if arguments.locked {
+        let path = lock_file::path_beside(&loaded.place.named);
+        let lock = LockFile::read(&path).map_err(|error| {
+            Failure::usage(error.to_string()).with_hint("`okapi run --lock` writes it".to_owned())
+        })?;
+        for (node, finding) in lock.compare(&question, &recorded) {
+            audit.add(&node, finding);
+        }
+    }
+    let desk = Desk { arguments, store: Arc::clone(&store), recorded, loaded };
+    let again = desk.execute_again(&manifest, &wanted, &mut audit)?;
+    if again.interrupted {
+        return Ok(ExitCode::Interrupted);
+    }
+    if arguments.json {
+        output::print_json(&json!({
+            "version": 1,
+            "holds": audit.holds(),
+            "nodes": audit.nodes,
+            "objects": audit.objects,
+            "bytes": audit.bytes,
+            "executed": again.executed,
+            "answered_from_records": again.replayed,
+            "hashed_ms": hashed_ms,
+            "duration_ms": ms(started),
+        }))?;
+    } else {
+        output::print(&ui::render(&audit, arguments.all))?;
+        output::print(&ui::summary(&audit, &again, hashed_ms, ms(started)))?;
+    }
+    Ok(if audit.holds() { ExitCode::Done } else { ExitCode::Failed })
+}
+
+fn question<'a>(
+    loaded: &'a Loaded,
+    store: &'a Store,
+    manifest: &'a okapi_engine::manifest::Manifest,
+) -> AuditQuestion<'a> {
+    AuditQuestion {
+        graph: &loaded.graph,
+        selection: &loaded.selection,
+        sources: &loaded.sources,
+        passed_env: &loaded.passed_env,
+        store,
+        manifest,
+    }
+}
+
+/// The instances that `--reexecute` names, in the order of the graph.
+fn reexecuted(loaded: &Loaded, wanted: &[String]) -> Result<Vec<InstanceId>, Failure> {
+    let graph = &loaded.graph;
+    let selected: Vec<InstanceId> = (0..graph.instances.len() as InstanceId)
+        .filter(|&id| loaded.selection.needed[id as usize])
+        .collect();
+    let mut ids = Vec::new();
+    for what in wanted {
+        if what == "all" {
+            ids.extend(&selected);
+        } else if let Some(count) = what.strip_prefix("sample=") {
+            let count: usize = count.parse().map_err(|_| {
+                Failure::usage(format!("`--reexecute {what}`: `{count}` is no number"))
+            })?;
+            ids.extend(sample(graph, &selected, count));
+        } else {
+            let found = matching(graph, what);
+            if found.is_empty() {
+                let message = format!("`--reexecute {what}`: no node has that name");
+                let hint = "give `all`, `sample=N`, or a node or instance of the pipeline";
+                return Err(Failure::usage(message).with_hint(hint.to_owned()));
+            }
+            ids.extend(found.into_iter().filter(|id| selected.binary_search(id).is_ok()));
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
+/// So many of the instances, by chance, and the same each time.
+fn sample(graph: &Graph, selected: &[InstanceId], count: usize) -> Vec<InstanceId> {
+    let lot = |id: &InstanceId| Digest::of(graph.instances[*id as usize].name.as_bytes());
+    let mut ids = selected.to_vec();
+    ids.sort_by_key(lot);
+    ids.truncate(count);
+    ids
+}
+
+impl Desk<'_> {
+    /// Executes these instances again, and those that asked a teacher with the recorded answers.
+    fn execute_again(
+        &self,
+        manifest: &okapi_engine::manifest::Manifest,
+        wanted: &[InstanceId],
+        audit: &mut Audit,
+    ) -> Result<ui::ExecutedAgain, Failure> {
+        let graph = &self.loaded.graph;
+        let asks = |id: InstanceId| {
+            let declared = &graph.instances[id as usize].declared;
+            let declared: serde_json::Value = serde_json::from_str(declared).unwrap_or_default();
+            !declared["teacher"].is_null()
+        };
+        let mut ids = wanted.to_vec();
+        if !self.arguments.skip_records {
+            let all = 0..graph.instances.len() as InstanceId;
+            ids.extend(all.filter(|&id| self.recorded[id as usize].is_some() && asks(id)));
+            ids.sort_unstable();
+            ids.dedup();
+        }
+        let mut done = ui::ExecutedAgain::default();
+        if ids.is_empty() {
+            return Ok(done);
+        }
+        let folder =
+            tempfile::Builder::new().prefix("okapi-audit-").tempdir().map_err(|error| {
+                Failure::failed(format!("there is no room for a store of its own: {error}"))
+                    .with_hint("set TMPDIR to a folder with room".to_owned())
+            })?;
+        let scratch = scratch_store(folder.path())?;
+        let hidden: [PathBuf; 3] = [
+            self.loaded.place.root.clone(),
+            self.store.root().to_owned(),
+            scratch.root().to_owned(),
+        ];
+        let no_sandbox = self.arguments.no_sandbox;
+        let launcher =
+            project::launcher(no_sandbox, &hidden, &scratch, &mut |message| output::note(&message));
+        let request = Reexecution {
+            question: question(&self.loaded, &self.store, manifest),
+            recorded: &self.recorded,
+            store: Arc::clone(&self.store),
+            scratch,
+            project_root: &self.loaded.place.root,
+            registry: Arc::new(okapi_stages::registry_of_records()),
+            launcher,
+            machine: &project::machine(self.arguments.jobs),
+            threads: &|threads| threads,
+            formats: &okapi_stages::difference_of_tensors,
+        };
+        let ended = reexecute(&request, &ids, &mut |id, again| {
+            let was_asked_for = wanted.binary_search(&id).is_ok();
+            done.executed += u64::from(was_asked_for);
+            done.replayed += u64::from(asks(id));
+            let name = &*graph.instances[id as usize].name;
+            let on_gpu = graph.instances[id as usize].resources.gpu > 0;
+            for finding in findings(again, asks(id), on_gpu, was_asked_for) {
+                audit.add(name, finding);
+            }
+        })?;
+        done.interrupted = ended == Ended::Interrupted;
+        Ok(done)
+    }
+}
+
+/// On a GPU numbers may come out this far apart, as a share of the largest of a tensor: half precision.
+const HALF_PRECISION: f64 = 1.0 / 256.0;
+
+/// What there is to say of an instance that was executed again.
+fn findings(again: Again, asks: bool, on_gpu: bool, was_asked_for: bool) -> Vec<Finding> {
+    let how = match asks {
+        true => "worked through again with the recorded answers",
+        false => "executed again",
+    };
+    let one = |verdict, message, hint| vec![Finding { verdict, message, hint }];
+    match again {
+        Again::Same => Vec::new(),
+        Again::Different(differences) => {
+            let is_close = |it: &Difference| it.relative.is_some_and(|it| it <= HALF_PRECISION);
+            if on_gpu && differences.iter().all(is_close) {
+                return Vec::new();
+            }
+            let hint = match asks {
+                true => "a recorded answer, or the recorded output, is not what it was",
+                false => {
+                    "the recorded output was not made by this, or its node gives another one each time: \
+                          `okapi run --check-determinism` tells"
+                }
+            };
+            let finding = |it: Difference| Finding {
+                verdict: Verdict::Corrupt,
+                message: format!("{how}, another result comes out: {}", it.what),
+                hint: Some(hint),
+            };
+            differences.into_iter().map(finding).collect()
+        }
+        Again::Failed(ExecutionError::Stage(StageError::Unrecorded { message })) => one(
+            Verdict::Missing,
+            message,
+            Some("the record was lost or is damaged: `okapi run --force NODE` asks again"),
+        ),
+        Again::Failed(error) => one(Verdict::Corrupt, format!("{how}, it fails: {error}"), None),
+        // What is missing or has changed has said so.
+        Again::NotExecuted(reason) if was_asked_for => {
+            let message = format!("it was not executed again: {reason}");
+            one(Verdict::Missing, message, None)
+        }
+        Again::NotExecuted(_) => Vec::new(),
+    }
+}

@@ -1,0 +1,101 @@
+//! What an audit found, for people.
+
+use okapi_engine::audit::{Audit, NodeAudit, Verdict};
+use okapi_engine::graph::parse_instance_name;
+
+use super::format;
+
+/// Findings of one node that are listed one by one.
+const LISTED: usize = 10;
+
+/// What was executed again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ExecutedAgain {
+    /// Instances, because that was asked for.
+    pub(crate) executed: u64,
+    /// Instances, with the recorded answers of teachers.
+    pub(crate) replayed: u64,
+    /// A signal ended it.
+    pub(crate) interrupted: bool,
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Verified => "verified",
+        Verdict::ChangedSince => "changed since",
+        Verdict::Missing => "missing",
+        Verdict::Corrupt => "corrupt",
+    }
+}
+
+/// A line for each node, and below it what does not hold. Instances of one node that are verified share a line, unless all
+/// are wanted.
+pub(crate) fn render(audit: &Audit, all: bool) -> String {
+    let mut text = String::new();
+    let mut rest: &[NodeAudit] = &audit.nodes;
+    let node_of = |it: &NodeAudit| parse_instance_name(&it.node).0.to_owned();
+    while let Some(first) = rest.first() {
+        let same = |it: &&NodeAudit| it.verdict == first.verdict && node_of(it) == node_of(first);
+        let length = rest.iter().take_while(same).count();
+        let (group, others) = rest.split_at(length);
+        rest = others;
+        let folded = !all && group.len() > 1 && first.verdict == Verdict::Verified;
+        if folded {
+            let instances = format::count(group.len() as u64, "instance");
+            text.push_str(&line(first.verdict, &format!("{}[{instances}]", node_of(first))));
+            continue;
+        }
+        let listed = if all { group.len() } else { LISTED };
+        for node in group.iter().take(listed) {
+            text.push_str(&line(node.verdict, &node.node));
+            for finding in &node.findings {
+                text.push_str(&format!("{:15}{}\n", "", finding.message));
+            }
+        }
+        if group.len() > listed {
+            let more = format!("{}[{} more; see --all]", node_of(first), group.len() - listed);
+            text.push_str(&line(first.verdict, &more));
+        }
+        // What to do is the same for all of a node.
+        let mut hints: Vec<&str> =
+            group.iter().flat_map(|it| &it.findings).filter_map(|it| it.hint).collect();
+        hints.sort_unstable();
+        hints.dedup();
+        for hint in hints {
+            text.push_str(&format!("{:15}hint: {hint}\n", ""));
+        }
+    }
+    text
+}
+
+fn line(verdict: Verdict, node: &str) -> String {
+    format!("{:13}  {node}\n", word(verdict))
+}
+
+/// The verdict on all, and what it rests on.
+pub(crate) fn summary(audit: &Audit, again: &ExecutedAgain, hashed_ms: u64, ms: u64) -> String {
+    let count = |verdict| audit.nodes.iter().filter(|it| it.verdict == verdict).count();
+    let verdicts = [Verdict::Verified, Verdict::ChangedSince, Verdict::Missing, Verdict::Corrupt];
+    let counts: Vec<String> =
+        verdicts.iter().map(|it| format!("{} {}", count(*it), word(*it))).collect();
+    let mut basis = vec![format!(
+        "{} of {} hashed in {}",
+        format::size(audit.bytes),
+        format::count(audit.objects, "object"),
+        format::duration(hashed_ms)
+    )];
+    if again.replayed > 0 {
+        let nodes = format::count(again.replayed, "node");
+        basis.push(format!("{nodes} worked through with recorded answers"));
+    }
+    if again.executed > 0 {
+        basis.push(format!("{} executed again", format::count(again.executed, "node")));
+    }
+    let verdict = if audit.holds() { "all holds" } else { "it does not hold" };
+    format!(
+        "{}\n{}; {} in all\n{verdict}\n",
+        counts.join(", "),
+        basis.join(", "),
+        format::duration(ms)
+    )
+}
