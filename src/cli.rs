@@ -292,6 +292,9 @@ pub(crate) struct RunArgs {
     /// Leave the work tree alone: place no published artifacts.
     #[arg(long)]
     pub(crate) no_publish: bool,
+    /// Afterwards execute every node once more, with another number of threads, and name those that give another result.
+    #[arg(long)]
+    pub(crate) check_determinism: bool,
     /// Write down what each node's result is, beside the pipeline: `okapi.yaml` gets `okapi.lock`.
     #[arg(long)]
     pub(crate) lock: bool,

@@ -1,23 +1,24 @@
 //! `okapi audit`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use okapi_cache::{Digest, Store};
 use okapi_engine::audit::difference::Difference;
-use okapi_engine::audit::reexecute::{Again, Ended, Reexecution, reexecute, scratch_store};
+use okapi_engine::audit::reexecute::{Again, Ended};
 use okapi_engine::audit::{
-    Audit, AuditQuestion, Finding, Recorded, Verdict, audit as make_audit, published, recorded,
+    Audit, Finding, Recorded, Verdict, audit as make_audit, published, recorded,
 };
 use okapi_engine::executor::ExecutionError;
 use okapi_engine::graph::{Graph, InstanceId};
 use okapi_engine::lock_file::{self, LockFile};
+use okapi_engine::manifest::Manifest;
 use okapi_engine::run_record;
 use okapi_engine::selection::matching;
 use okapi_engine::stage_context::StageError;
 use serde_json::json;
 
+use super::execute_again::{ExecuteAgain, question};
 use crate::cli::{AuditArgs, Global};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -83,21 +84,6 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     Ok(if audit.holds() { ExitCode::Done } else { ExitCode::Failed })
 }
 
-fn question<'a>(
-    loaded: &'a Loaded,
-    store: &'a Store,
-    manifest: &'a okapi_engine::manifest::Manifest,
-) -> AuditQuestion<'a> {
-    AuditQuestion {
-        graph: &loaded.graph,
-        selection: &loaded.selection,
-        sources: &loaded.sources,
-        passed_env: &loaded.passed_env,
-        store,
-        manifest,
-    }
-}
-
 /// The instances that `--reexecute` names, in the order of the graph.
 fn reexecuted(loaded: &Loaded, wanted: &[String]) -> Result<Vec<InstanceId>, Failure> {
     let graph = &loaded.graph;
@@ -141,7 +127,7 @@ impl Desk<'_> {
     /// Executes these instances again, and those that asked a teacher with the recorded answers.
     fn execute_again(
         &self,
-        manifest: &okapi_engine::manifest::Manifest,
+        manifest: &Manifest,
         wanted: &[InstanceId],
         audit: &mut Audit,
     ) -> Result<ui::ExecutedAgain, Failure> {
@@ -162,33 +148,17 @@ impl Desk<'_> {
         if ids.is_empty() {
             return Ok(done);
         }
-        let folder =
-            tempfile::Builder::new().prefix("okapi-audit-").tempdir().map_err(|error| {
-                Failure::failed(format!("there is no room for a store of its own: {error}"))
-                    .with_hint("set TMPDIR to a folder with room".to_owned())
-            })?;
-        let scratch = scratch_store(folder.path())?;
-        let hidden: [PathBuf; 3] = [
-            self.loaded.place.root.clone(),
-            self.store.root().to_owned(),
-            scratch.root().to_owned(),
-        ];
-        let no_sandbox = self.arguments.no_sandbox;
-        let launcher =
-            project::launcher(no_sandbox, &hidden, &scratch, &mut |message| output::note(&message));
-        let request = Reexecution {
-            question: question(&self.loaded, &self.store, manifest),
+        let machine = project::machine(self.arguments.jobs);
+        let request = ExecuteAgain {
+            loaded: &self.loaded,
+            store: &self.store,
+            manifest,
             recorded: &self.recorded,
-            store: Arc::clone(&self.store),
-            scratch,
-            project_root: &self.loaded.place.root,
-            registry: Arc::new(okapi_stages::registry_of_records()),
-            launcher,
-            machine: &project::machine(self.arguments.jobs),
+            machine: &machine,
+            no_sandbox: self.arguments.no_sandbox,
             threads: &|threads| threads,
-            formats: &okapi_stages::difference_of_tensors,
         };
-        let ended = reexecute(&request, &ids, &mut |id, again| {
+        let ended = request.run(&ids, &mut |id, again| {
             let was_asked_for = wanted.binary_search(&id).is_ok();
             done.executed += u64::from(was_asked_for);
             done.replayed += u64::from(asks(id));

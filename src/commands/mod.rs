@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod diff;
 pub(crate) mod examples;
+mod execute_again;
 mod explain;
 mod gc;
 mod get;

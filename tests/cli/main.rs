@@ -13,6 +13,7 @@ mod crash;
 mod data_sets;
 mod decontamination;
 mod describes;
+mod determinism;
 mod devices;
 mod downloads;
 mod evaluations;

@@ -1,0 +1,77 @@
+//! Executing recorded nodes again, for `audit --reexecute` and `run --check-determinism`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use okapi_cache::Store;
+use okapi_engine::audit::reexecute::{Again, Ended, Reexecution, reexecute, scratch_store};
+use okapi_engine::audit::{AuditQuestion, Recorded};
+use okapi_engine::graph::InstanceId;
+use okapi_engine::machine::Machine;
+use okapi_engine::manifest::Manifest;
+
+use crate::failure::Failure;
+use crate::project::{self, Loaded};
+use crate::ui::output;
+
+/// What is to be executed again, and how.
+pub(crate) struct ExecuteAgain<'a> {
+    pub(crate) loaded: &'a Loaded,
+    pub(crate) store: &'a Arc<Store>,
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) recorded: &'a [Option<Recorded>],
+    pub(crate) machine: &'a Machine,
+    /// Whether commands see the rest of the project.
+    pub(crate) no_sandbox: bool,
+    /// How many threads a stage gets, by the number that it had.
+    pub(crate) threads: &'a dyn Fn(usize) -> usize,
+}
+
+/// What an audit looks at.
+pub(crate) fn question<'a>(
+    loaded: &'a Loaded,
+    store: &'a Store,
+    manifest: &'a Manifest,
+) -> AuditQuestion<'a> {
+    AuditQuestion {
+        graph: &loaded.graph,
+        selection: &loaded.selection,
+        sources: &loaded.sources,
+        passed_env: &loaded.passed_env,
+        store,
+        manifest,
+    }
+}
+
+impl ExecuteAgain<'_> {
+    /// Executes these instances in an empty store below the folder for temporary files, which is removed afterwards.
+    pub(crate) fn run(
+        &self,
+        ids: &[InstanceId],
+        each: &mut dyn FnMut(InstanceId, Again),
+    ) -> Result<Ended, Failure> {
+        let folder =
+            tempfile::Builder::new().prefix("okapi-again-").tempdir().map_err(|error| {
+                Failure::failed(format!("there is no room for a store of its own: {error}"))
+                    .with_hint("set TMPDIR to a folder with room".to_owned())
+            })?;
+        let scratch = scratch_store(folder.path())?;
+        let root = &self.loaded.place.root;
+        let hidden: [PathBuf; 3] =
+            [root.clone(), self.store.root().to_owned(), scratch.root().to_owned()];
+        let mut warn = |message: String| output::note(&message);
+        let request = Reexecution {
+            question: question(self.loaded, self.store, self.manifest),
+            recorded: self.recorded,
+            store: Arc::clone(self.store),
+            launcher: project::launcher(self.no_sandbox, &hidden, &scratch, &mut warn),
+            scratch,
+            project_root: root,
+            registry: Arc::new(okapi_stages::registry_of_records()),
+            machine: self.machine,
+            threads: self.threads,
+            formats: &okapi_stages::difference_of_tensors,
+        };
+        Ok(reexecute(&request, ids, each)?)
+    }
+}
