@@ -168,14 +168,18 @@ Examples:
     /// Compare two runs: what was asked, what came out, and where they part
     #[command(after_help = "\
 Says from the top what differs:
-  what was asked   pipeline, profile, --set, targets, okapi's version, and whether the pipeline file is the same
-  metrics          results first, then what they read from; without details (a dot in the name) and what teachers were asked
-  the runs part    nodes that came or went, or have other params, scripts, prompts, files, ... or read from another node
-  what they read   nodes that differ only because of those; early cutoff ended it where outputs are the same
+  what was asked   pipeline, profile, --set, targets, okapi's version; whether the file is the same
+  metrics          results first, then what they read from; without details, standard errors and
+                   what teachers were asked
+  the runs part    nodes that came or went, have other params, scripts, prompts, files, ..., or
+                   read from another node
+  what they read   nodes that differ only because of those; where outputs are the same, early
+                   cutoff ended it
 
---json has `facts` (what was asked), `metrics` (all of them, results first), `first` (names of the nodes where the runs part),
-`dependants` (names of those that differ only in what they read; of nodes in neither list a result has been collected), `same`
-(how many nodes do not differ) and `nodes` (all that do: `node`, `change`, `fields`, `same_outputs`, `outputs`, `metrics`).
+--json has `facts` (what was asked), `metrics` (all of them, results first), `first` (names of the
+nodes where the runs part), `dependants` (of those that differ only in what they read), `same` (how
+many nodes do not differ) and `nodes` (all that do: `node`, `change`, `fields`, `same_outputs`,
+`outputs`, `metrics`). Of nodes in neither list a result has been collected.
 
 Examples:
   okapi diff                      the newest run against the one before

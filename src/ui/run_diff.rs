@@ -86,11 +86,7 @@ fn asked(old: &RunInfo, new: &RunInfo) -> String {
 /// The metrics that differ, results first.
 fn metrics(diff: &RunDiff, all: bool) -> String {
     let metrics = diff.metrics();
-    // Those with a dot are details.
-    let is_of_the_result = |metric: &MetricDiff| {
-        !metric.metric.contains('.') && !okapi_stages::counts_requests(&metric.metric)
-    };
-    let listed = metrics.iter().filter(|(_, metric)| all || is_of_the_result(metric));
+    let listed = metrics.iter().filter(|(_, it)| all || is_of_the_result(&it.metric));
     let listed: Vec<_> = listed.take(if all { usize::MAX } else { METRICS }).collect();
     let mut rows = Vec::new();
     if !listed.is_empty() {
@@ -106,38 +102,46 @@ fn metrics(diff: &RunDiff, all: bool) -> String {
         (more, false) => text.push_str(&format!("and {more} more (--all)\n")),
         (more, true) => {
             let metrics = format::count(more as u64, "metric");
-            text.push_str(&format!("{metrics} in details and in what was asked (--all)\n"));
+            text.push_str(&format!("{metrics}, of details only (--all)\n"));
         }
     }
     text
 }
 
+/// Whether a metric is neither a detail, which has a dot in its name, nor an error that follows from what it is of, nor
+/// the effort behind the result.
+fn is_of_the_result(metric: &str) -> bool {
+    !metric.contains('.') && !metric.ends_with("_stderr") && !okapi_stages::counts_requests(metric)
+}
+
 /// The old value, the new one, and the difference.
 fn numbers(metric: &MetricDiff) -> [String; 3] {
-    let show = |value: Option<f64>| value.map_or("(none)".to_owned(), format::number);
-    let (mut old, mut new) = (show(metric.old), show(metric.new));
-    if old == new {
-        let exactly = |value: Option<f64>| value.map_or(String::new(), |it| it.to_string());
-        (old, new) = (exactly(metric.old), exactly(metric.new));
-    }
-    let change = match (metric.old, metric.new) {
-        (Some(old), Some(new)) => {
-            let sign = if new > old { '+' } else { '-' };
-            format!("{sign}{}", format::number((new - old).abs()))
-        }
-        _ => String::new(),
+    let (Some(old), Some(new)) = (metric.old, metric.new) else {
+        let show = |value: Option<f64>| value.map_or("(none)".to_owned(), format::number);
+        return [show(metric.old), show(metric.new), String::new()];
     };
+    let sign = if new > old { '+' } else { '-' };
+    let change = format!("{sign}{}", format::number((new - old).abs()));
+    let [short_old, short_new] = [old, new].map(format::number);
+    if short_old != short_new {
+        return [short_old, short_new, change];
+    }
+    // As many digits as it takes to tell them apart.
+    let written = |digits: usize| [old, new].map(|it| format!("{it:.digits$}"));
+    let apart = (3..=17).map(written).find(|[old, new]| old != new);
+    let [old, new] = apart.unwrap_or_else(|| [old, new].map(|it| it.to_string()));
     [old, new, change]
 }
 
 /// The instances in which the runs part; those that part alike in one entry.
 fn parting(store: &Store, diff: &RunDiff, shown: Shown) -> String {
-    let mut text = String::new();
+    let mut text = heading("the runs part in", diff, Cause::Own);
+    let mut told = Told::new();
     if shown.all {
         for node in diff.caused_by(Cause::Own) {
-            text.push_str(&entry(store, &[node], shown));
+            text.push_str(&entry(store, &[node], &mut told, shown));
         }
-        return heading("the runs part in", diff, Cause::Own) + &text;
+        return text;
     }
     let mut nodes: BTreeMap<_, BTreeMap<_, Vec<&NodeDiff>>> = BTreeMap::new();
     for node in diff.caused_by(Cause::Own) {
@@ -151,7 +155,9 @@ fn parting(store: &Store, diff: &RunDiff, shown: Shown) -> String {
         let mut entries: Vec<_> = entries.into_values().collect();
         entries.sort_by_key(|entry| &entry[0].node);
         let rest = entries.split_off(entries.len().min(UNLIKE));
-        entries.iter().for_each(|alike| text.push_str(&entry(store, alike, shown)));
+        for alike in &entries {
+            text.push_str(&entry(store, alike, &mut told, shown));
+        }
         let more: usize = rest.iter().map(Vec::len).sum();
         if more > 0 {
             let members: Vec<_> = members.into_iter().collect();
@@ -160,11 +166,14 @@ fn parting(store: &Store, diff: &RunDiff, shown: Shown) -> String {
             text.push_str(&format!("and {instances} of {name} in {members} (--all)\n"));
         }
     }
-    heading("the runs part in", diff, Cause::Own) + &text
+    text
 }
 
-/// Instances that part alike, with the fields in which they do.
-fn entry(store: &Store, alike: &[&NodeDiff], shown: Shown) -> String {
+/// Field, old and new value of what was told in full, and of which instance.
+type Told<'a> = BTreeMap<(&'a str, Option<&'a str>, Option<&'a str>), &'a str>;
+
+/// Instances that part alike, with the fields in which they do. A prompt that many nodes have is told of once.
+fn entry<'a>(store: &Store, alike: &[&'a NodeDiff], told: &mut Told<'a>, shown: Shown) -> String {
     let Some(first) = alike.first() else { return String::new() };
     let more = match alike.len() - 1 {
         0 => String::new(),
@@ -174,8 +183,15 @@ fn entry(store: &Store, alike: &[&NodeDiff], shown: Shown) -> String {
     let mut text = format!("{:8} {}{more}{note}\n", word(first.kind), first.node);
     for field in first.fields.iter().filter(|field| field.is_own || shown.all) {
         text.push_str(&format!("  {}\n", field.change.field));
+        let FieldChange { field: path, old, new } = &field.change;
+        let before = told.entry((path, old.as_deref(), new.as_deref())).or_insert(&first.node);
         let change = with_lines(store, field.change.clone(), None, |_| None);
-        text.push_str(&change::describe(&change, "    ", shown.colored));
+        match change.lines {
+            Some(_) if *before != first.node && !shown.all => {
+                text.push_str(&format!("    as in {before}\n"));
+            }
+            _ => text.push_str(&change::describe(&change, "    ", shown.colored)),
+        }
     }
     let ports = ports_read(first);
     if !ports.is_empty() && !shown.all && first.cause() == Cause::Own {
@@ -220,7 +236,9 @@ fn following(store: &Store, diff: &RunDiff, cause: Cause, shown: Shown) -> Strin
     };
     let heading = heading(what, diff, cause);
     if shown.all {
-        let entries = nodes.into_values().flatten().map(|node| entry(store, &[node], shown));
+        let mut told = Told::new();
+        let nodes = nodes.into_values().flatten();
+        let entries = nodes.map(|node| entry(store, &[node], &mut told, shown));
         return heading + &entries.collect::<String>();
     }
     let row = |(name, instances): (&str, Vec<&NodeDiff>)| {
@@ -272,4 +290,40 @@ fn port(change: &FieldChange) -> &str {
     let field = &change.field;
     let end = field.match_indices('.').nth(1).map_or(field.len(), |(at, _)| at);
     &field[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(old: Option<f64>, new: Option<f64>) -> String {
+        numbers(&MetricDiff { metric: "acc".to_owned(), old, new }).join(" ").trim_end().to_owned()
+    }
+
+    #[test]
+    fn numbers_have_the_digits_that_tell_them_apart() {
+        assert_eq!(shown(Some(0.61), Some(0.6)), "0.61 0.6 -0.01");
+        assert_eq!(shown(Some(1200.0), Some(1205.0)), "1200 1205 +5");
+        assert_eq!(shown(Some(0.481_02), Some(0.481_23)), "0.4810 0.4812 +2.10e-4");
+        assert_eq!(
+            shown(Some(1e-20), Some(1.0001e-20)),
+            "0.00000000000000000001 0.000000000000000000010001 +1.00e-24"
+        );
+        assert_eq!(shown(None, Some(0.5)), "(none) 0.5");
+    }
+
+    #[test]
+    fn details_and_effort_are_not_of_the_result() {
+        for (metric, expected) in [
+            ("acc", true),
+            ("acc_stderr", false),
+            ("rejects", true),
+            ("rejects.too_long", false),
+            ("requests", false),
+            ("prompt_tokens", false),
+            ("tokens", true),
+        ] {
+            assert_eq!(is_of_the_result(metric), expected, "{metric}");
+        }
+    }
 }

@@ -162,6 +162,7 @@ nodes:
     let outputs: Vec<_> = said.lines().filter(|line| line.starts_with("  output ")).collect();
     assert_eq!(outputs, ["  output data", "  output changing"], "{said}");
     assert!(said.contains(" (3 B) -> ") && said.contains(" (5 B)\n"), "{said}");
+    assert!(said.contains("  and in what it reads: inputs.data\n"), "{said}");
     let json = sandbox.okapi(&["diff", "--json"]).json();
     let ports = |node: usize| {
         let outputs = json["nodes"][node]["outputs"].as_array().unwrap();
@@ -281,6 +282,22 @@ fn diff_lists_every_node_with_its_fields_if_asked() {
 }
 
 #[test]
+fn diff_has_the_metrics_of_nodes_that_came() {
+    let sandbox = levels();
+    sandbox.write("it.jsonl", "{\"instruction\": \"it 0\", \"output\": \"x\"}\n");
+    sandbox.run_with(&["--set", "vars.languages=[de,fr,it,ru]"]);
+    let said = differs(&sandbox, &[]);
+    for expected in ["rows[lang=it]  rows       (none)  1\n", "added    rows[lang=it]\n"] {
+        assert!(said.contains(expected), "no `{expected}` in {said}");
+    }
+    let json = sandbox.okapi(&["diff", "--json"]).json();
+    let came = ["lines[lang=it]", "part[lang=it]", "rows[lang=it]"];
+    assert_eq!(json["first"], serde_json::json!(came));
+    assert_eq!(json["dependants"], serde_json::json!(["last", "whole"]));
+    assert_eq!(json["metrics"].as_array().unwrap().last().unwrap()["old"], serde_json::Value::Null);
+}
+
+#[test]
 fn diff_says_what_was_asked_of_one_run_only() {
     let sandbox = levels();
     sandbox.edit("p.yaml", "okapi: 1", "okapi: 1\nprofiles: {half: {vars: {share: 0.25}}}");
@@ -327,6 +344,24 @@ fn diff_does_without_results_that_were_collected() {
 
     nodes that differ: 8 of 11
     ");
+}
+
+#[test]
+fn a_text_that_several_nodes_have_is_compared_once() {
+    let sandbox = Sandbox::new(&format!(
+        "{PIPELINE}  too:\n    stage: command\n    prompts: {{text: prompt.txt}}\n    \
+         run: 'echo > \"$OKAPI_OUTPUT_O\"'\n    outputs: {{o: text}}\n"
+    ));
+    sandbox.write("prompt.txt", "first\nsecond\n");
+    sandbox.run();
+    sandbox.write("prompt.txt", "first\nother\n");
+    sandbox.run();
+    let said = differs(&sandbox, &[]);
+    assert_eq!(said.matches("    +other\n").count(), 1, "{said}");
+    let of_the_other =
+        "changed  too  (its outputs are the same)\n  prompts.text\n    as in each[n=1]\n";
+    assert!(said.contains(of_the_other), "{said}");
+    assert_eq!(differs(&sandbox, &["--all"]).matches("    +other\n").count(), 3);
 }
 
 #[test]
