@@ -189,11 +189,26 @@ Examples:
   okapi log last 'count[lang=de]' what that command wrote to stdout and stderr
   okapi log last~1 --json")]
     Log(LogArgs),
-    /// Compare two runs: actions, fields, outputs, metrics
+    /// Compare two runs: what was asked, what came out, and where they part
     #[command(after_help = "\
+Says from the top what differs:
+  what was asked   pipeline, profile, --set, targets, okapi's version; whether the file is the same
+  metrics          results first, then what they read from; without details, standard errors and
+                   what teachers were asked
+  the runs part    nodes that came or went, have other params, scripts, prompts, files, ..., or
+                   read from another node
+  what they read   nodes that differ only because of those; where outputs are the same, early
+                   cutoff ended it
+
+--json has `facts` (what was asked), `metrics` (all of them, results first), `first` (names of the
+nodes where the runs part), `dependants` (of those that differ only in what they read), `same` (how
+many nodes do not differ) and `nodes` (all that do: `node`, `change`, `fields`, `same_outputs`,
+`outputs`, `metrics`). Of nodes in neither list a result has been collected.
+
 Examples:
   okapi diff                      the newest run against the one before
-  okapi diff last~3 last --json")]
+  okapi diff --all                every metric and node, each with all of its fields
+  okapi diff last~3 last --json | jq -r '.first[]'")]
     Diff(DiffArgs),
     /// Remove what kept runs do not need
     #[command(after_help = "\
@@ -554,6 +569,9 @@ pub(crate) struct DiffArgs {
     /// The newer run.
     #[arg(value_name = "RUN", default_value = "last")]
     pub(crate) new: String,
+    /// List every metric and every node, each with all fields that differ.
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Print as JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -76,14 +76,26 @@ pub fn explain(
     let old = fields(&stored.document).unwrap_or_default();
     let changes = diff(&old, &new);
     explanation.equal_fields = new.len() - changes.iter().filter(|it| it.new.is_some()).count();
-    for change in changes {
-        let lines = match change.field == LINEAGE {
-            true => lineage_diff(store, &change, action),
-            false => line_diff(store, &change, &new_text),
-        };
-        explanation.changes.push(Change { change, lines });
-    }
+    let changes = changes.into_iter();
+    explanation.changes = changes
+        .map(|change| with_lines(store, change, action.lineage.as_deref(), &new_text))
+        .collect();
     Ok(explanation)
+}
+
+/// A change with the lines that differ. `lineage` is the text of the new lineage if it may not be in the store yet,
+/// `new_text` as in [`explain`].
+pub fn with_lines(
+    store: &Store,
+    change: FieldChange,
+    lineage: Option<&str>,
+    new_text: impl Fn(&str) -> Option<String>,
+) -> Change {
+    let lines = match change.field == LINEAGE {
+        true => lineage_diff(store, &change, lineage),
+        false => line_diff(store, &change, &new_text),
+    };
+    Change { change, lines }
 }
 
 /// The reason in one line, for events: `params.count changed`, `never run before`.
@@ -110,7 +122,7 @@ pub fn reason_in_a_line(
     let new = fields(&action.document).unwrap_or_default();
     let changes = diff(&old, &new);
     let name = |change: &FieldChange| match change.field == LINEAGE {
-        true => lineage_in_a_line(store, change, action),
+        true => lineage_in_a_line(store, change, action.lineage.as_deref()),
         false => change.field.clone(),
     };
     let mut names: Vec<_> = changes.iter().take(FIELDS_IN_A_LINE).map(name).collect();
@@ -122,8 +134,8 @@ pub fn reason_in_a_line(
 }
 
 /// `lineage from sft[lang=de] and 3 more`, as far as that is known.
-fn lineage_in_a_line(store: &Store, change: &FieldChange, action: &Action) -> String {
-    let first = lineage_changes(store, change, action).map(|(first, _)| first);
+fn lineage_in_a_line(store: &Store, change: &FieldChange, new: Option<&str>) -> String {
+    let first = lineage_changes(store, change, new).map(|(first, _)| first);
     match first.as_deref() {
         None | Some([]) => LINEAGE.to_owned(),
         Some([only]) => format!("{LINEAGE} from {}", only.instance),
@@ -134,8 +146,8 @@ fn lineage_in_a_line(store: &Store, change: &FieldChange, action: &Action) -> St
 }
 
 /// The ancestors that differ, a line each: of a way down only the first.
-fn lineage_diff(store: &Store, change: &FieldChange, action: &Action) -> Option<String> {
-    let (first, all) = lineage_changes(store, change, action)?;
+fn lineage_diff(store: &Store, change: &FieldChange, new: Option<&str>) -> Option<String> {
+    let (first, all) = lineage_changes(store, change, new)?;
     let mut text = String::new();
     for LineageChange { instance, what } in first.iter().take(ANCESTORS_LISTED) {
         // Writing to a string never fails.
@@ -156,7 +168,7 @@ fn lineage_diff(store: &Store, change: &FieldChange, action: &Action) -> Option<
 fn lineage_changes(
     store: &Store,
     change: &FieldChange,
-    action: &Action,
+    new: Option<&str>,
 ) -> Option<(Vec<LineageChange>, usize)> {
     let stored = |value: &str| {
         let (_, digest) = parse_artifact(&FieldChange::text(value))?;
@@ -164,7 +176,7 @@ fn lineage_changes(
     };
     let parse = |text: &str| serde_json::from_str::<Lineage>(text).ok();
     let old = parse(&stored(change.old.as_deref()?)?)?;
-    let new = match &action.lineage {
+    let new = match new {
         Some(text) => parse(text)?,
         None => parse(&stored(change.new.as_deref()?)?)?,
     };

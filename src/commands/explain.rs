@@ -15,10 +15,7 @@ use crate::cli::{ExplainArgs, Global};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::project;
-use crate::ui::{color, format, output};
-
-/// Values longer than this are cut.
-const LONGEST_VALUE: usize = 200;
+use crate::ui::{change, color, format, output};
 
 /// So many instances of a node are explained unless all are asked for.
 const LISTED: usize = 20;
@@ -131,7 +128,7 @@ fn describe(explanation: &Explanation, verdict: Verdict, colored: bool) -> Strin
             text.push_str(&format!("  before    {previous}\n"));
             for change in &explanation.changes {
                 text.push_str(&format!("  changed   {}\n", change.change.field));
-                text.push_str(&describe_change(change, "            ", colored));
+                text.push_str(&change::describe(change, "            ", colored));
             }
             text.push_str(&format!(
                 "  unchanged {}\n",
@@ -147,15 +144,6 @@ fn describe(explanation: &Explanation, verdict: Verdict, colored: bool) -> Strin
         });
     }
     text
-}
-
-/// The lines that differ in a text, or the old and the new value.
-pub(super) fn describe_change(change: &Change, indent: &str, colored: bool) -> String {
-    if let Some(lines) = &change.lines {
-        return indent_diff(lines, indent, colored);
-    }
-    let show = |value: &Option<String>| value.as_deref().map_or("(none)".to_owned(), cut);
-    format!("{indent}{} -> {}\n", show(&change.change.old), show(&change.change.new))
 }
 
 /// A change for `--json`.
@@ -180,32 +168,6 @@ fn waiting(planned: &PlannedNode) -> String {
             format!("  it runs for the first time, once {on} has run\n")
         }
     }
-}
-
-fn cut(value: &str) -> String {
-    if value.chars().count() <= LONGEST_VALUE {
-        return value.to_owned();
-    }
-    let head: String = value.chars().take(LONGEST_VALUE).collect();
-    format!("{head}...")
-}
-
-fn indent_diff(lines: &str, indent: &str, colored: bool) -> String {
-    let paint = |line: &str| {
-        let code = match line.as_bytes().first() {
-            _ if !colored => return line.to_owned(),
-            Some(b'+') => "32",
-            Some(b'-') => "31",
-            Some(b'@') => "36",
-            _ => return line.to_owned(),
-        };
-        format!("\x1b[{code}m{line}\x1b[0m")
-    };
-    lines
-        .lines()
-        .filter(|line| !line.starts_with("---") && !line.starts_with("+++"))
-        .map(|line| format!("{indent}{}\n", paint(line)))
-        .collect()
 }
 
 fn to_json(planned: &PlannedNode, explanation: Option<&Explanation>) -> Value {

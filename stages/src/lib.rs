@@ -56,6 +56,11 @@ pub fn has_price(identity: &serde_json::Value, settings: &serde_json::Value) -> 
     identity["kind"] == "offline" || okapi_teacher::price(settings).is_some()
 }
 
+/// Whether a metric counts what teachers were asked for a result, and says nothing of what came out.
+pub fn counts_requests(metric: &str) -> bool {
+    [asking::REQUESTS, asking::PROMPT_TOKENS, asking::COMPLETION_TOKENS].contains(&metric)
+}
+
 /// Whether models can compute on NVIDIA GPUs.
 pub fn has_cuda() -> bool {
     gpu::HAS_CUDA

@@ -90,7 +90,7 @@ fn diff_shows_lines_of_texts_and_which_outputs_stayed() {
     let said = sandbox.okapi(&["diff"]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     for expected in [
-        "changed  each[n=1]  (its outputs are the same)\n",
+        "changed  each[n=1] and 1 more instance  (their outputs are the same)\n",
         "  prompts.text\n",
         "    -second\n    +other\n",
         "nodes that differ: 2 of 3\n",
@@ -162,6 +162,7 @@ nodes:
     let outputs: Vec<_> = said.lines().filter(|line| line.starts_with("  output ")).collect();
     assert_eq!(outputs, ["  output data", "  output changing"], "{said}");
     assert!(said.contains(" (3 B) -> ") && said.contains(" (5 B)\n"), "{said}");
+    assert!(said.contains("  and in what it reads: inputs.data\n"), "{said}");
     let json = sandbox.okapi(&["diff", "--json"]).json();
     let ports = |node: usize| {
         let outputs = json["nodes"][node]["outputs"].as_array().unwrap();
@@ -169,6 +170,212 @@ nodes:
     };
     assert_eq!((ports(0), ports(1)), (vec!["data".into()], vec!["changing".into()]), "{json}");
     assert_eq!(json["nodes"][0]["outputs"][0]["new"]["size"], 5);
+}
+
+/// Rows of three languages, put together by language, then all of them; a command after each language.
+const LEVELS: &str = r#"
+okapi: 1
+name: levels
+vars: {languages: [de, fr, ru], share: 0.5}
+nodes:
+  rows:
+    for_each: {lang: "${vars.languages}"}
+    stage: import
+    params: {path: "${each.lang}.jsonl", kind: instructions}
+  part:
+    for_each: {lang: "${vars.languages}"}
+    stage: mix
+    seed: 7
+    inputs: {data: rows}
+    params: {share: "${vars.share}"}
+  lines:
+    for_each: {lang: "${vars.languages}"}
+    stage: command
+    inputs: {rows: "part:data"}
+    run: 'echo at least one > "$OKAPI_OUTPUT_O"'
+    outputs: {o: text}
+  whole: {stage: mix, inputs: {data: "part:data"}}
+  last:
+    stage: command
+    inputs: {all: "whole:data", lines: lines}
+    run: 'wc -l < "$OKAPI_INPUT_ALL" > "$OKAPI_OUTPUT_O"'
+    outputs: {o: text}
+"#;
+
+fn levels() -> Sandbox {
+    let sandbox = Sandbox::new(LEVELS);
+    for lang in ["de", "fr", "ru"] {
+        let row = |row| format!("{{\"instruction\": \"{lang} {row}\", \"output\": \"x\"}}\n");
+        sandbox.write(&format!("{lang}.jsonl"), &(0..8).map(row).collect::<String>());
+    }
+    sandbox.run();
+    sandbox
+}
+
+/// What `diff` says after its first line, which names the runs.
+fn differs(sandbox: &Sandbox, arguments: &[&str]) -> String {
+    let said = sandbox.okapi(&[&["diff"], arguments].concat());
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let (runs, rest) = said.stdout.split_once('\n').unwrap();
+    assert!(runs.contains(" -> "), "{runs}");
+    rest.to_owned()
+}
+
+#[test]
+fn diff_says_what_came_out_where_the_runs_part_and_what_follows() {
+    let sandbox = levels();
+    sandbox.run_with(&["--set", "vars.share=0.75"]);
+    // What `whole` counts comes before what it reads from.
+    insta::assert_snapshot!(differs(&sandbox, &[]), @r"
+    --set: (none) -> vars.share=0.75
+    pipeline file: the same
+
+    node           metric  old  new  change
+    whole          rows    12   18   +6
+    part[lang=de]  rest    4    2    -2
+    part[lang=de]  rows    4    6    +2
+    part[lang=fr]  rest    4    2    -2
+    part[lang=fr]  rows    4    6    +2
+    part[lang=ru]  rest    4    2    -2
+    part[lang=ru]  rows    4    6    +2
+
+    the runs part in 3 nodes:
+    changed  part[lang=de] and 2 more instances
+      params.share
+        0.5 -> 0.75
+
+    only what they read differs in 5 nodes:
+      last
+      lines[3 instances]  all have the same outputs: early cutoff ended it there
+      whole
+
+    nodes that differ: 8 of 11
+    ");
+    let json = sandbox.okapi(&["diff", "--json"]).json();
+    assert_eq!(json["version"], 1);
+    assert_eq!(json["facts"][0]["fact"], "overrides");
+    assert_eq!(json["facts"].as_array().unwrap().len(), 1);
+    let metric = serde_json::json!({"node": "whole", "metric": "rows", "old": 12.0, "new": 18.0});
+    assert_eq!(json["metrics"][0], metric);
+    assert_eq!(
+        json["first"],
+        serde_json::json!(["part[lang=de]", "part[lang=fr]", "part[lang=ru]"])
+    );
+    let dependants = ["last", "lines[lang=de]", "lines[lang=fr]", "lines[lang=ru]", "whole"];
+    assert_eq!(json["dependants"], serde_json::json!(dependants));
+    assert_eq!(json["nodes"][1]["node"], "lines[lang=de]");
+    assert_eq!(json["nodes"][1]["same_outputs"], true);
+    assert_eq!(json["same"], 3);
+}
+
+#[test]
+fn diff_lists_every_node_with_its_fields_if_asked() {
+    let sandbox = levels();
+    sandbox.run_with(&["--set", "vars.share=0.75"]);
+    let short = differs(&sandbox, &[]);
+    let all = differs(&sandbox, &["--all"]);
+    for of_all in ["changed  part[lang=fr]\n", "changed  whole\n", "  inputs.data.lang=ru\n"] {
+        assert!(all.contains(of_all), "no `{of_all}` in {all}");
+        assert!(!short.contains(of_all), "`{of_all}` in {short}");
+    }
+    assert!(all.contains("changed  lines[lang=ru]  (its outputs are the same)\n"), "{all}");
+}
+
+#[test]
+fn diff_has_the_metrics_of_nodes_that_came() {
+    let sandbox = levels();
+    sandbox.write("it.jsonl", "{\"instruction\": \"it 0\", \"output\": \"x\"}\n");
+    sandbox.run_with(&["--set", "vars.languages=[de,fr,it,ru]"]);
+    let said = differs(&sandbox, &[]);
+    for expected in ["rows[lang=it]  rows       (none)  1\n", "added    rows[lang=it]\n"] {
+        assert!(said.contains(expected), "no `{expected}` in {said}");
+    }
+    let json = sandbox.okapi(&["diff", "--json"]).json();
+    let came = ["lines[lang=it]", "part[lang=it]", "rows[lang=it]"];
+    assert_eq!(json["first"], serde_json::json!(came));
+    assert_eq!(json["dependants"], serde_json::json!(["last", "whole"]));
+    assert_eq!(json["metrics"].as_array().unwrap().last().unwrap()["old"], serde_json::Value::Null);
+}
+
+#[test]
+fn diff_says_what_was_asked_of_one_run_only() {
+    let sandbox = levels();
+    sandbox.edit("p.yaml", "okapi: 1", "okapi: 1\nprofiles: {half: {vars: {share: 0.25}}}");
+    sandbox.run_with(&["--profile", "half", "part[lang=de]"]);
+    let said = differs(&sandbox, &[]);
+    let asked: Vec<_> = said.lines().take_while(|line| !line.is_empty()).collect();
+    let expected =
+        ["profile: (none) -> half", "targets: (all) -> part[lang=de]", "pipeline file: changed"];
+    assert_eq!(asked, expected, "{said}");
+    let same = differs(&sandbox, &["last", "last"]);
+    assert_eq!(same.lines().next(), Some("pipeline file: the same"));
+}
+
+#[test]
+fn a_node_that_reads_from_another_place_is_where_the_runs_part() {
+    let sandbox = levels();
+    sandbox.edit("p.yaml", "inputs: {all: \"whole:data\"", "inputs: {all: \"rows[lang=de]\"");
+    sandbox.run();
+    // Nothing that it read or reads differs, so it is itself what differs.
+    let json = sandbox.okapi(&["diff", "--json"]).json();
+    assert_eq!(json["first"], serde_json::json!(["last"]), "{json}");
+    assert_eq!(json["dependants"], serde_json::json!([]), "{json}");
+    let said = differs(&sandbox, &[]);
+    assert!(said.contains("changed  last\n  inputs.all\n"), "{said}");
+}
+
+#[test]
+fn diff_does_without_results_that_were_collected() {
+    let sandbox = levels();
+    sandbox.run_with(&["--set", "vars.share=0.75"]);
+    // As a collection with a small `--max-size` leaves it: no result at all.
+    for log in ["actions.log", "documents.log"] {
+        fs::remove_file(sandbox.path(&format!(".okapi/{log}"))).unwrap();
+    }
+    insta::assert_snapshot!(differs(&sandbox, &[]), @r"
+    --set: (none) -> vars.share=0.75
+    pipeline file: the same
+
+    what differs is not known, as a result has been collected, in 8 nodes:
+      last
+      lines[3 instances]
+      part[3 instances]
+      whole
+
+    nodes that differ: 8 of 11
+    ");
+}
+
+#[test]
+fn a_text_that_several_nodes_have_is_compared_once() {
+    let sandbox = Sandbox::new(&format!(
+        "{PIPELINE}  too:\n    stage: command\n    prompts: {{text: prompt.txt}}\n    \
+         run: 'echo > \"$OKAPI_OUTPUT_O\"'\n    outputs: {{o: text}}\n"
+    ));
+    sandbox.write("prompt.txt", "first\nsecond\n");
+    sandbox.run();
+    sandbox.write("prompt.txt", "first\nother\n");
+    sandbox.run();
+    let said = differs(&sandbox, &[]);
+    assert_eq!(said.matches("    +other\n").count(), 1, "{said}");
+    let of_the_other =
+        "changed  too  (its outputs are the same)\n  prompts.text\n    as in each[n=1]\n";
+    assert!(said.contains(of_the_other), "{said}");
+    assert_eq!(differs(&sandbox, &["--all"]).matches("    +other\n").count(), 3);
+}
+
+#[test]
+fn of_many_instances_that_part_in_unlike_values_only_some_are_listed() {
+    let pipeline = PIPELINE.replace("n: [1, 2]", "n: [1, 2, 3, 4, 5]");
+    let sandbox = Sandbox::new(&pipeline);
+    sandbox.write("prompt.txt", "first");
+    sandbox.run();
+    sandbox.run_with(&["--set", "vars.sign=x"]);
+    let said = differs(&sandbox, &[]);
+    assert!(said.contains("changed  each[n=3]\n"), "{said}");
+    assert!(!said.contains("each[n=4]"), "{said}");
+    assert!(said.contains("and 2 more instances of each in run (--all)\n"), "{said}");
+    assert!(differs(&sandbox, &["--all"]).contains("changed  each[n=5]\n"));
 }
 
 #[test]
