@@ -14,19 +14,23 @@ use okapi_engine::stage::{
     ParamType, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{InputPath, StageContext, StageError, StageSuccess};
-use serde_json::Value;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use crate::card::{self, one_line};
+use crate::croissant::{self, Content, Croissant, DataFile};
 use crate::mix;
+use crate::row_members::Members;
 
 /// The stage.
 pub(crate) struct Dataset;
 
 const DOCUMENTATION: &str = "\
-Puts rows into a folder as the Hugging Face hub has data sets: `data/<configuration>.jsonl`, one for each input, and README.md,
+Puts rows into a folder as the Hugging Face hub has data sets: `data/<configuration>.jsonl`, one for each input; README.md,
 the card, with what the hub reads of it (languages, license, size, configurations) and what a person wants to know: how
-many rows there are, and every node that had a part in them, with the digest of its action. `load_dataset` opens it
-as it is.
+many rows there are, and every node that had a part in them, with the digest of its action; and croissant.json, which says
+the same to programs, as Croissant 1.0 has it, with the fields of the rows and the SHA-256 of each file. `load_dataset` opens
+the folder as it is, and `mlcroissant load --jsonld croissant.json --record_set <configuration>` refuses a file that is another.
 
     data_set:
       stage: dataset
@@ -36,15 +40,29 @@ as it is.
 A configuration has the name of its language (the axis `language_axis`), and otherwise that of its node and axes. As the card
 names actions, the folder is made anew when an action above it changes, even where the rows stay.
 
+Croissant wants to know too who made a data set, where it is and since when, which no run can know: `creators`, `url` and
+`date_published`, and `cite_as`. `mlcroissant validate` accepts the file without them, and warns of most.
+
 Upload it with `hf upload OWNER/NAME FOLDER --repo-type dataset`.";
 
-static PARAMS: [Param; 4] = [
+static PARAMS: [Param; 9] = [
     card::required_text("title", "what the data set is called"),
     card::text("summary", "a few sentences below the title"),
     card::text(
         "license",
         "the license, as the hub names it: `cc-by-nc-4.0`; what teachers have written is under their terms too",
     ),
+    Param {
+        name: "version",
+        ty: ParamType::String,
+        default: ParamDefault::Value("\"1.0.0\""),
+        identity: true,
+        help: "in croissant.json: the data set's version, MAJOR.MINOR.PATCH",
+    },
+    card::texts("creators", "in croissant.json: the names of the persons who made it"),
+    card::text("url", "in croissant.json: the page where it is published"),
+    card::text("date_published", "in croissant.json: the day of that, YYYY-MM-DD"),
+    card::text("cite_as", "in croissant.json: how to cite it, such as an entry of BibTeX"),
     Param {
         name: "language_axis",
         ty: ParamType::String,
@@ -56,8 +74,8 @@ static PARAMS: [Param; 4] = [
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "dataset",
-    version: 1,
-    summary: "puts rows into a folder that the Hugging Face hub takes, with a card",
+    version: 2,
+    summary: "puts rows into a folder that the Hugging Face hub takes, with a card and a Croissant description",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[InputPort {
         name: "data",
@@ -80,6 +98,21 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
 impl Stage for Dataset {
     fn descriptor(&self) -> &'static StageDescriptor {
         &DESCRIPTOR
+    }
+
+    fn check(&self, declared: &Value) -> Result<(), String> {
+        let text = |name: &str| declared["params"].get(name).and_then(Value::as_str);
+        if let Some(version) = text("version").filter(|text| !is_version(text)) {
+            return Err(format!("`version` must be three numbers such as 1.0.0, not `{version}`"));
+        }
+        if let Some(date) = text("date_published").filter(|text| !is_date(text)) {
+            return Err(format!("`date_published` must be a day such as 2026-01-31, not `{date}`"));
+        }
+        let is_web = |text: &&str| text.starts_with("https://") || text.starts_with("http://");
+        match text("url").filter(|text| !is_web(text)) {
+            Some(url) => Err(format!("`url` must begin with `https://` or `http://`, not `{url}`")),
+            None => Ok(()),
+        }
     }
 
     fn lineage(&self, _: &Value) -> LineageScope {
@@ -115,8 +148,10 @@ impl Stage for Dataset {
                 let message = format!("`{key}` and another input are both called `{name}`");
                 return Err(StageError::failed(message));
             }
-            let rows = copy(path, &folder.join("data").join(format!("{name}.jsonl")))?;
-            configurations.push(Configuration { name, language: *language, rows });
+            let content = copy(path, &folder.join(croissant::path(&name)), key)?;
+            let origin = lineage.inputs.get("data").and_then(|origins| origins.get(*key));
+            let origin = origin.map(|origin| &*origin.instance);
+            configurations.push(Configuration { name, language: *language, content, origin });
             if context.cancel.is_requested() {
                 return Err(StageError::Cancelled);
             }
@@ -129,8 +164,32 @@ impl Stage for Dataset {
             lineage,
         };
         std::fs::write(folder.join(card::CARD), card.text()).map_err(io)?;
+        let rows: u64 = configurations.iter().map(|it| it.content.rows).sum();
+        let description = match text("summary").filter(|summary| !summary.is_empty()) {
+            Some(summary) => summary.to_owned(),
+            None => description(rows, configurations.len()),
+        };
+        let files = configurations.iter().map(|it| DataFile {
+            name: &it.name,
+            language: it.language,
+            content: &it.content,
+            origin: it.origin,
+        });
+        let creators = params["creators"].as_array().into_iter().flatten();
+        let croissant = Croissant {
+            title: text("title").unwrap_or_default(),
+            description,
+            license: text("license"),
+            version: text("version").unwrap_or("1.0.0"),
+            url: text("url"),
+            creators: creators.filter_map(Value::as_str).collect(),
+            date_published: text("date_published"),
+            cite_as: text("cite_as"),
+            files: files.collect(),
+            lineage,
+        };
+        std::fs::write(folder.join(croissant::FILE), croissant.text()).map_err(io)?;
         let mut success = StageSuccess::default();
-        let rows: u64 = configurations.iter().map(|it| it.rows).sum();
         success.metrics.insert("rows".to_owned(), rows as f64);
         success.metrics.insert("configurations".to_owned(), configurations.len() as f64);
         Ok(success)
@@ -155,27 +214,71 @@ fn file_name(key: &str) -> String {
     if name.is_empty() { "default".to_owned() } else { name.to_owned() }
 }
 
-/// Copies rows, and counts them.
-fn copy(from: &Path, to: &Path) -> Result<u64, StageError> {
+/// What there is to say of a data set of which nobody has said anything.
+fn description(rows: u64, configurations: usize) -> String {
+    let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+    match configurations {
+        1 => format!("{rows}, made by okapi."),
+        _ => format!("{rows} in {configurations} configurations, made by okapi."),
+    }
+}
+
+/// Whether a text is a version of three numbers.
+fn is_version(text: &str) -> bool {
+    let is_number = |part: &str| {
+        part.bytes().all(|digit| digit.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
+    };
+    let parts: Vec<&str> = text.split('.').collect();
+    parts.len() == 3 && parts.iter().all(|part| !part.is_empty() && is_number(part))
+}
+
+/// Whether a text has the form of a day.
+fn is_date(text: &str) -> bool {
+    let is_formed = text.bytes().enumerate().all(|(place, letter)| match place {
+        4 | 7 => letter == b'-',
+        _ => letter.is_ascii_digit(),
+    });
+    text.len() == 10
+        && is_formed
+        && ("01"..="12").contains(&&text[5..7])
+        && ("01"..="31").contains(&&text[8..])
+}
+
+/// Copies rows, and learns what there is to say of them. `key` is for messages.
+fn copy(from: &Path, to: &Path, key: &str) -> Result<Content, StageError> {
     let cannot_read = |source| StageError::Io { path: from.to_owned(), source };
     let cannot_write = |source| StageError::Io { path: to.to_owned(), source };
     let mut reader = BufReader::new(File::open(from).map_err(cannot_read)?);
     let mut writer = BufWriter::new(File::create(to).map_err(cannot_write)?);
-    let (mut rows, mut line) = (0, Vec::new());
+    let (mut rows, mut bytes, mut hasher) = (0, 0, Sha256::new());
+    let mut members = Members::default();
+    let (mut number, mut line) = (0, Vec::new());
     while reader.read_until(b'\n', &mut line).map_err(cannot_read)? > 0 {
-        rows += u64::from(!line.trim_ascii().is_empty());
+        number += 1;
+        if !line.trim_ascii().is_empty() {
+            let row: Map<String, Value> = serde_json::from_slice(&line).map_err(|error| {
+                StageError::failed(format!("line {number} of `{key}` is no row: {error}"))
+            })?;
+            members.add(&row);
+            rows += 1;
+        }
+        bytes += line.len() as u64;
+        hasher.update(&line);
         writer.write_all(&line).map_err(cannot_write)?;
         line.clear();
     }
     writer.flush().map_err(cannot_write)?;
-    Ok(rows)
+    let sha256 = format!("{:x}", hasher.finalize());
+    Ok(Content { rows, bytes, sha256, members })
 }
 
 /// A part of a data set that is loaded by its name.
 struct Configuration<'a> {
     name: String,
     language: Option<&'a str>,
-    rows: u64,
+    content: Content,
+    /// The instance that made its rows.
+    origin: Option<&'a str>,
 }
 
 /// The README.md that the hub shows. Nothing in it depends on time or place.
@@ -190,7 +293,7 @@ struct Card<'a> {
 impl Card<'_> {
     fn text(&self) -> String {
         let mut text = String::from("---\n");
-        let rows: u64 = self.configurations.iter().map(|it| it.rows).sum();
+        let rows: u64 = self.configurations.iter().map(|it| it.content.rows).sum();
         let languages: BTreeSet<&str> =
             self.configurations.iter().filter_map(|it| it.language).collect();
         // JSON texts are YAML's too. Writing to a string never fails.
@@ -203,15 +306,15 @@ impl Card<'_> {
         let _ = writeln!(text, "tags:\n- okapi\nconfigs:");
         for Configuration { name, .. } in self.configurations {
             let _ = writeln!(text, "- config_name: {}", Value::from(&**name));
-            let _ = writeln!(text, "  data_files: {}", Value::from(format!("data/{name}.jsonl")));
+            let _ = writeln!(text, "  data_files: {}", Value::from(croissant::path(name)));
         }
         let _ = writeln!(text, "---\n\n# {}\n", one_line(self.title));
         if !self.summary.is_empty() {
             let _ = writeln!(text, "{}\n", self.summary);
         }
         let _ = writeln!(text, "| configuration | rows |\n|---|---:|");
-        for Configuration { name, rows, .. } in self.configurations {
-            let _ = writeln!(text, "| {name} | {rows} |");
+        for Configuration { name, content, .. } in self.configurations {
+            let _ = writeln!(text, "| {name} | {} |", content.rows);
         }
         text.push('\n');
         text.push_str(&card::provenance(self.lineage));
@@ -248,6 +351,49 @@ mod tests {
     }
 
     #[test]
+    fn versions_and_days_are_known_by_their_form() {
+        for version in ["1.0.0", "0.12.30"] {
+            assert!(is_version(version), "{version}");
+        }
+        for version in ["", "1", "1.0", "1.0.0.0", "1..0", "01.0.0", "1.0.x", "v1.0.0"] {
+            assert!(!is_version(version), "{version}");
+        }
+        assert!(is_date("2026-01-31"));
+        for date in [
+            "",
+            "2026-1-31",
+            "2026-13-01",
+            "2026-00-10",
+            "2026-01-32",
+            "2026-01-31T00",
+            "２026-01-3",
+        ] {
+            assert!(!is_date(date), "{date}");
+        }
+    }
+
+    #[test]
+    fn what_is_copied_is_counted_and_hashed_and_has_to_be_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        // The last line need not end. `printf '{"a":1}\r\n\n{"b":"\303\274"}' | sha256sum`
+        let text = "{\"a\":1}\r\n\n{\"b\":\"ü\"}";
+        std::fs::write(&from, text).unwrap();
+        let content = copy(&from, &to, "key").unwrap();
+        assert_eq!(std::fs::read_to_string(&to).unwrap(), text);
+        assert_eq!((content.rows, content.bytes), (2, 20));
+        assert_eq!(
+            content.sha256,
+            "73d740acace9c0d5cc508318cbc7a0bfe1e27c81bd7c5d826fabca81f85edc54"
+        );
+        let members: Vec<&str> = content.members.iter().map(|(name, _)| name).collect();
+        assert_eq!(members, ["a", "b"]);
+        std::fs::write(&from, "{\"a\":1}\n[1]\n").unwrap();
+        let error = copy(&from, &to, "translate[lang=de]:data").map(drop).unwrap_err().to_string();
+        assert!(error.starts_with("line 2 of `translate[lang=de]:data` is no row: "), "{error}");
+    }
+
+    #[test]
     fn a_card_is_of_its_rows_and_actions() {
         let lineage = serde_json::from_value(serde_json::json!({
             "lineage": 1,
@@ -256,8 +402,10 @@ mod tests {
                 "stage": "import", "stage_version": 2, "action": "0".repeat(64),
             }},
         }));
-        let configurations =
-            [Configuration { name: "de".to_owned(), language: Some("de"), rows: 1000 }];
+        let content =
+            Content { rows: 1000, bytes: 0, sha256: String::new(), members: Members::default() };
+        let (name, language) = ("de".to_owned(), Some("de"));
+        let configurations = [Configuration { name, language, content, origin: None }];
         let card = Card {
             title: "A: \"b\"",
             summary: "",

@@ -4,6 +4,7 @@
 mod asking;
 mod card;
 mod corpus;
+mod croissant;
 mod dataset;
 mod decontaminate;
 mod describe;
@@ -34,6 +35,7 @@ mod release;
 mod report;
 mod report_rows;
 mod reward_model;
+mod row_members;
 mod self_instruct;
 pub mod selftest;
 mod sft;
