@@ -27,7 +27,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// The project's root. Left out: the nearest folder above the pipeline file with `.okapi` or
     /// `.git`, else the current folder. [env: OKAPI_PROJECT]
@@ -110,6 +110,8 @@ Examples:
   okapi audit okapi.yaml --reexecute sample=10
   okapi audit okapi.yaml --reexecute 'sft[lang=de]'
   okapi audit okapi.yaml --locked            is okapi.lock, from `okapi run --lock`, still true?
+  okapi audit okapi.yaml --export bundle     for a third party, who says:
+  okapi audit bundle
   okapi audit okapi.yaml --json | jq -r '.nodes[] | select(.verdict != \"verified\") | .node'
 
 Exit codes: 0 all holds; 1 something does not; 2 bad usage or pipeline; 3 store trouble.")]
@@ -394,6 +396,19 @@ pub(crate) struct AuditArgs {
     /// Compare with the lock file beside the pipeline, too.
     #[arg(long)]
     pub(crate) locked: bool,
+    /// Write a bundle for a third party to this folder, if all holds: the pipeline, prompts, actions, digests, environment,
+    /// costs and the published outputs, also as a Workflow Run RO-Crate. `okapi audit FOLDER` checks it.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) export: Option<PathBuf>,
+    /// The license of the bundle, as SPDX names it.
+    #[arg(long, value_name = "SPDX", requires = "export")]
+    pub(crate) license: Option<String>,
+    /// Who made it; nobody is named unless you say so.
+    #[arg(long, value_name = "NAME", requires = "export")]
+    pub(crate) author: Option<String>,
+    /// Write the bundle even if it holds a secret, a user's or this machine's name, or a path of it.
+    #[arg(long, requires = "export")]
+    pub(crate) allow_private: bool,
     /// Believe the recorded answers of teachers to be those that results were made with.
     #[arg(long)]
     pub(crate) skip_records: bool,

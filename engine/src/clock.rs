@@ -33,6 +33,12 @@ pub fn readable_utc(unix_ms: u64) -> String {
     )
 }
 
+/// `2026-11-20T22:50:55.123+00:00`, from milliseconds since 1970: ISO 8601, as other programs read it.
+pub fn iso_utc(unix_ms: u64) -> String {
+    let day_and_time = readable_utc(unix_ms).replace(' ', "T");
+    format!("{day_and_time}.{:03}+00:00", unix_ms % 1000)
+}
+
 /// Year, month and day of a day counted from 1970-01-01, by the Gregorian calendar. The year is
 /// taken to begin in March, so that the leap day is its last.
 fn civil_date(days: u64) -> (u64, u64, u64) {

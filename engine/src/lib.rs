@@ -19,6 +19,7 @@ pub mod action;
 pub mod action_diff;
 pub mod audit;
 pub mod bill;
+pub mod bundle;
 mod check;
 pub mod clock;
 pub mod command_stage;

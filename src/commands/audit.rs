@@ -9,6 +9,7 @@ use okapi_engine::audit::reexecute::{Again, Ended};
 use okapi_engine::audit::{
     Audit, Finding, Recorded, Verdict, audit as make_audit, published, recorded,
 };
+use okapi_engine::bundle::BUNDLE;
 use okapi_engine::executor::ExecutionError;
 use okapi_engine::graph::{Graph, InstanceId};
 use okapi_engine::lock_file::{self, LockFile};
@@ -18,6 +19,7 @@ use okapi_engine::selection::matching;
 use okapi_engine::stage_context::StageError;
 use serde_json::json;
 
+use super::bundle;
 use super::execute_again::{ExecuteAgain, question};
 use crate::cli::{AuditArgs, Global};
 use crate::exit_code::ExitCode;
@@ -36,6 +38,13 @@ struct Desk<'a> {
 /// Proves that results are what the pipeline says.
 pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, Failure> {
     let started = Instant::now();
+    let ms = |since: Instant| since.elapsed().as_millis() as u64;
+    if let Some(folder) =
+        arguments.pipeline.pipeline.as_deref().filter(|it| it.join(BUNDLE).exists())
+    {
+        let audit = bundle::audit(global, arguments, folder)?;
+        return say(arguments, &audit, &ui::ExecutedAgain::default(), ms(started), ms(started));
+    }
     let place = project::locate_or_default(global, arguments.pipeline.pipeline.as_deref())?;
     let store = Arc::new(project::open_store_to_look(global, &place.root)?);
     let registry = okapi_stages::registry();
@@ -46,7 +55,6 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     let wanted = reexecuted(&loaded, &arguments.reexecute)?;
     let recorded = recorded(&question)?;
     let mut audit = make_audit(&question, &recorded, &|_| {})?;
-    let ms = |since: Instant| since.elapsed().as_millis() as u64;
     let hashed_ms = ms(started);
     for (node, finding) in published(&question, &recorded, &loaded.place.root)? {
         audit.add(&node, finding);
@@ -65,6 +73,25 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     if again.interrupted {
         return Ok(ExitCode::Interrupted);
     }
+    let said = say(arguments, &audit, &again, hashed_ms, ms(started))?;
+    match &arguments.export {
+        Some(folder) if audit.holds() => {
+            bundle::export(arguments, folder, &desk.loaded, &store, &manifest, &desk.recorded)?;
+        }
+        Some(_) => output::note("no bundle was written, as not all holds"),
+        None => {}
+    }
+    Ok(said)
+}
+
+/// Says what was found.
+fn say(
+    arguments: &AuditArgs,
+    audit: &Audit,
+    again: &ui::ExecutedAgain,
+    hashed_ms: u64,
+    duration_ms: u64,
+) -> Result<ExitCode, Failure> {
     if arguments.json {
         output::print_json(&json!({
             "version": 1,
@@ -72,14 +99,15 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
             "nodes": audit.nodes,
             "objects": audit.objects,
             "bytes": audit.bytes,
+            "elsewhere": audit.elsewhere,
             "executed": again.executed,
             "answered_from_records": again.replayed,
             "hashed_ms": hashed_ms,
-            "duration_ms": ms(started),
+            "duration_ms": duration_ms,
         }))?;
     } else {
-        output::print(&ui::render(&audit, arguments.all))?;
-        output::print(&ui::summary(&audit, &again, hashed_ms, ms(started)))?;
+        output::print(&ui::render(audit, arguments.all))?;
+        output::print(&ui::summary(audit, again, hashed_ms, duration_ms))?;
     }
     Ok(if audit.holds() { ExitCode::Done } else { ExitCode::Failed })
 }

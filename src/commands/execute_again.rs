@@ -40,6 +40,7 @@ pub(crate) fn question<'a>(
         passed_env: &loaded.passed_env,
         store,
         manifest,
+        is_bundle: false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod audit;
+mod bundle;
 mod cache;
 mod check;
 mod completions;

@@ -27,6 +27,7 @@ use super::execute_again::{ExecuteAgain, question};
 use crate::cli::{Global, Progress, RunArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::program;
 use crate::project::{self, Loaded};
 use crate::ui::output;
 use crate::ui::progress::{self, Display};
@@ -208,7 +209,9 @@ fn work(
 ) -> Result<(), Failure> {
     let pipeline = &loaded.place.pipeline;
     let previous = || run_record::head(store, pipeline);
+    let program = program::version();
     let mut request = RunRequest {
+        program: &program,
         graph: &loaded.graph,
         selection: &loaded.selection,
         sources: &loaded.sources,

@@ -84,6 +84,10 @@ pub(crate) fn summary(audit: &Audit, again: &ExecutedAgain, hashed_ms: u64, ms: 
         format::count(audit.objects, "object"),
         format::duration(hashed_ms)
     )];
+    if audit.elsewhere > 0 {
+        let objects = format::count(audit.elsewhere, "object");
+        basis.push(format!("{objects} known by digest alone"));
+    }
     if again.replayed > 0 {
         let nodes = format::count(again.replayed, "node");
         basis.push(format!("{nodes} worked through with recorded answers"));

@@ -6,6 +6,7 @@ mod architecture;
 mod artifacts;
 mod audits;
 mod bills;
+mod bundles;
 mod collection;
 mod command_line;
 mod commands;

@@ -42,6 +42,8 @@ pub struct AuditQuestion<'a> {
     pub store: &'a Store,
     /// The action that each instance had in the pipeline's last run.
     pub manifest: &'a Manifest,
+    /// Whether this is a bundle: outputs that were not published, values of the environment and records of runs are not in it.
+    pub is_bundle: bool,
 }
 
 /// What an audit says of an instance, from the best.
@@ -99,6 +101,8 @@ pub struct Audit {
     pub objects: u64,
     /// Their bytes, as far as they are what their names say.
     pub bytes: u64,
+    /// Objects that are known by their digests alone, in a bundle.
+    pub elsewhere: u64,
 }
 
 impl Audit {
@@ -159,7 +163,7 @@ pub fn audit(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Audit, StoreError> {
     let AuditQuestion { graph, selection, store, manifest, .. } = *question;
-    let objects = objects::inspect(store, recorded, progress)?;
+    let objects = objects::inspect(question, recorded, progress)?;
     let reported = run_record::reported_metrics(store)?;
     let chain = chain::Chain::new(question, recorded);
     let mut nodes = Vec::new();
@@ -183,7 +187,12 @@ pub fn audit(
         }
         nodes.push(node);
     }
-    Ok(Audit { nodes, objects: objects.len(), bytes: objects.good_bytes() })
+    Ok(Audit {
+        nodes,
+        objects: objects.len(),
+        bytes: objects.good_bytes(),
+        elsewhere: objects.elsewhere(),
+    })
 }
 
 fn nothing_recorded(ran: bool) -> Finding {

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use okapi_cache::{
-    Artifact, ArtifactKind, Digest, ObjectState, Store, StoreError, Tree, TreeEntry,
-};
+use okapi_cache::{Artifact, ArtifactKind, Digest, ObjectState, StoreError, Tree, TreeEntry};
 
-use super::{Finding, Recorded, Verdict};
+use super::{AuditQuestion, Finding, Recorded, Verdict};
 use crate::graph::Output;
 
 /// What to do about an object that is lost or damaged.
@@ -18,14 +16,17 @@ pub(super) struct Objects {
     states: BTreeMap<Digest, ObjectState>,
     /// The folders whose manifests can be read.
     trees: BTreeMap<Digest, Tree>,
+    /// What is not there may be elsewhere.
+    is_bundle: bool,
 }
 
 /// Hashes every object of every recorded result, each once.
 pub(super) fn inspect(
-    store: &Store,
+    question: &AuditQuestion<'_>,
     recorded: &[Option<Recorded>],
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Objects, StoreError> {
+    let store = question.store;
     let mut wanted = BTreeSet::new();
     let mut trees = BTreeMap::new();
     for artifact in recorded.iter().flatten().flat_map(kept_artifacts) {
@@ -40,7 +41,11 @@ pub(super) fn inspect(
     wanted.extend(recorded.iter().flatten().filter_map(|it| it.stored.as_ref()?.info.log));
     let wanted: Vec<Digest> = wanted.into_iter().collect();
     let states = store.inspect(&wanted, progress)?;
-    Ok(Objects { states: wanted.into_iter().zip(states).collect(), trees })
+    Ok(Objects {
+        states: wanted.into_iter().zip(states).collect(),
+        trees,
+        is_bundle: question.is_bundle,
+    })
 }
 
 /// The outputs of a result, and what is kept with it.
@@ -52,7 +57,13 @@ fn kept_artifacts(result: &Recorded) -> impl Iterator<Item = Artifact> {
 impl Objects {
     /// How many there are.
     pub(super) fn len(&self) -> u64 {
-        self.states.len() as u64
+        self.states.len() as u64 - self.elsewhere()
+    }
+
+    /// How many are not there, and need not be.
+    pub(super) fn elsewhere(&self) -> u64 {
+        let missing = self.states.values().filter(|it| **it == ObjectState::Missing);
+        if self.is_bundle { missing.count() as u64 } else { 0 }
     }
 
     /// The bytes of those that are what their names say.
@@ -114,7 +125,9 @@ impl Objects {
                 let manifest = format!("the list of files of {what}");
                 findings.extend(self.finding(&manifest, &artifact.digest, None));
                 let Some(tree) = self.trees.get(&artifact.digest) else {
-                    if findings.len() == before {
+                    let is_elsewhere = self.is_bundle
+                        && self.states.get(&artifact.digest) == Some(&ObjectState::Missing);
+                    if findings.len() == before && !is_elsewhere {
                         findings.push(not_a_list(what));
                     }
                     return;
@@ -144,6 +157,7 @@ impl Objects {
                 let recorded = recorded_size.filter(|recorded| recorded != size)?;
                 return Some(wrong_size(what, *size, recorded));
             }
+            ObjectState::Missing if self.is_bundle => return None,
             ObjectState::Missing => {
                 (Verdict::Missing, format!("{what}, the object {short}, is not in the store"))
             }

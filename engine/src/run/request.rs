@@ -42,6 +42,8 @@ pub struct RunRequest<'a> {
     pub store: Arc<Store>,
     /// The stages.
     pub registry: Arc<StageRegistry>,
+    /// okapi's version and source revision, kept with results.
+    pub program: &'a str,
     /// What commands are started with.
     pub launcher: Launcher,
     /// What the pipeline's last run left behind, for the reasons in events.

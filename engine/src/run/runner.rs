@@ -406,7 +406,7 @@ impl<'a> Runner<'a> {
             duration_ms: execution.duration_ms,
             finished_unix_ms: crate::clock::unix_ms(),
             determinism: determinism.map_or("unknown", |it| it.name()).to_owned(),
-            environment: crate::environment::describe(&running.grant),
+            environment: crate::environment::describe(request.program, &running.grant),
             log: execution.log,
             cost_micro_usd: (!spend.is_empty()).then_some(spend.nano_usd / 1000),
             keeps: self.keeps(id, &running.action),

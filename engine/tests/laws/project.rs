@@ -146,6 +146,7 @@ impl Project {
         registry.add(Box::new(Mix));
         let passed_env = BTreeMap::new();
         let request = RunRequest {
+            program: "test",
             graph,
             selection: &selection,
             sources: &self.sources(&store, graph),

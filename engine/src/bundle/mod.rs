@@ -1,0 +1,175 @@
+//! Bundles: all that a third party needs to check a run, as one folder.
+//!
+//! ```text
+//! README.md                what this is, and how it is checked
+//! bundle.json              each node: its action, its inputs, the digests of its outputs, what was measured ([`Bundle`])
+//! actions/<digest>.json    the documents of the actions, named by the BLAKE3 of their bytes
+//! project/                 the pipeline, its prompts and tracked files, where they lie in the project
+//! published/               the published outputs, the report among them
+//! objects/<digest>         what else results refer to and is small: lineages, lists of files
+//! environment.json         program, compiler, processor, GPUs: of the machine that wrote this, and of those that made results
+//! costs.json               time and money by node
+//! ro-crate-metadata.json   the same for programs of others: a Provenance Run Crate (`ro_crate`)
+//! digests.b3               of every file; `b3sum --check` reads it
+//! digests.sha256           of every file; `sha256sum --check` reads it
+//! ```
+//!
+//! Outputs that are not published are named by digest only. [`export`] writes a bundle, [`open`] makes of one what an audit can look at.
+
+mod export;
+mod open;
+mod private;
+mod ro_crate;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use okapi_cache::{ActionDigest, Artifact, ResultInfo, StoreError};
+use serde::{Deserialize, Serialize};
+
+pub use export::{Export, export};
+pub use open::{OpenBundle, open};
+pub use private::Private;
+
+/// The version of `bundle.json`.
+const VERSION: u32 = 1;
+
+/// The file that makes a folder a bundle.
+pub const BUNDLE: &str = "bundle.json";
+
+/// The lists of digests: they list all other files.
+const LISTS: [&str; 2] = ["digests.b3", "digests.sha256"];
+
+/// The folders of a bundle.
+const ACTIONS: &str = "actions";
+const OBJECTS: &str = "objects";
+const PROJECT: &str = "project";
+const PUBLISHED: &str = "published";
+
+/// What a bundle holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// The version of this file: 1.
+    pub okapi_bundle: u32,
+    /// The program that wrote it.
+    pub okapi: String,
+    /// The pipeline's name.
+    pub name: String,
+    /// The pipeline file, from the project's root.
+    pub pipeline: String,
+    /// The profile, if any.
+    pub profile: Option<String>,
+    /// `--set` arguments.
+    pub set: Vec<String>,
+    /// The nodes asked for; empty for all.
+    pub targets: Vec<String>,
+    /// In the order of the graph: inputs before their readers.
+    pub nodes: Vec<BundledNode>,
+}
+
+/// An instance and its result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundledNode {
+    /// Its name.
+    pub node: String,
+    /// Its stage.
+    pub stage: String,
+    /// The version of its stage.
+    pub stage_version: u32,
+    /// Its action.
+    pub action: ActionDigest,
+    /// Whose outputs it reads, by port: `instance:port`.
+    pub inputs: BTreeMap<String, Vec<String>>,
+    /// Its outputs, by port.
+    pub outputs: BTreeMap<String, Artifact>,
+    /// Where outputs are published, from the project's root, by port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub published: BTreeMap<String, String>,
+    /// What was measured.
+    pub result: ResultInfo,
+}
+
+/// Why there is no bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The file system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The folder is not free.
+    #[error("{} is there already", path.display())]
+    InTheWay {
+        /// Where.
+        path: PathBuf,
+    },
+    /// It is no bundle, or one of a newer okapi.
+    #[error("{} is no bundle: {message}", path.display())]
+    Bad {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A file of it would say where or by whom it was made, or give a secret away.
+    #[error("`{file}` would hold {what}")]
+    Private {
+        /// In the bundle.
+        file: String,
+        /// What, without its value.
+        what: String,
+    },
+    /// A node has no result that could be shown.
+    #[error("`{node}` has no result")]
+    NoResult {
+        /// Its name.
+        node: String,
+    },
+}
+
+impl BundleError {
+    fn io(path: &Path, source: io::Error) -> BundleError {
+        BundleError::Io { path: path.to_owned(), source }
+    }
+}
+
+/// A digest of another kind than ours, as text.
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a path from somewhere else stays in the folder that it is joined to.
+fn stays_inside(path: &str) -> bool {
+    let mut parts = Path::new(path).components();
+    !path.is_empty() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
+/// Every file below a folder, from there, sorted.
+fn files_below(folder: &Path) -> Result<Vec<String>, BundleError> {
+    let mut files = Vec::new();
+    let mut stack = vec![String::new()];
+    while let Some(inside) = stack.pop() {
+        let path = folder.join(&inside);
+        let io = |error| BundleError::io(&path, error);
+        for entry in std::fs::read_dir(&path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let name = if inside.is_empty() { name } else { format!("{inside}/{name}") };
+            match entry.file_type().map_err(io)?.is_dir() {
+                true => stack.push(name),
+                false => files.push(name),
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}

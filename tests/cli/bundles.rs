@@ -1,0 +1,315 @@
+//! Bundles: what `audit --export` writes, a third party can check without the store.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use okapi_cache::Digest;
+use serde_json::Value;
+use sha2::Digest as _;
+
+use crate::sandbox::{Said, Sandbox};
+
+const PIPELINE: &str = r#"
+okapi: 1
+name: shown
+nodes:
+  text: {stage: import, params: {path: text.txt, kind: text}}
+  words:
+    for_each: {n: [1, 2]}
+    stage: command
+    inputs: {text: text}
+    files: [words.sh]
+    pass_env: [SECRET_WORD]
+    run: sh words.sh ${each.n} < "$OKAPI_INPUT_TEXT" > "$OKAPI_OUTPUT_WORDS"
+    outputs: {words: text}
+  folder:
+    stage: command
+    inputs: {words: words}
+    run: mkdir "$OKAPI_OUTPUT_ALL"; for file in "$OKAPI_INPUT_WORDS"/*; do cp "$file" "$OKAPI_OUTPUT_ALL/"; done
+    outputs: {all: tree}
+  hidden: {stage: command, inputs: {text: text}, run: 'rev "$OKAPI_INPUT_TEXT" > "$OKAPI_OUTPUT_TEXT"', outputs: {text: text}}
+  data_set: {stage: dataset, inputs: {data: rows}, params: {title: Rows}}
+  rows: {stage: import, params: {path: rows.jsonl, kind: instructions}}
+publish:
+  "results/words-${each.n}.txt": words
+  results/folder: folder
+  results/rows: data_set
+"#;
+
+/// A project that has run.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new(PIPELINE);
+    sandbox.write("text.txt", "one two three\n");
+    sandbox.write("words.sh", "cut -d ' ' -f $1\n");
+    sandbox.write("rows.jsonl", "{\"instruction\":\"Say one.\",\"output\":\"one\"}\n");
+    sandbox.run();
+    sandbox
+}
+
+fn exported() -> Sandbox {
+    let sandbox = sandbox();
+    let said = sandbox.okapi(&["audit", "p.yaml", "--export", "bundle"]);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("check it anywhere: okapi audit bundle"), "{}", said.stderr);
+    sandbox
+}
+
+/// What an audit of the bundle elsewhere finds: there is nothing else there.
+fn audit(sandbox: &Sandbox) -> (Said, Vec<(String, String)>) {
+    let there = Sandbox::new("");
+    let copied = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(sandbox.path("bundle"))
+        .arg(there.path("b"))
+        .status();
+    assert!(copied.unwrap().success());
+    fs::remove_file(there.path("p.yaml")).unwrap();
+    let said = there.okapi(&["audit", "b", "--json"]);
+    let json: Value =
+        serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{}", said.stderr));
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let mut all = Vec::new();
+    for node in json["nodes"].as_array().unwrap() {
+        for finding in node["findings"].as_array().unwrap() {
+            all.push((text(&node["node"]), text(&finding["message"])));
+        }
+    }
+    assert_eq!(said.code, Some(i32::from(!all.is_empty())), "{all:?}");
+    assert!(!there.path(".okapi").exists(), "an audit of a bundle leaves nothing behind");
+    (said, all)
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => files.extend(self::files(&entry.path())),
+            false => files.push(entry.path()),
+        }
+    }
+    files
+}
+
+/// Makes the lists of digests fit the files again, as a forger would.
+fn forge_lists(bundle: &Path) {
+    let (mut b3, mut sha256) = (String::new(), String::new());
+    for path in files(bundle) {
+        let name = path.strip_prefix(bundle).unwrap().display().to_string();
+        if !name.starts_with("digests.") {
+            let bytes = fs::read(&path).unwrap();
+            b3 += &format!("{}  {name}\n", Digest::of(&bytes));
+            sha256 += &format!("{:x}  {name}\n", sha2::Sha256::digest(&bytes));
+        }
+    }
+    fs::write(bundle.join("digests.b3"), b3).unwrap();
+    fs::write(bundle.join("digests.sha256"), sha256).unwrap();
+}
+
+#[test]
+fn a_bundle_is_checked_elsewhere() {
+    let sandbox = exported();
+    let (said, found) = audit(&sandbox);
+    assert_eq!(found, []);
+    let json = said.json();
+    assert_eq!(json["nodes"].as_array().unwrap().len(), 7);
+    // What is published nowhere.
+    assert_eq!(json["elsewhere"], 1);
+
+    // Programs of others read the lists, and every file is on them once.
+    let bundle = sandbox.path("bundle");
+    let listed = sandbox.read("bundle/digests.sha256");
+    let names: BTreeSet<&str> =
+        listed.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+    assert_eq!(names.len() + 2, files(&bundle).len());
+    for line in listed.lines() {
+        let (digest, name) = line.split_once("  ").unwrap();
+        let bytes = fs::read(bundle.join(name)).unwrap();
+        assert_eq!(format!("{:x}", sha2::Sha256::digest(&bytes)), digest, "{name}");
+    }
+    for line in sandbox.read("bundle/digests.b3").lines() {
+        let (digest, name) = line.split_once("  ").unwrap();
+        assert_eq!(Digest::of(&fs::read(bundle.join(name)).unwrap()).to_string(), digest, "{name}");
+        if let Some(action) = name.strip_prefix("actions/") {
+            assert_eq!(action, format!("{digest}.json"), "a document is named by its digest");
+        }
+    }
+    assert_eq!(sandbox.read("bundle/published/results/words-2.txt"), "two\n");
+    assert_eq!(sandbox.read("bundle/project/words.sh"), sandbox.read("words.sh"));
+    let environment: Value =
+        serde_json::from_str(&sandbox.read("bundle/environment.json")).unwrap();
+    assert!(environment["written_by"]["compiler"].as_str().unwrap().starts_with("rustc "));
+    assert!(environment["written_by"]["okapi"]["revision"].as_str().unwrap().len() > 6);
+    let again = sandbox.okapi(&["audit", "p.yaml", "--export", "bundle"]);
+    assert!(again.code == Some(1) && again.stderr.contains("is there already"), "{}", again.stderr);
+}
+
+#[test]
+fn the_crate_names_every_file_and_every_action() {
+    let sandbox = exported();
+    let crate_: Value =
+        serde_json::from_str(&sandbox.read("bundle/ro-crate-metadata.json")).unwrap();
+    let graph = crate_["@graph"].as_array().unwrap();
+    let entity = |id: &str| {
+        let found: Vec<&Value> = graph.iter().filter(|it| it["@id"] == id).collect();
+        let [one] = found[..] else { panic!("{id} is there {} times", found.len()) };
+        one
+    };
+    let id = |value: &Value| value["@id"].as_str().unwrap().to_owned();
+    for part in entity("./")["hasPart"].as_array().unwrap() {
+        let file = entity(&id(part));
+        if let Some(sha256) = file["sha256"].as_str() {
+            let bytes =
+                fs::read(sandbox.path("bundle").join(id(part).replace("%3D", "="))).unwrap();
+            assert_eq!(format!("{:x}", sha2::Sha256::digest(&bytes)), sha256);
+            assert_eq!(file["contentSize"], bytes.len().to_string());
+        }
+    }
+    let action = entity("#action/words%5Bn%3D2%5D");
+    assert_eq!(id(&action["instrument"]), "urn:okapi:stage:command:1");
+    assert_eq!(id(&action["result"][0]), "published/results/words-2.txt");
+    let text = entity("#action/text");
+    assert_eq!(action["object"], text["result"], "what one makes the other reads");
+    assert!(id(&text["result"][0]).starts_with("urn:okapi:blake3:"));
+    let control = entity("#control/words%5Bn%3D2%5D");
+    assert_eq!(
+        (id(&control["object"]), id(&control["instrument"])),
+        ("#action/words%5Bn%3D2%5D".into(), "#node/words".into())
+    );
+    assert_eq!(entity("published/results/folder/")["@type"], "Dataset");
+}
+
+#[test]
+fn whatever_is_changed_in_a_bundle_is_named() {
+    let action = |sandbox: &Sandbox, node: &str| {
+        let bundle: Value = serde_json::from_str(&sandbox.read("bundle/bundle.json")).unwrap();
+        let nodes = bundle["nodes"].as_array().unwrap();
+        let node = nodes.iter().find(|it| it["node"] == node).unwrap();
+        format!("bundle/actions/{}.json", node["action"].as_str().unwrap())
+    };
+    // A file of the bundle: by its name.
+    let sandbox = exported();
+    sandbox.edit("bundle/README.md", "okapi", "Okapi");
+    let messages: Vec<String> = audit(&sandbox).1.into_iter().map(|it| it.1).collect();
+    let expected = ["digests.b3", "digests.sha256"]
+        .map(|list| format!("the file `README.md` is not what {list} says"));
+    assert_eq!(messages, expected);
+
+    // From here on the lists fit, as whoever changes a file can change them.
+    type Change = fn(&Sandbox, &str);
+    let cases: [(&str, Change, &str, &str); 6] = [
+        (
+            "text",
+            |sandbox, _| sandbox.edit("bundle/project/words.sh", "-f", "-c"),
+            "words[n=1]",
+            "files.words.sh",
+        ),
+        (
+            "text",
+            |sandbox, _| {
+                sandbox.edit("bundle/project/p.yaml", "kind: instructions", "kind: prompts");
+            },
+            "rows",
+            "params.kind",
+        ),
+        (
+            "text",
+            |sandbox, path| sandbox.edit(path, "text.txt", "test.txt"),
+            "text",
+            "the document of its action",
+        ),
+        (
+            "text",
+            |sandbox, path| fs::remove_file(sandbox.path(path)).unwrap(),
+            "text",
+            "its result is not",
+        ),
+        (
+            "folder",
+            |sandbox, _| sandbox.write("bundle/published/results/words-1.txt", "One\n"),
+            "words[n=1]",
+            "results/words-1.txt",
+        ),
+        (
+            "folder",
+            |sandbox, _| {
+                fs::remove_file(sandbox.path("bundle/published/results/words-1.txt")).unwrap();
+            },
+            "words[n=1]",
+            "is not there",
+        ),
+    ];
+    for (node, change, at, words) in cases {
+        let sandbox = exported();
+        for path in files(&sandbox.path("bundle")) {
+            let mut permissions = fs::metadata(&path).unwrap().permissions();
+            #[expect(clippy::permissions_set_readonly_false, reason = "a copy of one's own")]
+            permissions.set_readonly(false);
+            fs::set_permissions(&path, permissions).unwrap();
+        }
+        change(&sandbox, &action(&sandbox, node));
+        forge_lists(&sandbox.path("bundle"));
+        let (_, found) = audit(&sandbox);
+        let named = found.iter().any(|(node, message)| node == at && message.contains(words));
+        assert!(named, "`{words}` of {at} is not in {found:#?}");
+        let others =
+            found.iter().filter(|(node, _)| node.split('[').next() != at.split('[').next());
+        assert_eq!(others.count(), 0, "{found:#?}");
+    }
+}
+
+#[test]
+fn a_bundle_that_leads_out_of_its_folder_is_refused() {
+    for (from, to) in [
+        ("\"pipeline\": \"p.yaml\"", "\"pipeline\": \"../p.yaml\""),
+        ("results/words-1.txt", "/etc/passwd"),
+    ] {
+        let sandbox = exported();
+        sandbox.edit("bundle/bundle.json", from, to);
+        let said = sandbox.okapi(&["audit", "bundle"]);
+        assert_eq!(said.code, Some(2));
+        assert!(said.stderr.contains("leaves it"), "{}", said.stderr);
+    }
+    let sandbox = exported();
+    let said = sandbox.okapi(&["audit", "bundle", "--reexecute", "all"]);
+    assert_eq!(said.code, Some(2), "{}", said.stderr);
+}
+
+#[test]
+fn nothing_private_gets_into_a_bundle() {
+    let sandbox = sandbox();
+    let project = fs::canonicalize(sandbox.path("")).unwrap().display().to_string();
+    let plant = |what: &str, text: &str| {
+        sandbox.write("words.sh", &format!("echo '{text}'\n"));
+        let export = |more: &[&str]| {
+            let _ = fs::remove_dir_all(sandbox.path("bundle"));
+            let mut command =
+                sandbox.command(&[&["audit", "p.yaml", "--export", "bundle"], more].concat());
+            let output = command
+                .envs([
+                    ("USER", "wilhelmina"),
+                    ("HOME", "/home/wilhelmina"),
+                    ("SECRET_WORD", "xyzzy-plugh"),
+                    ("HF_TOKEN", "hf_abcdef"),
+                ])
+                .output();
+            Said::of(output.unwrap())
+        };
+        let mut run = sandbox.command(&["run", "p.yaml", "--quiet"]);
+        assert!(run.env("SECRET_WORD", "xyzzy-plugh").status().unwrap().success());
+        let said = export(&[]);
+        if what.is_empty() {
+            assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+            return;
+        }
+        assert_eq!(said.code, Some(1), "{text}: {}", said.stdout);
+        assert!(said.stderr.contains(what) && !said.stderr.contains(text), "{}", said.stderr);
+        assert!(!sandbox.path("bundle").exists());
+        assert_eq!(export(&["--allow-private"]).code, Some(0));
+    };
+    plant("", "nothing to hide");
+    plant("the value of SECRET_WORD", "the xyzzy-plugh of it");
+    plant("the value of HF_TOKEN", "hf_abcdef");
+    plant("the name of the user", "by wilhelmina");
+    plant("the path of the project", &format!("{project}/text.txt"));
+}
