@@ -393,6 +393,15 @@ pub(crate) struct AuditArgs {
     /// Execute nodes again and compare: `all`, `sample=N`, or a node or instance. Repeatable.
     #[arg(long, value_name = "WHAT")]
     pub(crate) reexecute: Vec<String>,
+    /// Ask teachers so many of the recorded requests anew, by chance, and say how many answers differ. Nothing is recorded.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        conflicts_with = "skip_records"
+    )]
+    pub(crate) ask_again: usize,
     /// Compare with the lock file beside the pipeline, too.
     #[arg(long)]
     pub(crate) locked: bool,

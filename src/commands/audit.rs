@@ -102,6 +102,9 @@ fn say(
             "elsewhere": audit.elsewhere,
             "executed": again.executed,
             "answered_from_records": again.replayed,
+            "asked_again": again.asked.iter().map(|it| json!({
+                "request": it.request, "recorded": it.recorded, "now": it.now, "same": it.recorded == it.now, "nano_usd": it.nano_usd,
+            })).collect::<Vec<_>>(),
             "hashed_ms": hashed_ms,
             "duration_ms": duration_ms,
         }))?;
@@ -185,8 +188,9 @@ impl Desk<'_> {
             machine: &machine,
             no_sandbox: self.arguments.no_sandbox,
             threads: &|threads| threads,
+            ask_anew: self.arguments.ask_again,
         };
-        let ended = request.run(&ids, &mut |id, again| {
+        let (ended, asked) = request.run(&ids, &mut |id, again| {
             let was_asked_for = wanted.binary_search(&id).is_ok();
             done.executed += u64::from(was_asked_for);
             done.replayed += u64::from(asks(id));
@@ -197,6 +201,7 @@ impl Desk<'_> {
             }
         })?;
         done.interrupted = ended == Ended::Interrupted;
+        done.asked = asked;
         Ok(done)
     }
 }

@@ -9,6 +9,7 @@ use okapi_engine::audit::{AuditQuestion, Recorded};
 use okapi_engine::graph::InstanceId;
 use okapi_engine::machine::Machine;
 use okapi_engine::manifest::Manifest;
+use okapi_teacher::AskedAnew;
 
 use crate::failure::Failure;
 use crate::project::{self, Loaded};
@@ -25,6 +26,8 @@ pub(crate) struct ExecuteAgain<'a> {
     pub(crate) no_sandbox: bool,
     /// How many threads a stage gets, by the number that it had.
     pub(crate) threads: &'a dyn Fn(usize) -> usize,
+    /// So many of the requests that are answered from records are asked anew.
+    pub(crate) ask_anew: usize,
 }
 
 /// What an audit looks at.
@@ -50,7 +53,7 @@ impl ExecuteAgain<'_> {
         &self,
         ids: &[InstanceId],
         each: &mut dyn FnMut(InstanceId, Again),
-    ) -> Result<Ended, Failure> {
+    ) -> Result<(Ended, Vec<AskedAnew>), Failure> {
         let folder =
             tempfile::Builder::new().prefix("okapi-again-").tempdir().map_err(|error| {
                 Failure::failed(format!("there is no room for a store of its own: {error}"))
@@ -60,6 +63,7 @@ impl ExecuteAgain<'_> {
         let root = &self.loaded.place.root;
         let hidden: [PathBuf; 3] =
             [root.clone(), self.store.root().to_owned(), scratch.root().to_owned()];
+        let (registry, teachers) = okapi_stages::registry_of_records(self.ask_anew);
         let mut warn = |message: String| output::note(&message);
         let request = Reexecution {
             question: question(self.loaded, self.store, self.manifest),
@@ -68,11 +72,20 @@ impl ExecuteAgain<'_> {
             launcher: project::launcher(self.no_sandbox, &hidden, &scratch, &mut warn),
             scratch,
             project_root: root,
-            registry: Arc::new(okapi_stages::registry_of_records()),
+            registry: Arc::new(registry),
             machine: self.machine,
             threads: self.threads,
             formats: &okapi_stages::difference_of_tensors,
         };
-        Ok(reexecute(&request, ids, each)?)
+        let ended = reexecute(&request, ids, each)?;
+        let asked = match teachers.sample() {
+            Some(sample) if self.ask_anew > 0 && ended == Ended::Done => {
+                sample.ask_anew(self.store.records()).map_err(|error| {
+                    Failure::failed(format!("a teacher cannot be asked anew: {error}"))
+                })?
+            }
+            _ => Vec::new(),
+        };
+        Ok((ended, asked))
     }
 }

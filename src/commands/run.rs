@@ -137,11 +137,12 @@ fn check_determinism(
         machine,
         no_sandbox: arguments.no_sandbox,
         threads: &|threads| if threads > 1 { 1 } else { 2 },
+        ask_anew: 0,
     };
     let all = 0..loaded.graph.instances.len() as InstanceId;
     let ids: Vec<InstanceId> = all.filter(|&id| loaded.selection.needed[id as usize]).collect();
     let (mut same, mut others) = (0, 0);
-    let ended = request.run(&ids, &mut |id, again| {
+    let (ended, _) = request.run(&ids, &mut |id, again| {
         let name = &loaded.graph.instances[id as usize].name;
         match again {
             Again::Same => same += 1,

@@ -3,18 +3,22 @@
 use okapi_engine::audit::{Audit, NodeAudit, Verdict};
 use okapi_engine::graph::parse_instance_name;
 
+use okapi_teacher::AskedAnew;
+
 use super::format;
 
 /// Findings of one node that are listed one by one.
 const LISTED: usize = 10;
 
 /// What was executed again.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct ExecutedAgain {
     /// Instances, because that was asked for.
     pub(crate) executed: u64,
     /// Instances, with the recorded answers of teachers.
     pub(crate) replayed: u64,
+    /// Requests that were asked anew.
+    pub(crate) asked: Vec<AskedAnew>,
     /// A signal ended it.
     pub(crate) interrupted: bool,
 }
@@ -95,9 +99,24 @@ pub(crate) fn summary(audit: &Audit, again: &ExecutedAgain, hashed_ms: u64, ms: 
     if again.executed > 0 {
         basis.push(format!("{} executed again", format::count(again.executed, "node")));
     }
+    let mut anew = String::new();
+    if !again.asked.is_empty() {
+        let differing: Vec<_> = again.asked.iter().filter(|it| it.recorded != it.now).collect();
+        for it in differing.iter().take(LISTED) {
+            let short = |text: &str| text.chars().take(60).collect::<String>();
+            let (was, is) = (short(&it.recorded), short(&it.now));
+            anew.push_str(&format!("asked anew: {was:?} is recorded, {is:?} is answered now\n"));
+        }
+        let requests = format::count(again.asked.len() as u64, "request");
+        let cost = format::money(again.asked.iter().map(|it| it.nano_usd).sum());
+        anew.push_str(&format!(
+            "asked anew: {requests} for {cost}, {} answered otherwise\n",
+            differing.len()
+        ));
+    }
     let verdict = if audit.holds() { "all holds" } else { "it does not hold" };
     format!(
-        "{}\n{}; {} in all\n{verdict}\n",
+        "{}\n{}; {} in all\n{anew}{verdict}\n",
         counts.join(", "),
         basis.join(", "),
         format::duration(ms)

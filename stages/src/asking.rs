@@ -80,6 +80,7 @@ pub(crate) fn converse<I, O>(
         ledger: &ledger,
         experience: endpoint.experience(),
         stop: &stop,
+        sample: teachers.sample().map(|sample| (sample, settings)),
     };
     let total = items.len() as u64;
     let used = Cell::new(Used::default());

@@ -78,9 +78,11 @@ pub fn registry_with_budget(budget_usd: Option<f64>) -> StageRegistry {
     registry_asking(Arc::new(Teachers::new(budget_usd)))
 }
 
-/// The same; no teacher is asked, and those requests are answered that have been answered before.
-pub fn registry_of_records() -> StageRegistry {
-    registry_asking(Arc::new(Teachers::of_records()))
+/// The same; no teacher is asked, and those requests are answered that have been answered before. So many of them are kept
+/// by the teachers that come with it, to be asked anew.
+pub fn registry_of_records(sample: usize) -> (StageRegistry, Arc<Teachers>) {
+    let teachers = Arc::new(Teachers::of_records(sample));
+    (registry_asking(Arc::clone(&teachers)), teachers)
 }
 
 fn registry_asking(asked: Arc<Teachers>) -> StageRegistry {

@@ -408,6 +408,36 @@ fn a_lock_file_is_compared_and_says_when_it_is_stale() {
 }
 
 #[test]
+fn some_requests_are_asked_anew() {
+    let sandbox = sandbox();
+    let said = audit(&sandbox, &["--ask-again", "5"]);
+    assert_eq!(findings(&said), []);
+    let asked = said.json()["asked_again"].as_array().unwrap().clone();
+    assert_eq!(asked.len(), 5);
+    assert!(asked.iter().all(|it| it["same"] == true), "{asked:#?}");
+    let records = || fs::metadata(sandbox.path(".okapi/records.log")).unwrap().len();
+    let before = records();
+
+    // A teacher that has changed its mind since.
+    let log = sandbox.path(".okapi/records.log");
+    let rows = sandbox.okapi(&["show", "p.yaml", "translate[lang=de]:data"]).stdout;
+    let row: Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+    let said = row["instruction"].as_str().unwrap();
+    let word = said.split(' ').find(|word| word.len() > 4 && word.is_ascii()).unwrap();
+    edit_log(&log, said, word, &word.chars().rev().collect::<String>());
+    let said = audit(&sandbox, &["--ask-again", "1000"]);
+    let asked = said.json()["asked_again"].as_array().unwrap().clone();
+    assert!(
+        asked.len() > 20 && asked.iter().filter(|it| it["same"] == false).count() == 1,
+        "{asked:#?}"
+    );
+    assert_eq!(records(), before, "nothing is recorded");
+    let said = sandbox.okapi(&["audit", "p.yaml", "--ask-again", "1000"]);
+    let words = format!("asked anew: {} requests for $0, 1 answered otherwise\n", asked.len());
+    assert!(said.stdout.contains(&words), "{}", said.stdout);
+}
+
+#[test]
 fn what_to_execute_again_has_to_be_said_as_it_is() {
     let sandbox = sandbox();
     let said = audit(&sandbox, &["--reexecute", "sample=2", "--skip-records"]);

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, OnceCell, oneshot};
 use crate::budget::Budget;
 use crate::pricing::{Price, cost};
 use crate::request::{Answer, Request, Usage};
+use crate::sample::Sample;
 use crate::teacher::{Teacher, TeacherError};
 
 /// What is kept of a call: a JSON object in the record cache, under [`Request::digest`].
@@ -200,6 +201,8 @@ pub struct CallerParts<'a> {
     pub experience: &'a Experience,
     /// Raised when the run is being stopped.
     pub stop: &'a Stop,
+    /// Where requests that were answered from records are kept, with the teacher's settings, if that is wanted.
+    pub sample: Option<(&'a Sample, &'a Value)>,
 }
 
 /// Asks a teacher what is not recorded yet.
@@ -299,6 +302,10 @@ impl Caller<'_> {
         let record = record?;
         if !called {
             self.parts.ledger.add_recorded(record.nano_usd);
+            if let Some((sample, settings)) = self.parts.sample {
+                let identity = self.parts.identity;
+                sample.offer(digest, request, identity, settings, &record.answer.text);
+            }
         }
         self.parts.ledger.add_used(&record.answer.usage);
         Ok(Asked { answer: record.answer, recorded: !called })
@@ -453,6 +460,7 @@ mod tests {
                 ledger: &self.ledger,
                 experience: &self.experience,
                 stop: &self.stop,
+                sample: None,
             };
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

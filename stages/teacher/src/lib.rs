@@ -17,6 +17,7 @@ mod pool;
 mod pricing;
 mod request;
 mod retry;
+mod sample;
 pub mod serve;
 mod teacher;
 
@@ -28,4 +29,5 @@ pub use limits::Limits;
 pub use pool::{Endpoint, Teachers, price};
 pub use pricing::Price;
 pub use request::{Answer, Finish, Message, Request, Role, Usage, estimated_tokens};
+pub use sample::{AskedAnew, Sample};
 pub use teacher::{Answering, Teacher, TeacherError};

@@ -17,12 +17,13 @@ use crate::offline::Offline;
 use crate::openai::batch::Batches;
 use crate::openai::{OpenAi, OpenAiConfig, Sampling};
 use crate::pricing::Price;
+use crate::sample::Sample;
 use crate::teacher::{Teacher, TeacherError};
 
 /// All teachers that a process asks.
 pub struct Teachers {
-    /// Nobody is asked: what is not recorded is an error.
-    records_only: bool,
+    /// Nobody is asked: what is not recorded is an error. Some of the requests are kept.
+    of_records: Option<Sample>,
     /// Made when the first teacher is asked.
     runtime: OnceLock<Result<Runtime, String>>,
     budget: Budget,
@@ -51,7 +52,7 @@ impl Teachers {
     /// No teacher yet, and a budget in US dollars for all that come.
     pub fn new(budget_usd: Option<f64>) -> Teachers {
         Teachers {
-            records_only: false,
+            of_records: None,
             runtime: OnceLock::new(),
             budget: Budget::new(budget_usd),
             endpoints: Mutex::default(),
@@ -59,9 +60,14 @@ impl Teachers {
         }
     }
 
-    /// Teachers who know what is recorded, and nothing else.
-    pub fn of_records() -> Teachers {
-        Teachers { records_only: true, ..Teachers::new(None) }
+    /// Teachers who know what is recorded, and nothing else. So many of the requests are kept.
+    pub fn of_records(sample: usize) -> Teachers {
+        Teachers { of_records: Some(Sample::new(sample)), ..Teachers::new(None) }
+    }
+
+    /// The requests that are kept of those that were answered from records.
+    pub fn sample(&self) -> Option<&Sample> {
+        self.of_records.as_ref()
     }
 
     fn runtime(&self) -> Result<&Runtime, TeacherError> {
@@ -114,9 +120,9 @@ impl Teachers {
         }
         // The client's timers belong to the runtime.
         let _inside = self.runtime()?.enter();
-        let endpoint = Arc::new(match self.records_only {
-            true => Endpoint::of_records(identity),
-            false => Endpoint::new(identity, settings, &|name| std::env::var(name).ok())?,
+        let endpoint = Arc::new(match self.of_records {
+            Some(_) => Endpoint::of_records(identity),
+            None => Endpoint::new(identity, settings, &|name| std::env::var(name).ok())?,
         });
         endpoints.insert(key, Arc::clone(&endpoint));
         Ok(endpoint)

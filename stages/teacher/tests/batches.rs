@@ -164,6 +164,7 @@ fn ask(store: &Store, address: &str, count: usize) -> (Vec<Result<Answer, Teache
         ledger: &ledger,
         experience: endpoint.experience(),
         stop: &stop,
+        sample: None,
     };
     let answers = Caller::with(parts, |caller| {
         teachers.block_on(async {

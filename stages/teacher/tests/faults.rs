@@ -192,6 +192,7 @@ fn ask(store: &Store, address: &str, settings: &Value, count: usize) -> Asked {
         ledger: &ledger,
         experience: endpoint.experience(),
         stop: &stop,
+        sample: None,
     };
     let answers = Caller::with(parts, |caller| {
         teachers.block_on(async {
