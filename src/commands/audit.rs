@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use okapi_cache::{Digest, Store};
+use okapi_cache::{Access, Digest, Durability, Store};
 use okapi_engine::audit::difference::Difference;
 use okapi_engine::audit::reexecute::{Again, Ended};
 use okapi_engine::audit::{
@@ -46,6 +46,8 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
         return say(arguments, &audit, &ui::ExecutedAgain::default(), ms(started), ms(started));
     }
     let place = project::locate_or_default(global, arguments.pipeline.pipeline.as_deref())?;
+    // An audit makes no store where there is none.
+    drop(project::open_store(global, &place.root, Access::ReadOnly, Durability::None)?);
     let store = Arc::new(project::open_store_to_look(global, &place.root)?);
     let registry = okapi_stages::registry();
     let overlay = &arguments.pipeline.overlay;
@@ -54,7 +56,10 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     let question = question(&loaded, &store, &manifest);
     let wanted = reexecuted(&loaded, &arguments.reexecute)?;
     let recorded = recorded(&question)?;
-    let mut audit = make_audit(&question, &recorded, &|_| {})?;
+    let outputs = recorded.iter().flatten().flat_map(|it| &it.outputs);
+    let bar = ui::hashing(outputs.map(|it| it.size).sum());
+    let mut audit = make_audit(&question, &recorded, &|bytes| bar.inc(bytes))?;
+    bar.finish_and_clear();
     let hashed_ms = ms(started);
     for (node, finding) in published(&question, &recorded, &loaded.place.root)? {
         audit.add(&node, finding);
@@ -190,16 +195,20 @@ impl Desk<'_> {
             threads: &|threads| threads,
             ask_anew: self.arguments.ask_again,
         };
+        let bar = ui::executing(ids.len() as u64);
         let (ended, asked) = request.run(&ids, &mut |id, again| {
             let was_asked_for = wanted.binary_search(&id).is_ok();
             done.executed += u64::from(was_asked_for);
             done.replayed += u64::from(asks(id));
             let name = &*graph.instances[id as usize].name;
+            bar.inc(1);
+            bar.set_message(name.to_owned());
             let on_gpu = graph.instances[id as usize].resources.gpu > 0;
             for finding in findings(again, asks(id), on_gpu, was_asked_for) {
                 audit.add(name, finding);
             }
         })?;
+        bar.finish_and_clear();
         done.interrupted = ended == Ended::Interrupted;
         done.asked = asked;
         Ok(done)

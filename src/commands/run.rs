@@ -21,6 +21,7 @@ use okapi_engine::run_record::{self, RunEnd, RunInfo, RunRecord};
 use okapi_engine::spend::Spend;
 use okapi_engine::stage::StageRegistry;
 
+use indicatif::ProgressBar;
 use serde_json::Value;
 
 use super::execute_again::{ExecuteAgain, question};
@@ -29,8 +30,8 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::program;
 use crate::project::{self, Loaded};
-use crate::ui::output;
 use crate::ui::progress::{self, Display};
+use crate::ui::{audit as ui, output};
 
 /// Brings nodes up to date.
 pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Failure> {
@@ -142,23 +143,31 @@ fn check_determinism(
     let all = 0..loaded.graph.instances.len() as InstanceId;
     let ids: Vec<InstanceId> = all.filter(|&id| loaded.selection.needed[id as usize]).collect();
     let (mut same, mut others) = (0, 0);
+    let bar = match arguments.quiet || arguments.progress == Progress::Json {
+        true => ProgressBar::hidden(),
+        false => ui::executing(ids.len() as u64),
+    };
     let (ended, _) = request.run(&ids, &mut |id, again| {
+        bar.inc(1);
         let name = &loaded.graph.instances[id as usize].name;
+        bar.set_message(name.to_string());
+        let note = |text: String| bar.suspend(|| output::note(&text));
         match again {
             Again::Same => same += 1,
             Again::Different(differences) => {
                 others += 1;
                 for difference in differences {
-                    output::note(&format!("differs {name}  {}", difference.what));
+                    note(format!("differs {name}  {}", difference.what));
                 }
             }
             Again::Failed(error) => {
                 others += 1;
-                output::note(&format!("differs {name}  it fails the second time: {error}"));
+                note(format!("differs {name}  it fails the second time: {error}"));
             }
-            Again::NotExecuted(reason) => output::note(&format!("left    {name}  {reason}")),
+            Again::NotExecuted(reason) => note(format!("left    {name}  {reason}")),
         }
     })?;
+    bar.finish_and_clear();
     if ended == Ended::Interrupted {
         return Ok(ExitCode::Interrupted);
     }

@@ -1,11 +1,37 @@
 //! What an audit found, for people.
 
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
 use okapi_engine::audit::{Audit, NodeAudit, Verdict};
 use okapi_engine::graph::parse_instance_name;
 
 use okapi_teacher::AskedAnew;
 
 use super::format;
+
+/// Shows on a terminal how many bytes have been hashed; nothing elsewhere.
+pub(crate) fn hashing(bytes: u64) -> ProgressBar {
+    bar(bytes, "{spinner} hashed {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left")
+}
+
+/// Shows on a terminal how many nodes have been executed again, and which was the last; nothing elsewhere.
+pub(crate) fn executing(nodes: u64) -> ProgressBar {
+    bar(nodes, "{spinner} executed {pos} of {len} again, {elapsed}  {wide_msg}")
+}
+
+fn bar(length: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    // A template that cannot be read leaves the one that comes with the bar.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+/// A clock that stands still looks like a hang.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Findings of one node that are listed one by one.
 const LISTED: usize = 10;
