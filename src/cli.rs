@@ -101,8 +101,8 @@ asked, the node is worked through again with the recorded answers alone. Publish
 Verdicts: verified; changed since (the result is whole, the pipeline asks for another by now);
 missing; corrupt.
 
---reexecute executes nodes again in an empty store, from their recorded inputs, and compares every
-byte: `all`, `sample=N` (N nodes, by chance, the same each time), or a node. The store of its own lies below
+--reexecute executes nodes again in an empty store, from their recorded inputs, within their timeouts, and
+compares every byte (on a GPU, numbers of tensors within half precision): `all`, `sample=N` (N nodes, by chance, the same each time), or a node. The store of its own lies below
 $TMPDIR and needs room for what these nodes read and make.
 
 Examples:

@@ -22,6 +22,8 @@ pub enum ObjectState {
     },
     /// Not there.
     Missing,
+    /// Something that is no file, or may not be read.
+    Unreadable,
     /// Something else.
     Damaged {
         /// What its bytes hash to.
@@ -82,7 +84,8 @@ impl Store {
             let path = other.object_path(&digest);
             let found = self.ingest(&path, ArtifactKind::File)?.digest;
             if found != digest {
-                return Err(StoreError::Damaged { digest, quarantine: path });
+                let reason = format!("the object hashes to {}", found.short());
+                return Err(StoreError::Unstorable { path, reason });
             }
         }
         Ok(())
@@ -94,6 +97,9 @@ impl Store {
             Ok((found, _)) => Ok(ObjectState::Damaged { found }),
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Ok(ObjectState::Missing)
+            }
+            Err(StoreError::Io { .. } | StoreError::Unstorable { .. }) => {
+                Ok(ObjectState::Unreadable)
             }
             Err(error) => Err(error),
         }

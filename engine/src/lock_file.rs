@@ -78,9 +78,16 @@ pub enum LockFileError {
     },
 }
 
-/// Where the lock file of a pipeline lies: beside it, with `.lock` in place of `.yaml`.
+/// Where the lock file of a pipeline lies: beside it, with `.lock` in place of `.yaml`, and else after its name.
 pub fn path_beside(pipeline: &Path) -> PathBuf {
-    pipeline.with_extension("lock")
+    match pipeline.extension().and_then(|it| it.to_str()) {
+        Some("yaml" | "yml") => pipeline.with_extension("lock"),
+        _ => {
+            let mut name = pipeline.file_name().unwrap_or_default().to_owned();
+            name.push(".lock");
+            pipeline.with_file_name(name)
+        }
+    }
 }
 
 impl LockFile {
@@ -137,6 +144,22 @@ impl LockFile {
             let _ = std::fs::remove_file(&temp);
         }
         written.map_err(io).map(|()| true)
+    }
+
+    /// What the file was written with, if that is something else than these.
+    pub fn other_overlay(&self, profile: Option<&str>, set: &[String]) -> Option<String> {
+        if (self.profile.as_deref(), &*self.set) == (profile, set) {
+            return None;
+        }
+        let mut words: Vec<String> = Vec::new();
+        words.extend(self.profile.iter().map(|profile| format!("--profile {profile}")));
+        words.extend(self.set.iter().map(|set| format!("--set '{set}'")));
+        let with = if words.is_empty() {
+            "neither --profile nor --set".to_owned()
+        } else {
+            words.join(" ")
+        };
+        Some(with)
     }
 
     /// Where the recorded results of selected instances are not what the file says: by instance, what differs.

@@ -290,17 +290,28 @@ pub fn events(store: &Store, id: &str) -> Result<Vec<Event>, StoreError> {
 /// By action: the run that made its result last, and the metrics that it reported.
 pub type ReportedMetrics = BTreeMap<ActionDigest, (String, BTreeMap<String, f64>)>;
 
-/// The metrics that runs reported when they made results, as far as their records are there.
+/// The metrics that runs reported when they made the results of these actions, as far as their records are there: those of
+/// the newest run that made each.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn reported_metrics(store: &Store) -> Result<ReportedMetrics, StoreError> {
+pub fn reported_metrics(
+    store: &Store,
+    mut wanted: BTreeSet<ActionDigest>,
+) -> Result<ReportedMetrics, StoreError> {
     let mut reported = BTreeMap::new();
-    for run in list(store)? {
-        // A record without events says nothing.
-        for event in events(store, &run.id).unwrap_or_default() {
+    for run in list(store)?.iter().rev() {
+        if wanted.is_empty() {
+            break;
+        }
+        // A run that made nothing has nothing to say, and a record without events neither.
+        if run.end.as_ref().is_some_and(|end| end.ran == 0) {
+            continue;
+        }
+        for event in events(store, &run.id).unwrap_or_default().into_iter().rev() {
             if let Event::NodeFinished { action, metrics, .. } = event
                 && let Ok(action) = action.parse()
+                && wanted.remove(&action)
             {
                 reported.insert(action, (run.id.clone(), metrics));
             }

@@ -42,8 +42,14 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     if let Some(folder) =
         arguments.pipeline.pipeline.as_deref().filter(|it| it.join(BUNDLE).exists())
     {
-        let audit = bundle::audit(global, arguments, folder)?;
+        bundle::refuse_what_it_has_not(global, arguments)?;
+        let audit = bundle::audit(global, folder)?;
         return say(arguments, &audit, &ui::ExecutedAgain::default(), ms(started), ms(started));
+    }
+    if let Some(folder) = arguments.export.as_deref().filter(|folder| folder.exists()) {
+        let message =
+            format!("no bundle can be written to {}: it is there already", folder.display());
+        return Err(Failure::usage(message).with_hint("name another folder".to_owned()));
     }
     let place = project::locate_or_default(global, arguments.pipeline.pipeline.as_deref())?;
     // An audit makes no store where there is none.
@@ -52,7 +58,12 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     let registry = okapi_stages::registry();
     let overlay = &arguments.pipeline.overlay;
     let loaded = project::prepare_anew(global, overlay, place, &registry, &arguments.targets)?;
-    let manifest = run_record::head(&store, &loaded.place.pipeline);
+    let pipeline = &loaded.place.pipeline;
+    let manifest = run_record::head(&store, pipeline);
+    if manifest.is_empty() && run_record::head_digest(&store, pipeline).is_some() {
+        let message = "the list of what the last run left behind is damaged";
+        return Err(Failure::failed(message).with_hint("`okapi run` writes it anew".to_owned()));
+    }
     let question = question(&loaded, &store, &manifest);
     let wanted = reexecuted(&loaded, &arguments.reexecute)?;
     let recorded = recorded(&question)?;
@@ -69,8 +80,18 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
         let lock = LockFile::read(&path).map_err(|error| {
             Failure::usage(error.to_string()).with_hint("`okapi run --lock` writes it".to_owned())
         })?;
-        for (node, finding) in lock.compare(&question, &recorded) {
-            audit.add(&node, finding);
+        match lock.other_overlay(overlay.profile.as_deref(), &overlay.overrides) {
+            Some(other) => {
+                let message = format!("it was written with {other}");
+                let hint = Some("audit with the same, or write it anew with `okapi run --lock`");
+                let finding = Finding { verdict: Verdict::ChangedSince, message, hint };
+                audit.add(ui::LOCK_FILE, finding);
+            }
+            None => {
+                for (node, finding) in lock.compare(&question, &recorded) {
+                    audit.add(&node, finding);
+                }
+            }
         }
     }
     let desk = Desk { arguments, store: Arc::clone(&store), recorded, loaded };
@@ -81,7 +102,15 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     let said = say(arguments, &audit, &again, hashed_ms, ms(started))?;
     match &arguments.export {
         Some(folder) if audit.holds() => {
-            bundle::export(arguments, folder, &desk.loaded, &store, &manifest, &desk.recorded)?;
+            bundle::export(
+                global,
+                arguments,
+                folder,
+                &desk.loaded,
+                &store,
+                &manifest,
+                &desk.recorded,
+            )?;
         }
         Some(_) => output::note("no bundle was written, as not all holds"),
         None => {}
@@ -134,6 +163,9 @@ fn reexecuted(loaded: &Loaded, wanted: &[String]) -> Result<Vec<InstanceId>, Fai
             let count: usize = count.parse().map_err(|_| {
                 Failure::usage(format!("`--reexecute {what}`: `{count}` is no number"))
             })?;
+            if count == 0 {
+                return Err(Failure::usage("`--reexecute sample=0` executes nothing"));
+            }
             ids.extend(sample(graph, &selected, count));
         } else {
             let found = matching(graph, what);
@@ -142,7 +174,14 @@ fn reexecuted(loaded: &Loaded, wanted: &[String]) -> Result<Vec<InstanceId>, Fai
                 let hint = "give `all`, `sample=N`, or a node or instance of the pipeline";
                 return Err(Failure::usage(message).with_hint(hint.to_owned()));
             }
+            let before = ids.len();
             ids.extend(found.into_iter().filter(|id| selected.binary_search(id).is_ok()));
+            if ids.len() == before {
+                let message =
+                    format!("`--reexecute {what}`: the nodes asked for do not come from it");
+                let hint = "ask for it, too, or for no node";
+                return Err(Failure::usage(message).with_hint(hint.to_owned()));
+            }
         }
     }
     ids.sort_unstable();
@@ -196,23 +235,50 @@ impl Desk<'_> {
             ask_anew: self.arguments.ask_again,
         };
         let bar = ui::executing(ids.len() as u64);
+        let mut trouble = None;
         let (ended, asked) = request.run(&ids, &mut |id, again| {
             let was_asked_for = wanted.binary_search(&id).is_ok();
-            done.executed += u64::from(was_asked_for);
-            done.replayed += u64::from(asks(id));
+            let was_executed = !matches!(again, Again::NotExecuted(_));
+            done.executed += u64::from(was_asked_for && was_executed);
+            done.replayed += u64::from(asks(id) && was_executed);
             let name = &*graph.instances[id as usize].name;
             bar.inc(1);
             bar.set_message(name.to_owned());
             let on_gpu = graph.instances[id as usize].resources.gpu > 0;
-            for finding in findings(again, asks(id), on_gpu, was_asked_for) {
+            if let Again::Failed(error) = &again
+                && is_trouble_here(error)
+            {
+                trouble.get_or_insert(format!("`{name}` cannot be executed again: {error}"));
+                return;
+            }
+            // Of what is missing or has changed that is said already.
+            let is_said = audit.nodes.iter().any(|it| it.node == name && !it.findings.is_empty());
+            for finding in findings(again, asks(id), on_gpu, was_asked_for || !is_said) {
                 audit.add(name, finding);
             }
         })?;
         bar.finish_and_clear();
+        if let Some(trouble) = trouble {
+            return Err(Failure::failed(trouble)
+                .with_hint("is there room below $TMPDIR, and are all programs here?".to_owned()));
+        }
+        if ended == Ended::Interrupted {
+            output::note("interrupted");
+        }
         done.interrupted = ended == Ended::Interrupted;
         done.asked = asked;
         Ok(done)
     }
+}
+
+/// Whether a failure says something of this machine, and nothing of the result.
+fn is_trouble_here(error: &ExecutionError) -> bool {
+    matches!(
+        error,
+        ExecutionError::Store(_)
+            | ExecutionError::Io { .. }
+            | ExecutionError::Stage(StageError::Io { .. })
+    )
 }
 
 /// On a GPU numbers may come out this far apart, as a share of the largest of a tensor: half precision.
@@ -252,7 +318,6 @@ fn findings(again: Again, asks: bool, on_gpu: bool, was_asked_for: bool) -> Vec<
             Some("the record was lost or is damaged: `okapi run --force NODE` asks again"),
         ),
         Again::Failed(error) => one(Verdict::Corrupt, format!("{how}, it fails: {error}"), None),
-        // What is missing or has changed has said so.
         Again::NotExecuted(reason) if was_asked_for => {
             let message = format!("it was not executed again: {reason}");
             one(Verdict::Missing, message, None)

@@ -1,12 +1,13 @@
 //! Bundles: written by `audit --export`, checked by `audit FOLDER`.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use okapi_engine::audit::{
     Audit, Finding, Recorded, Verdict, audit as make_audit, published, recorded,
 };
-use okapi_engine::bundle::{BundleError, Export, OpenBundle, Private, export as write, open};
+use okapi_engine::bundle::{
+    BundleError, Export, OpenBundle, Private, check, export as write, open,
+};
 use okapi_engine::environment;
 use serde_json::Value;
 
@@ -15,16 +16,14 @@ use crate::cli::{AuditArgs, Global, OverlayArgs};
 use crate::failure::Failure;
 use crate::program;
 use crate::project::{self, Loaded};
-use crate::ui::{format, output};
+use crate::ui::{audit as ui, format, output};
 
-/// Variables whose values are secrets wherever they are set.
-const SECRETS: [&str; 4] = ["OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OKAPI_TOKEN"];
-
-/// Under this name what is wrong with the files of a bundle is listed.
-const FILES: &str = "(files)";
+/// Parts of the names of variables whose values are secrets.
+const SECRETS: [&str; 5] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL"];
 
 /// Writes a bundle of results that hold.
 pub(crate) fn export(
+    global: &Global,
     arguments: &AuditArgs,
     folder: &Path,
     loaded: &Loaded,
@@ -37,6 +36,13 @@ pub(crate) fn export(
         true => Private::default(),
         false => private(loaded, store.root()),
     };
+    if let Some(license) = &arguments.license
+        && !license.chars().all(|it| it.is_ascii_alphanumeric() || "-.+".contains(it))
+    {
+        let message = format!("`{license}` is no license as SPDX names it");
+        return Err(Failure::usage(message)
+            .with_hint("such as CC-BY-4.0; see spdx.org/licenses".to_owned()));
+    }
     let request = Export {
         question: question(loaded, store, manifest),
         recorded,
@@ -51,7 +57,10 @@ pub(crate) fn export(
         author: arguments.author.as_deref(),
         private: &private,
     };
-    let (files, bytes) = write(&request, folder).map_err(|error| {
+    // It gets its name when it has been checked as a stranger would.
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let temp = folder.with_file_name(format!(".{name}.okapi-{}", std::process::id()));
+    let (files, bytes) = write(&request, &temp).map_err(|error| {
         let hint = match &error {
             BundleError::Private { .. } => Some(
                 "take it out of the pipeline or of what the node writes; --allow-private writes it all the same",
@@ -61,6 +70,23 @@ pub(crate) fn export(
         };
         Failure::failed(format!("no bundle was written: {error}")).with_hint(hint.map(str::to_owned))
     })?;
+    let checked = audit(global, &temp);
+    let holds = checked.as_ref().is_ok_and(Audit::holds);
+    let named = if holds { std::fs::rename(&temp, folder) } else { std::fs::remove_dir_all(&temp) };
+    let audit = checked?;
+    if !holds {
+        let finding = audit
+            .nodes
+            .iter()
+            .flat_map(|node| node.findings.iter().map(move |it| (node, it)))
+            .next();
+        let said = finding
+            .map_or(String::new(), |(node, it)| format!(": `{}`: {}", node.node, it.message));
+        return Err(Failure::failed(format!(
+            "no bundle was written, for it would not hold elsewhere{said}"
+        )));
+    }
+    named.map_err(|error| Failure::failed(format!("no bundle was written: {error}")))?;
     let files = format::count(files, "file");
     output::note(&format!("wrote {}: {files}, {}", folder.display(), format::size(bytes)));
     output::note(&format!("check it anywhere: okapi audit {}", folder.display()));
@@ -74,13 +100,23 @@ fn private(loaded: &Loaded, store: &Path) -> Private {
         let settings: Value = serde_json::from_str(&instance.settings).ok()?;
         Some(settings["teacher"]["api_key_env"].as_str()?.to_owned())
     });
-    for name in settings.chain(SECRETS.map(str::to_owned)) {
-        if let Ok(value) = std::env::var(&name) {
+    let named: Vec<String> = settings.collect();
+    for (name, value) in std::env::vars_os() {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        let upper = name.to_uppercase();
+        // A variable such as TOKENIZERS_PARALLELISM has a word like any other.
+        let is_secret = SECRETS.iter().any(|part| upper.contains(part)) && value.len() >= 8;
+        if is_secret || named.iter().any(|it| *it == name) {
             private.add(format!("the value of {name}"), value);
         }
     }
     for (name, value) in &loaded.passed_env {
-        private.add(format!("the value of {name}"), value.clone().unwrap_or_default());
+        private.add_value(format!("the value of {name}"), value.clone().unwrap_or_default());
+    }
+    // The folder as the user came to it, which may be through a link.
+    let here = std::env::var("PWD").unwrap_or_default();
+    if here.len() > "/root".len() {
+        private.add("the path of the current folder", here);
     }
     private.add("the path of the project", loaded.place.root.to_string_lossy());
     private.add("the path of the store", store.to_string_lossy());
@@ -98,43 +134,58 @@ fn private(loaded: &Loaded, store: &Path) -> Private {
     private
 }
 
-/// Audits a bundle without the store that it came from.
-pub(crate) fn audit(
+/// Refuses what has no meaning for a bundle.
+pub(crate) fn refuse_what_it_has_not(
     global: &Global,
     arguments: &AuditArgs,
-    folder: &Path,
-) -> Result<Audit, Failure> {
-    if !arguments.reexecute.is_empty() || arguments.locked || arguments.export.is_some() {
-        let message = "a bundle is checked as it is: it has no inputs to execute nodes with, and no lock file";
-        return Err(Failure::usage(message));
+) -> Result<(), Failure> {
+    let overlay = &arguments.pipeline.overlay;
+    let refused = [
+        (!arguments.targets.is_empty(), "NODE"),
+        (overlay.profile.is_some(), "--profile"),
+        (!overlay.overrides.is_empty(), "--set"),
+        (global.store.is_some(), "--store"),
+        (!arguments.reexecute.is_empty(), "--reexecute"),
+        (arguments.ask_again > 0, "--ask-again"),
+        (arguments.locked, "--locked"),
+        (arguments.export.is_some(), "--export"),
+    ];
+    match refused.iter().find(|(is_given, _)| *is_given) {
+        None => Ok(()),
+        Some((_, what)) => {
+            let message = format!("a bundle is checked as it is: {what} has no meaning for it");
+            Err(Failure::usage(message))
+        }
     }
+}
+
+/// Audits a bundle without the store that it came from.
+pub(crate) fn audit(global: &Global, folder: &Path) -> Result<Audit, Failure> {
     let scratch = tempfile::Builder::new().prefix("okapi-bundle-").tempdir().map_err(|error| {
         Failure::failed(format!("there is no room for its results: {error}"))
             .with_hint("set TMPDIR to a folder with room".to_owned())
     })?;
-    let OpenBundle { bundle, project, published: published_in, store, manifest, files } =
-        open(folder, scratch.path()).map_err(|error| Failure::usage(error.to_string()))?;
+    let opened = open(folder, scratch.path()).map_err(|error| Failure::usage(error.to_string()))?;
+    let OpenBundle { bundle, project, published: published_in, store, manifest, .. } = &opened;
     let there = Global { project: Some(project.clone()), store: None, ..global.clone() };
     let place = project::locate(&there, &project.join(&bundle.pipeline))?;
     let overlay = OverlayArgs { profile: bundle.profile.clone(), overrides: bundle.set.clone() };
     let registry = okapi_stages::registry();
     let loaded = project::prepare_anew(&there, &overlay, place, &registry, &bundle.targets)?;
-    let store: Arc<okapi_cache::Store> = store;
-    let mut question = question(&loaded, &store, &manifest);
+    let mut question = question(&loaded, store, manifest);
     question.is_bundle = true;
     let recorded = recorded(&question)?;
     let mut audit = make_audit(&question, &recorded, &|_| {})?;
-    for (node, finding) in published(&question, &recorded, &published_in)? {
+    for (node, finding) in published(&question, &recorded, published_in)? {
         audit.add(&node, finding);
     }
-    for message in files {
-        audit.add(FILES, Finding { verdict: Verdict::Corrupt, message, hint: None });
+    for (node, message) in check(folder, &opened, &question, &recorded)
+        .map_err(|error| Failure::failed(error.to_string()))?
+    {
+        let finding = Finding { verdict: Verdict::Corrupt, message, hint: None };
+        audit.add(node.as_deref().unwrap_or(ui::FILES), finding);
     }
-    for node in &bundle.nodes {
-        if !audit.nodes.iter().any(|it| it.node == node.node) {
-            let message = "the bundle has it, and its pipeline has not".to_owned();
-            audit.add(&node.node, Finding { verdict: Verdict::Corrupt, message, hint: None });
-        }
-    }
+    // What there is to do is to be done where it was made.
+    audit.nodes.iter_mut().flat_map(|it| &mut it.findings).for_each(|it| it.hint = None);
     Ok(audit)
 }

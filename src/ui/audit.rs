@@ -33,6 +33,10 @@ fn bar(length: u64, template: &str) -> ProgressBar {
 /// A clock that stands still looks like a hang.
 const TICK: Duration = Duration::from_millis(200);
 
+/// Under these names what is wrong with files is listed that belong to no node.
+pub(crate) const LOCK_FILE: &str = "(lock file)";
+pub(crate) const FILES: &str = "(files)";
+
 /// Findings of one node that are listed one by one.
 const LISTED: usize = 10;
 
@@ -79,7 +83,7 @@ pub(crate) fn render(audit: &Audit, all: bool) -> String {
         for node in group.iter().take(listed) {
             text.push_str(&line(node.verdict, &node.node));
             for finding in &node.findings {
-                text.push_str(&format!("{:15}{}\n", "", finding.message));
+                text.push_str(&format!("{:15}{}\n", "", plain(&finding.message)));
             }
         }
         if group.len() > listed {
@@ -98,13 +102,26 @@ pub(crate) fn render(audit: &Audit, all: bool) -> String {
     text
 }
 
+/// A text without what a terminal would obey.
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    for letter in text.chars() {
+        match letter.is_control() {
+            true => plain.extend(letter.escape_default()),
+            false => plain.push(letter),
+        }
+    }
+    plain
+}
+
 fn line(verdict: Verdict, node: &str) -> String {
-    format!("{:13}  {node}\n", word(verdict))
+    format!("{:13}  {}\n", word(verdict), plain(node))
 }
 
 /// The verdict on all, and what it rests on.
 pub(crate) fn summary(audit: &Audit, again: &ExecutedAgain, hashed_ms: u64, ms: u64) -> String {
-    let count = |verdict| audit.nodes.iter().filter(|it| it.verdict == verdict).count();
+    let nodes = || audit.nodes.iter().filter(|it| ![LOCK_FILE, FILES].contains(&it.node.as_str()));
+    let count = |verdict| nodes().filter(|it| it.verdict == verdict).count();
     let verdicts = [Verdict::Verified, Verdict::ChangedSince, Verdict::Missing, Verdict::Corrupt];
     let counts: Vec<String> =
         verdicts.iter().map(|it| format!("{} {}", count(*it), word(*it))).collect();

@@ -41,7 +41,8 @@ pub fn difference_of_tensors(recorded: &Path, new: &Path) -> Option<Difference> 
         // A number that is none is as far away as can be.
         let apart =
             apart.fold(0.0, |most, it| if it.is_nan() { f64::INFINITY } else { it.max(most) });
-        let relative = if largest > 0.0 { apart / largest } else { f64::INFINITY };
+        let relative = apart / largest;
+        let relative = if relative.is_nan() { f64::INFINITY } else { relative };
         if furthest.is_none_or(|(most, _, _)| relative > most) {
             furthest = Some((relative, apart, name));
         }
@@ -49,8 +50,11 @@ pub fn difference_of_tensors(recorded: &Path, new: &Path) -> Option<Difference> 
     let Some((relative, apart, name)) = furthest else {
         return plain(", in what is said beside its tensors".to_owned());
     };
-    let others =
-        if count > 1 { format!(", and {} more tensors", count - 1) } else { String::new() };
+    let others = match count {
+        1 => String::new(),
+        2 => ", and another tensor differs".to_owned(),
+        more => format!(", and {} other tensors differ", more - 1),
+    };
     let what = format!(
         ", tensor `{name}`: numbers are {apart:.3e} apart, {relative:.1e} of its largest{others}"
     );

@@ -335,11 +335,20 @@ fn the_version_of_a_stage_is_found() {
         "changed_since",
         &["`stage_version` was `7`, and is `1` now"],
     );
+    let sandbox = self::sandbox();
+    rewrite_action(&sandbox, "count", |document| document.replacen(':', ": ", 1));
+    finds(
+        &audit(&sandbox, &[]),
+        "count",
+        "corrupt",
+        &["not in the form in which documents are written"],
+    );
+    let sandbox = self::sandbox();
     // A document that is not the one of its action.
     let log = sandbox.path(".okapi/documents.log");
     edit_log(&log, "$OKAPI_OUTPUT_TEXT", r#"cat \\\"$OKAPI"#, r#"tac \\\"$OKAPI"#);
     let all = findings(&audit(&sandbox, &[]));
-    assert_eq!(all.len(), 2, "{all:#?}");
+    assert_eq!(all.len(), 1, "{all:#?}");
     assert!(all[0].0 == "twice" && all[0].2.contains("the document of its action"), "{all:#?}");
 }
 
@@ -401,6 +410,16 @@ fn a_lock_file_is_compared_and_says_when_it_is_stale() {
     let now = sandbox.read("p.lock");
     let differing = lock.lines().zip(now.lines()).filter(|(before, after)| before != after);
     assert_eq!(differing.count(), 2, "{now}");
+    let said = sandbox.okapi(&["audit", "p.yaml", "--locked", "--set", "vars.x=1"]);
+    assert_eq!(said.code, Some(2), "there is no such variable: {}", said.stderr);
+    sandbox.edit("p.lock", "\"profile\": null", "\"profile\": \"small\"");
+    finds(
+        &audit(&sandbox, &["--locked"]),
+        "(lock file)",
+        "changed_since",
+        &["written with --profile small"],
+    );
+    sandbox.edit("p.lock", "\"profile\": \"small\"", "\"profile\": null");
     sandbox.edit("p.lock", "\"twice\"", "\"thrice\"");
     let nodes: Vec<String> =
         findings(&audit(&sandbox, &["--locked"])).into_iter().map(|it| it.0).collect();
@@ -442,9 +461,40 @@ fn what_to_execute_again_has_to_be_said_as_it_is() {
     let sandbox = sandbox();
     let said = audit(&sandbox, &["--reexecute", "sample=2", "--skip-records"]);
     assert_eq!((findings(&said), &said.json()["executed"]), (Vec::new(), &2.into()));
-    for what in ["sample=x", "nobody"] {
-        let said = audit(&sandbox, &["--reexecute", what]);
+    for what in ["sample=x", "nobody", "sample=0", "twice"] {
+        let said = audit(&sandbox, &["count", "--reexecute", what]);
         assert_eq!(said.code, Some(2));
         assert!(said.stderr.contains(what), "{}", said.stderr);
     }
+}
+
+#[test]
+fn executing_again_keeps_to_timeouts_and_says_what_it_cannot_do() {
+    let sandbox = Sandbox::new(
+        r#"
+okapi: 1
+nodes:
+  slow: {stage: command, timeout: 1s, run: 'test -e /tmp/MARK || sleep 60; echo > "$OKAPI_OUTPUT_X"', outputs: {x: text}}
+  reader: {stage: command, inputs: {x: slow}, run: 'cat "$OKAPI_INPUT_X" "$OKAPI_INPUT_X" > "$OKAPI_OUTPUT_X"', outputs: {x: text}}
+"#,
+    );
+    let mark = sandbox.path("mark");
+    sandbox.edit(
+        "p.yaml",
+        "/tmp/MARK",
+        &fs::canonicalize(sandbox.path("")).unwrap().join("mark").display().to_string(),
+    );
+    fs::write(&mark, "").unwrap();
+    let said = sandbox.okapi(&["run", "p.yaml", "--no-sandbox"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    fs::remove_file(&mark).unwrap();
+    let said = audit(&sandbox, &["--reexecute", "slow", "--no-sandbox"]);
+    finds(&said, "slow", "corrupt", &["timed out after 1 s"]);
+
+    // What it reads is damaged: that is said of who made it, and of the reader only that it could not be executed.
+    flip(&object(&sandbox, &output(&sandbox, "slow").digest));
+    let all = findings(&audit(&sandbox, &["--reexecute", "reader"]));
+    let said: Vec<(&str, &str)> = all.iter().map(|it| (it.0.as_str(), it.1.as_str())).collect();
+    assert_eq!(said, [("reader", "missing"), ("slow", "corrupt")], "{all:#?}");
+    assert!(all[0].2.contains("was not executed again: what it reads"), "{all:#?}");
 }

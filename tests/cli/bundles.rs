@@ -141,7 +141,7 @@ fn a_bundle_is_checked_elsewhere() {
     assert!(environment["written_by"]["compiler"].as_str().unwrap().starts_with("rustc "));
     assert!(environment["written_by"]["okapi"]["revision"].as_str().unwrap().len() > 6);
     let again = sandbox.okapi(&["audit", "p.yaml", "--export", "bundle"]);
-    assert!(again.code == Some(1) && again.stderr.contains("is there already"), "{}", again.stderr);
+    assert!(again.code == Some(2) && again.stderr.contains("is there already"), "{}", again.stderr);
 }
 
 #[test]
@@ -191,8 +191,13 @@ fn whatever_is_changed_in_a_bundle_is_named() {
     let sandbox = exported();
     sandbox.edit("bundle/README.md", "okapi", "Okapi");
     let messages: Vec<String> = audit(&sandbox).1.into_iter().map(|it| it.1).collect();
-    let expected = ["digests.b3", "digests.sha256"]
-        .map(|list| format!("the file `README.md` is not what {list} says"));
+    let mut expected = ["digests.b3", "digests.sha256"]
+        .map(|list| format!("the file `README.md` is not what {list} says"))
+        .to_vec();
+    // The crate has a digest of it, too.
+    for file in ["README.md", "ro-crate-metadata.json"] {
+        expected.push(format!("`{file}` is not what follows from `bundle.json`"));
+    }
     assert_eq!(messages, expected);
 
     // From here on the lists fit, as whoever changes a file can change them.
@@ -252,8 +257,9 @@ fn whatever_is_changed_in_a_bundle_is_named() {
         let (_, found) = audit(&sandbox);
         let named = found.iter().any(|(node, message)| node == at && message.contains(words));
         assert!(named, "`{words}` of {at} is not in {found:#?}");
-        let others =
-            found.iter().filter(|(node, _)| node.split('[').next() != at.split('[').next());
+        let others = found.iter().filter(|(node, _)| {
+            node != "(files)" && node.split('[').next() != at.split('[').next()
+        });
         assert_eq!(others.count(), 0, "{found:#?}");
     }
 }
@@ -312,4 +318,117 @@ fn nothing_private_gets_into_a_bundle() {
     plant("the value of HF_TOKEN", "hf_abcdef");
     plant("the name of the user", "by wilhelmina");
     plant("the path of the project", &format!("{project}/text.txt"));
+}
+
+/// Lets whoever owns the bundle write to it.
+fn unlock(bundle: &Path) {
+    for path in files(bundle) {
+        let mut permissions = fs::metadata(&path).unwrap().permissions();
+        #[expect(clippy::permissions_set_readonly_false, reason = "a copy of one's own")]
+        permissions.set_readonly(false);
+        fs::set_permissions(&path, permissions).unwrap();
+    }
+}
+
+#[test]
+fn what_a_bundle_says_of_itself_has_to_follow_from_its_pipeline() {
+    type Change = fn(&Sandbox);
+    let cases: [(Change, &str); 9] = [
+        (
+            |it| it.edit("bundle/bundle.json", "\"stage_version\": 1", "\"stage_version\": 7"),
+            "another `stage_version`",
+        ),
+        (
+            |it| it.edit("bundle/bundle.json", "\"stage\": \"command\"", "\"stage\": \"mix\""),
+            "another `stage`",
+        ),
+        (|it| it.edit("bundle/bundle.json", "text:data", "rows:data"), "another `inputs`"),
+        (
+            |it| it.edit("bundle/bundle.json", "\"name\": \"shown\"", "\"name\": \"other\""),
+            "another name",
+        ),
+        (
+            |it| it.edit("bundle/costs.json", "\"instances\": 2", "\"instances\": 3"),
+            "`costs.json` is not what follows",
+        ),
+        (
+            |it| {
+                it.edit(
+                    "bundle/ro-crate-metadata.json",
+                    "CompletedActionStatus",
+                    "FailedActionStatus",
+                );
+            },
+            "`ro-crate-metadata.json` is not what follows",
+        ),
+        (
+            |it| it.write("bundle/published/results/more.html", "x"),
+            "`published/results/more.html` is of no node",
+        ),
+        (|it| it.write("bundle/objects/junk", "x"), "`objects/junk` hashes to something else"),
+        (|it| it.write(&format!("bundle/actions/{}.json", "1".repeat(64)), "{}"), "is of no node"),
+    ];
+    for (change, words) in cases {
+        let sandbox = exported();
+        unlock(&sandbox.path("bundle"));
+        change(&sandbox);
+        forge_lists(&sandbox.path("bundle"));
+        let (_, found) = audit(&sandbox);
+        assert!(found.iter().any(|(_, message)| message.contains(words)), "{words}: {found:#?}");
+    }
+    // What has to be in a bundle may not be elsewhere.
+    let sandbox = exported();
+    fs::remove_dir_all(sandbox.path("bundle/objects")).unwrap();
+    forge_lists(&sandbox.path("bundle"));
+    let (_, found) = audit(&sandbox);
+    assert!(found.iter().any(|(_, it)| it.contains("is not in the store")), "{found:#?}");
+    // A list that says two things says nothing, and nothing is read through a link.
+    let sandbox = exported();
+    let list = sandbox.read("bundle/digests.b3");
+    sandbox
+        .write("bundle/digests.b3", &format!("{}  README.md\n{list}\u{1b}[2J\n", "0".repeat(64)));
+    std::os::unix::fs::symlink("/dev/zero", sandbox.path("bundle/zero")).unwrap();
+    let (_, found) = audit(&sandbox);
+    let messages: Vec<&str> = found.iter().map(|it| it.1.as_str()).collect();
+    for words in ["has the file `README.md` twice", "a line without digest", "`zero` is no file"] {
+        assert!(messages.iter().any(|it| it.contains(words)), "{words}: {messages:#?}");
+    }
+    let said = sandbox.okapi(&["audit", "bundle"]);
+    assert!(!said.stdout.contains('\u{1b}'), "{}", said.stdout);
+    let said = sandbox.okapi(&["audit", "bundle", "text"]);
+    assert_eq!(said.code, Some(2), "{}", said.stdout);
+}
+
+#[test]
+fn folders_are_shown_with_their_links_and_empty_folders() {
+    let sandbox = Sandbox::new(
+        r#"
+okapi: 1
+name: folders
+nodes:
+  made:
+    stage: command
+    files: [tracked]
+    run: mkdir -p "$OKAPI_OUTPUT_ALL/sub/empty"; echo x > "$OKAPI_OUTPUT_ALL/sub/a"; ln -s sub "$OKAPI_OUTPUT_ALL/link"; ln -s sub/a "$OKAPI_OUTPUT_ALL/file"; cp -a tracked "$OKAPI_OUTPUT_ALL/"
+    outputs: {all: tree}
+publish: {results/all: made, results/again: made}
+"#,
+    );
+    sandbox.write("tracked/a b/c.txt", "c\n");
+    fs::create_dir_all(sandbox.path("tracked/empty")).unwrap();
+    std::os::unix::fs::symlink("a b/c.txt", sandbox.path("tracked/link")).unwrap();
+    sandbox.run();
+    let said = sandbox.okapi(&["audit", "p.yaml", "--export", "bundle"]);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    assert_eq!(audit(&sandbox).1, []);
+    assert!(sandbox.read("bundle/README.md").contains("published/results/again"));
+    // A name that no list of digests can have.
+    sandbox.write("tracked/a\nb", "x");
+    sandbox.run();
+    let said = sandbox.okapi(&["audit", "p.yaml", "--export", "other"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.stderr.contains("cannot stand in a list of digests"), "{}", said.stderr);
+    assert!(!sandbox.path("other").exists());
+    let left = fs::read_dir(sandbox.path("")).unwrap().map(|it| it.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().contains("okapi-")));
 }

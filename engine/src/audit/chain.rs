@@ -68,11 +68,20 @@ impl<'a> Chain<'a> {
         }
         let old = fields(&stored.document).unwrap_or_default();
         let new = fields(&now.document).unwrap_or_default();
+        let changes = diff(&old, &new);
+        if changes.is_empty() {
+            return vec![Finding {
+                verdict: Verdict::Corrupt,
+                message: "its document says what the pipeline says, but not in the form in which documents are written"
+                    .to_owned(),
+                hint: Some("`okapi run` makes the result anew"),
+            }];
+        }
         // Values of the environment are in no document, and those of another machine say nothing.
         let counts = |change: &&FieldChange| {
             !self.question.is_bundle || !change.field.starts_with("pass_env.")
         };
-        diff(&old, &new).iter().filter(counts).map(finding).collect()
+        changes.iter().filter(counts).map(finding).collect()
     }
 }
 

@@ -9,6 +9,9 @@ use serde_json::Value;
 /// Texts longer than this are compared byte by byte.
 const LONGEST_TEXT: u64 = 256 << 20;
 
+/// More differences of one folder are not listed.
+const LISTED: usize = 10;
+
 /// More of a value is not shown.
 const LONGEST_VALUE: usize = 60;
 
@@ -47,7 +50,9 @@ pub fn difference(
             let mut all: Vec<Difference> = Vec::new();
             let plain = |what: String| Difference { what, relative: None };
             let find = |entries: &'_ [TreeEntry], path: &str| -> Option<TreeEntry> {
-                entries.iter().find(|entry| entry.path() == path).cloned()
+                // A tree is sorted by path.
+                let place = entries.binary_search_by(|entry| entry.path().cmp(path)).ok()?;
+                entries.get(place).cloned()
             };
             for entry in &new.entries {
                 if find(&old.entries, entry.path()).is_none() {
@@ -85,7 +90,11 @@ pub fn difference(
 /// Several as one.
 fn joined(all: Vec<Difference>) -> Difference {
     let relative = all.iter().map(|it| it.relative).reduce(|one, other| Some(one?.max(other?)));
-    let what: Vec<String> = all.into_iter().map(|it| it.what).collect();
+    let more = all.len().saturating_sub(LISTED);
+    let mut what: Vec<String> = all.into_iter().take(LISTED).map(|it| it.what).collect();
+    if more > 0 {
+        what.push(format!("and {more} more"));
+    }
     Difference { what: format!(": {}", what.join("; ")), relative: relative.flatten() }
 }
 
@@ -108,19 +117,22 @@ fn text(path: &Path) -> io::Result<Option<String>> {
 }
 
 fn of_texts(old: &str, new: &str) -> String {
-    let mut lines = old.lines().zip(new.lines()).enumerate();
+    let mut lines = old.split('\n').zip(new.split('\n')).enumerate();
     let Some((number, (was, is))) = lines.find(|(_, (was, is))| was != is) else {
-        let (was, is) = (old.lines().count(), new.lines().count());
-        return format!(": {was} lines are recorded, {is} come out");
+        let (was, is) = (old.split('\n').count(), new.split('\n').count());
+        return format!(": {} line ends are recorded, {} come out", was - 1, is - 1);
     };
     let place = format!(", line {}", number + 1);
     let parsed = (serde_json::from_str(was), serde_json::from_str(is));
     if let (Ok(was), Ok(is)) = &parsed
         && let Some((path, was, is)) = of_values(was, is)
     {
-        return format!("{place}, `{path}`: {} is recorded, {} comes out", shown(&was), shown(&is));
+        let path = if path.is_empty() { String::new() } else { format!(", `{path}`") };
+        let (was, is) = shown(&was, &is);
+        return format!("{place}{path}: {was} is recorded, {is} comes out");
     }
-    format!("{place}: {} is recorded, {} comes out", shown(was), shown(is))
+    let (was, is) = shown(was, is);
+    format!("{place}: {was} is recorded, {is} comes out")
 }
 
 /// The first member that differs, by its path, with both values.
@@ -160,11 +172,18 @@ fn of_bytes(old: &Path, new: &Path) -> io::Result<String> {
     Ok(format!(": {was} bytes are recorded, {is} come out"))
 }
 
-fn shown(text: &str) -> String {
-    match text.chars().count() > LONGEST_VALUE {
-        true => format!("`{} ...`", text.chars().take(LONGEST_VALUE).collect::<String>()),
-        false => format!("`{text}`"),
-    }
+/// Two texts as they are shown: of long ones what is around the first difference.
+fn shown(was: &str, is: &str) -> (String, String) {
+    let same = was.chars().zip(is.chars()).take_while(|(was, is)| was == is).count();
+    let longest = was.chars().count().max(is.chars().count());
+    let skipped = if longest > LONGEST_VALUE { same.saturating_sub(LONGEST_VALUE / 3) } else { 0 };
+    let show = |text: &str| {
+        let before = if skipped > 0 { "... " } else { "" };
+        let part: String = text.chars().skip(skipped).take(LONGEST_VALUE).collect();
+        let after = if text.chars().count() > skipped + LONGEST_VALUE { " ..." } else { "" };
+        format!("`{before}{part}{after}`")
+    };
+    (show(was), show(is))
 }
 
 #[cfg(test)]
@@ -174,7 +193,14 @@ mod tests {
     #[test]
     fn the_first_difference_is_named() {
         assert_eq!(of_texts("a\nb\n", "a\nc\n"), ", line 2: `b` is recorded, `c` comes out");
-        assert_eq!(of_texts("a\n", "a\nc\n"), ": 1 lines are recorded, 2 come out");
+        assert_eq!(of_texts("a\n", "a\nc\n"), ", line 2: `` is recorded, `c` comes out");
+        assert_eq!(of_texts("a", "a\n"), ": 0 line ends are recorded, 1 come out");
+        assert_eq!(of_texts("1\n", "2\n"), ", line 1: `1` is recorded, `2` comes out");
+        let long = "a".repeat(100);
+        assert_eq!(
+            of_texts(&format!("{long}b"), &format!("{long}c")),
+            ", line 1: `... aaaaaaaaaaaaaaaaaaaab` is recorded, `... aaaaaaaaaaaaaaaaaaaac` comes out"
+        );
         assert_eq!(
             of_texts("{\"a\":{\"b\":[1,2]}}\n", "{\"a\":{\"b\":[1,3]}}\n"),
             ", line 1, `a.b.1`: `2` is recorded, `3` comes out"

@@ -164,7 +164,8 @@ pub fn audit(
 ) -> Result<Audit, StoreError> {
     let AuditQuestion { graph, selection, store, manifest, .. } = *question;
     let objects = objects::inspect(question, recorded, progress)?;
-    let reported = run_record::reported_metrics(store)?;
+    let made = recorded.iter().flatten().map(|result| result.action).collect();
+    let reported = run_record::reported_metrics(store, made)?;
     let chain = chain::Chain::new(question, recorded);
     let mut nodes = Vec::new();
     for id in (0..graph.instances.len()).rev().filter(|&id| selection.needed[id]) {

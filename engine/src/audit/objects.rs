@@ -87,7 +87,8 @@ impl Objects {
             });
         }
         for (output, artifact) in ports.iter().zip(&result.outputs) {
-            self.check(&format!("its output `{}`", output.port), artifact, &mut findings);
+            let what = format!("its output `{}`", output.port);
+            self.check(&what, artifact, self.is_bundle, &mut findings);
         }
         let Some(stored) = &result.stored else {
             findings.push(Finding {
@@ -107,27 +108,42 @@ impl Objects {
             });
         }
         for kept in &stored.info.keeps {
-            self.check("what is kept of its prompts, files and lineage", kept, &mut findings);
+            self.check(
+                "what is kept of its prompts, files and lineage",
+                kept,
+                false,
+                &mut findings,
+            );
         }
         if let Some(log) = &stored.info.log {
-            findings.extend(self.finding("its log", log, None));
+            findings.extend(self.finding("its log", log, None, false));
         }
         findings
     }
 
-    fn check(&self, what: &str, artifact: &Artifact, findings: &mut Vec<Finding>) {
+    /// Looks at an artifact. `may_be_elsewhere` says that its files, but not the list of them, need not be here.
+    fn check(
+        &self,
+        what: &str,
+        artifact: &Artifact,
+        may_be_elsewhere: bool,
+        findings: &mut Vec<Finding>,
+    ) {
         let before = findings.len();
         match artifact.kind {
             ArtifactKind::File => {
-                findings.extend(self.finding(what, &artifact.digest, Some(artifact.size)));
+                findings.extend(self.finding(
+                    what,
+                    &artifact.digest,
+                    Some(artifact.size),
+                    may_be_elsewhere,
+                ));
             }
             ArtifactKind::Tree => {
                 let manifest = format!("the list of files of {what}");
-                findings.extend(self.finding(&manifest, &artifact.digest, None));
+                findings.extend(self.finding(&manifest, &artifact.digest, None, false));
                 let Some(tree) = self.trees.get(&artifact.digest) else {
-                    let is_elsewhere = self.is_bundle
-                        && self.states.get(&artifact.digest) == Some(&ObjectState::Missing);
-                    if findings.len() == before && !is_elsewhere {
+                    if findings.len() == before {
                         findings.push(not_a_list(what));
                     }
                     return;
@@ -140,7 +156,7 @@ impl Objects {
                 for entry in &tree.entries {
                     if let TreeEntry::File { path, digest, size, .. } = entry {
                         let what = format!("the file `{path}` of {what}");
-                        findings.extend(self.finding(&what, digest, Some(*size)));
+                        findings.extend(self.finding(&what, digest, Some(*size), may_be_elsewhere));
                     }
                 }
                 if tree.size() != artifact.size && findings.len() == before {
@@ -150,14 +166,23 @@ impl Objects {
         }
     }
 
-    fn finding(&self, what: &str, digest: &Digest, recorded_size: Option<u64>) -> Option<Finding> {
+    fn finding(
+        &self,
+        what: &str,
+        digest: &Digest,
+        recorded_size: Option<u64>,
+        may_be_elsewhere: bool,
+    ) -> Option<Finding> {
         let short = digest.short();
         let (verdict, message) = match self.states.get(digest).unwrap_or(&ObjectState::Missing) {
             ObjectState::Good { size } => {
                 let recorded = recorded_size.filter(|recorded| recorded != size)?;
                 return Some(wrong_size(what, *size, recorded));
             }
-            ObjectState::Missing if self.is_bundle => return None,
+            ObjectState::Missing if may_be_elsewhere => return None,
+            ObjectState::Unreadable => {
+                (Verdict::Corrupt, format!("{what}, the object {short}, cannot be read"))
+            }
             ObjectState::Missing => {
                 (Verdict::Missing, format!("{what}, the object {short}, is not in the store"))
             }

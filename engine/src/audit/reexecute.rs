@@ -3,8 +3,9 @@
 //! Each instance gets the inputs that are recorded for it, so that none waits for another, and a result that comes out
 //! differently has no effect on others. Teachers are not asked: their answers are those of the audited store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use okapi_cache::{Access, Artifact, Durability, Store, StoreError};
 use tokio::sync::mpsc;
@@ -21,7 +22,7 @@ use crate::machine::Machine;
 use crate::run::interrupts::Interrupts;
 use crate::schedule::Grant;
 use crate::stage::StageRegistry;
-use crate::stage_context::{Cancellation, Reporter};
+use crate::stage_context::{Cancellation, Reporter, StageError};
 
 /// What is to be executed again, and with what.
 pub struct Reexecution<'a> {
@@ -81,6 +82,8 @@ pub fn scratch_store(folder: &std::path::Path) -> Result<Arc<Store>, StoreError>
 struct Running {
     grant: Grant,
     cancel: Cancellation,
+    /// When its node's timeout ends it.
+    deadline: Option<Instant>,
 }
 
 /// Executes these instances again, as many at once as the machine has room for; `each` is told what came of each.
@@ -133,12 +136,14 @@ async fn drive(
                 Ok(job) => job,
                 Err(error) => {
                     free.give(&grant);
-                    each(id, Again::Failed(error));
+                    each(id, not_prepared(error)?);
                     continue;
                 }
             };
             let cancel = Cancellation::default();
-            running.insert(id, Running { grant, cancel: cancel.clone() });
+            let timeout = request.question.graph.instances[id as usize].timeout_ms;
+            let deadline = timeout.map(|ms| Instant::now() + Duration::from_millis(ms));
+            running.insert(id, Running { grant, cancel: cancel.clone(), deadline });
             let (executor, sender) = (executor.clone(), sender.clone());
             std::thread::spawn(move || {
                 // Nobody listens: what is said of the work was said when it was done first.
@@ -151,19 +156,50 @@ async fn drive(
         }
         tokio::select! {
             Some((id, outcome)) = receiver.recv() => {
-                if let Some(it) = running.remove(&id) {
-                    free.give(&it.grant);
-                }
+                let Some(it) = running.remove(&id) else { continue };
+                free.give(&it.grant);
                 if ended == Ended::Done {
+                    let outcome = if it.cancel.is_timed_out() { Err(timed_out(request, id)) } else { outcome };
                     each(id, compare(request, id, outcome)?);
                 }
             }
+            () = sleep_until(running.values().filter_map(|it| it.deadline).min()) => {
+                let now = Instant::now();
+                for it in running.values_mut().filter(|it| it.deadline.is_some_and(|at| at <= now)) {
+                    // A command that does not end when it is asked to is ended.
+                    match it.cancel.is_timed_out() {
+                        true => it.cancel.kill(),
+                        false => it.cancel.time_out(),
+                    }
+                    it.deadline = Some(now + PATIENCE);
+                }
+            }
             () = interrupts.next() => {
+                for it in running.values() {
+                    match ended {
+                        Ended::Done => it.cancel.request(),
+                        Ended::Interrupted => it.cancel.kill(),
+                    }
+                }
                 ended = Ended::Interrupted;
-                running.values().for_each(|it| it.cancel.request());
             }
         }
     }
+}
+
+/// How long a command gets to end when its time is up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn timed_out(request: &Reexecution<'_>, id: InstanceId) -> ExecutionError {
+    let after_ms = request.question.graph.instances[id as usize].timeout_ms.unwrap_or(0);
+    ExecutionError::Stage(StageError::TimedOut { after_ms })
 }
 
 /// The action of an instance, if it can be executed here as it was.
@@ -185,6 +221,17 @@ fn executable(
     match gpus > request.machine.gpus.len() {
         true => Err(format!("it takes {gpus} GPU(s), and this machine offers fewer")),
         false => Ok(action),
+    }
+}
+
+/// What is said of an instance whose inputs cannot be had. That they are damaged is said of who made them.
+fn not_prepared(error: ExecutionError) -> Result<Again, StoreError> {
+    match error {
+        ExecutionError::Store(StoreError::Missing { .. } | StoreError::Unstorable { .. }) => {
+            Ok(Again::NotExecuted(format!("what it reads is not as it was: {error}")))
+        }
+        ExecutionError::Store(error) => Err(error),
+        error => Ok(Again::Failed(error)),
     }
 }
 
@@ -230,13 +277,19 @@ fn compare(
             differences.push(Difference { what, ..found });
         }
     }
-    let metrics = recorded.stored.iter().flat_map(|stored| &stored.info.metrics);
-    for (name, was) in metrics {
-        let is = execution.success.metrics.get(name);
-        if is != Some(was) {
-            let is = is.map_or("none".to_owned(), f64::to_string);
-            let what = format!("metric `{name}`: {was} is recorded, {is} comes out");
-            differences.push(Difference { what, relative: None });
+    let Some(stored) = &recorded.stored else { return Ok(Again::Different(differences)) };
+    let (was, mut is) = (&stored.info.metrics, execution.success.metrics);
+    // As when a result is kept: JSON has no word for them.
+    is.retain(|_, value| value.is_finite());
+    let names: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    for name in names {
+        let (was, is) = (was.get(name), is.get(name));
+        if was != is {
+            let show = |value: Option<&f64>| value.map_or("none".to_owned(), f64::to_string);
+            let what =
+                format!("metric `{name}`: {} is recorded, {} comes out", show(was), show(is));
+            let apart = was.zip(is).map(|(was, is)| (was - is).abs() / was.abs().max(is.abs()));
+            differences.push(Difference { what, relative: apart });
         }
     }
     Ok(match differences.is_empty() {

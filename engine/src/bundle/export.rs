@@ -5,17 +5,20 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use okapi_cache::{Artifact, ArtifactKind, Digest, Placement, Store};
+use okapi_cache::{Artifact, ArtifactKind, Digest, Placement, Store, hash_source};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::Digest as _;
 
 use super::{
     ACTIONS, BUNDLE, Bundle, BundleError, BundledNode, LISTS, OBJECTS, PROJECT, PUBLISHED, Private,
-    VERSION, files_below, hex, ro_crate,
+    VERSION, entries_below, files_below, ro_crate, sha256,
 };
 use crate::audit::{AuditQuestion, Recorded};
-use crate::graph::InstanceId;
+use crate::graph::{InstanceId, parse_instance_name};
+
+/// The files that say again what `bundle.json` says.
+pub(super) const COSTS: &str = "costs.json";
+pub(super) const README: &str = "README.md";
 
 /// What goes into a bundle.
 pub struct Export<'a> {
@@ -37,7 +40,7 @@ pub struct Export<'a> {
     pub okapi: &'a str,
     /// The machine that writes the bundle.
     pub environment: Value,
-    /// The license of what is in it, as SPDX names it, if one is stated.
+    /// What `bundle.json` says of the license and of who made it.
     pub license: Option<&'a str>,
     /// Who made it, if that is to be said.
     pub author: Option<&'a str>,
@@ -51,8 +54,8 @@ struct Declared {
     stage_version: u32,
 }
 
-/// Writes a bundle to a folder that is not there yet; it is there whole or not at all. Gives the number of its files and
-/// their bytes.
+/// Writes a bundle to a folder that is not there yet; nothing is left of one that cannot be written. Gives the number of its
+/// files and their bytes.
 ///
 /// # Errors
 /// When it would hold what is private, a result is missing, or files cannot be read or written.
@@ -60,21 +63,27 @@ pub fn export(request: &Export<'_>, folder: &Path) -> Result<(u64, u64), BundleE
     if folder.exists() {
         return Err(BundleError::InTheWay { path: folder.to_owned() });
     }
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let temp = folder.with_file_name(format!(".{name}.okapi-{}", std::process::id()));
-    let written = write(request, &temp).and_then(|counts| {
-        fs::rename(&temp, folder).map_err(|error| BundleError::io(folder, error))?;
-        Ok(counts)
-    });
+    let written = write(request, folder);
     if written.is_err() {
         // The first error is the one that matters.
-        let _ = fs::remove_dir_all(&temp);
+        let _ = fs::remove_dir_all(folder);
     }
     written
 }
 
 fn write(request: &Export<'_>, folder: &Path) -> Result<(u64, u64), BundleError> {
-    let bundle = describe(request)?;
+    let bundle = Bundle {
+        okapi_bundle: VERSION,
+        okapi: request.okapi.to_owned(),
+        name: request.question.graph.name.clone(),
+        pipeline: request.pipeline.to_owned(),
+        profile: request.profile.map(str::to_owned),
+        set: request.set.to_vec(),
+        targets: request.targets.to_vec(),
+        license: request.license.map(str::to_owned),
+        author: request.author.map(str::to_owned),
+        nodes: nodes(&request.question, request.recorded)?,
+    };
     for part in [ACTIONS, OBJECTS, PROJECT, PUBLISHED] {
         let path = folder.join(part);
         fs::create_dir_all(&path).map_err(|error| BundleError::io(&path, error))?;
@@ -86,23 +95,24 @@ fn write(request: &Export<'_>, folder: &Path) -> Result<(u64, u64), BundleError>
         bundle.nodes.iter().map(|node| &node.result.environment).collect();
     let environment = json!({"written_by": request.environment, "results_made_by": environments});
     write_json(&folder.join("environment.json"), &environment)?;
-    write_json(&folder.join("costs.json"), &costs(&bundle))?;
-    write_text(&folder.join("README.md"), &readme(request, &bundle))?;
-    let files = files_below(folder)?;
-    let metadata = ro_crate::metadata(request, &bundle, folder, &files)?;
-    write_json(&folder.join("ro-crate-metadata.json"), &metadata)?;
+    write_json(&folder.join(COSTS), &costs(&bundle))?;
+    write_text(&folder.join(README), &readme(&bundle))?;
+    write_json(&folder.join(ro_crate::METADATA), &ro_crate::metadata(&bundle, folder)?)?;
     request.private.search(folder)?;
     write_lists(folder)
 }
 
-/// What `bundle.json` says.
-fn describe(request: &Export<'_>) -> Result<Bundle, BundleError> {
-    let AuditQuestion { graph, selection, .. } = request.question;
+/// What `bundle.json` says of the selected instances.
+pub(super) fn nodes(
+    question: &AuditQuestion<'_>,
+    recorded: &[Option<Recorded>],
+) -> Result<Vec<BundledNode>, BundleError> {
+    let AuditQuestion { graph, selection, .. } = *question;
     let mut nodes = Vec::new();
     for (id, instance) in graph.instances.iter().enumerate().filter(|it| selection.needed[it.0]) {
         let name = &*instance.name;
         let nothing = || BundleError::NoResult { node: name.to_owned() };
-        let recorded = request.recorded[id].as_ref().ok_or_else(nothing)?;
+        let recorded = recorded[id].as_ref().ok_or_else(nothing)?;
         let stored = recorded.stored.as_ref().ok_or_else(nothing)?;
         let node = graph.node(id as InstanceId);
         let declared: Option<Declared> = serde_json::from_str(&instance.declared).ok();
@@ -118,10 +128,11 @@ fn describe(request: &Export<'_>) -> Result<Bundle, BundleError> {
             };
             (input.port.to_string(), input.feeds.iter().map(feed).collect())
         });
-        let published = graph.publish.iter().filter(|entry| entry.instance as usize == id);
-        let published = published.map(|entry| {
-            (node.outputs[usize::from(entry.port)].port.clone(), entry.path.to_string())
-        });
+        let mut published: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for entry in graph.publish.iter().filter(|entry| entry.instance as usize == id) {
+            let port = node.outputs[usize::from(entry.port)].port.clone();
+            published.entry(port).or_default().push(entry.path.to_string());
+        }
         nodes.push(BundledNode {
             node: name.to_owned(),
             stage: node.stage.clone(),
@@ -129,20 +140,11 @@ fn describe(request: &Export<'_>) -> Result<Bundle, BundleError> {
             action: recorded.action,
             inputs: inputs.collect(),
             outputs: ports.zip(recorded.outputs.iter().copied()).collect(),
-            published: published.collect(),
+            published,
             result,
         });
     }
-    Ok(Bundle {
-        okapi_bundle: VERSION,
-        okapi: request.okapi.to_owned(),
-        name: graph.name.clone(),
-        pipeline: request.pipeline.to_owned(),
-        profile: request.profile.map(str::to_owned),
-        set: request.set.to_vec(),
-        targets: request.targets.to_vec(),
-        nodes,
-    })
+    Ok(nodes)
 }
 
 /// The pipeline file and all that it tracks, where they lie.
@@ -157,11 +159,27 @@ fn copy_project(request: &Export<'_>, to: &Path) -> Result<(), BundleError> {
     Ok(())
 }
 
+/// Copies a file, or a folder with the links and empty folders in it.
 fn copy(from: &Path, to: &Path) -> Result<(), BundleError> {
     if from.is_dir() {
         fs::create_dir_all(to).map_err(|error| BundleError::io(to, error))?;
-        for file in files_below(from)? {
-            copy(&from.join(&file), &to.join(&file))?;
+        for (name, kind) in entries_below(from)? {
+            let (from, to) = (from.join(&name), to.join(&name));
+            if kind.is_dir() {
+                // It is empty.
+                fs::create_dir_all(&to).map_err(|error| BundleError::io(&to, error))?;
+                continue;
+            }
+            if !kind.is_symlink() {
+                copy(&from, &to)?;
+                continue;
+            }
+            let folder = to.parent().unwrap_or(&to);
+            let link = || {
+                fs::create_dir_all(folder)?;
+                std::os::unix::fs::symlink(fs::read_link(&from)?, &to)
+            };
+            link().map_err(|error| BundleError::io(&from, error))?;
         }
         return Ok(());
     }
@@ -214,10 +232,10 @@ fn copy_object(store: &Store, digest: &Digest, folder: &Path) -> Result<(), Bund
 }
 
 /// Time and money by node, and in all.
-fn costs(bundle: &Bundle) -> Value {
+pub(super) fn costs(bundle: &Bundle) -> Value {
     let mut by_node: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
     for node in &bundle.nodes {
-        let name = node.node.split('[').next().unwrap_or(&node.node);
+        let (name, _) = parse_instance_name(&node.node);
         let sums = by_node.entry(name).or_default();
         *sums = (
             sums.0 + 1,
@@ -237,7 +255,7 @@ fn costs(bundle: &Bundle) -> Value {
     json!({"nodes": nodes, "duration_ms": all(|it| it.1), "cost_micro_usd": all(|it| it.2)})
 }
 
-fn readme(request: &Export<'_>, bundle: &Bundle) -> String {
+pub(super) fn readme(bundle: &Bundle) -> String {
     let mut text = format!(
         "# {}\n\nWhat was run and what came of it, by okapi {}: {} nodes of the pipeline `project/{}`.\n\n\
          Check every byte with any program: `b3sum --check digests.b3` or `sha256sum --check digests.sha256`. Check that each \
@@ -250,16 +268,21 @@ fn readme(request: &Export<'_>, bundle: &Bundle) -> String {
          | `objects/` | lineages and lists of files, named by the BLAKE3 of their bytes |\n\
          | `environment.json`, `costs.json` | on what it was made, and what that took |\n\
          | `ro-crate-metadata.json` | the same as a Provenance Run Crate (RO-Crate 1.1, Workflow Run RO-Crate 0.5) |\n\n\
-         Outputs that are not published are named by digest only.\n",
+         Outputs that are not published are named by digest only. What was measured (metrics, times, costs) and that an output really comes out \
+         of its action is the word of whoever made this: who has the pipeline and the time can execute it again.\n",
         bundle.name,
         bundle.okapi,
         bundle.nodes.len(),
         bundle.pipeline,
     );
-    if !request.question.graph.publish.is_empty() {
+    if bundle.nodes.iter().any(|node| !node.published.is_empty()) {
         text.push_str("\n| published | made by |\n|---|---|\n");
         for node in &bundle.nodes {
-            for (port, path) in &node.published {
+            for (port, path) in node
+                .published
+                .iter()
+                .flat_map(|(port, paths)| paths.iter().map(move |it| (port, it)))
+            {
                 // Writing to a string never fails.
                 let _ = writeln!(text, "| [{path}](published/{path}) | `{}:{port}` |", node.node);
             }
@@ -270,17 +293,21 @@ fn readme(request: &Export<'_>, bundle: &Bundle) -> String {
 
 /// The digests of all other files, in the forms that `b3sum` and `sha256sum` check.
 fn write_lists(folder: &Path) -> Result<(u64, u64), BundleError> {
-    let (mut b3, mut sha256, mut bytes) = (String::new(), String::new(), 0);
+    let (mut b3, mut sha256s, mut bytes) = (String::new(), String::new(), 0);
     let files = files_below(folder)?;
     for file in &files {
+        if file.contains(['\n', '\r', '\\']) {
+            let message = format!("the name {file:?} cannot stand in a list of digests");
+            return Err(BundleError::Bad { path: folder.to_owned(), message });
+        }
         let path = folder.join(file);
-        let content = fs::read(&path).map_err(|error| BundleError::io(&path, error))?;
+        let found = hash_source(&path)?;
         // Writing to a string never fails.
-        let _ = writeln!(b3, "{}  {file}", Digest::of(&content));
-        let _ = writeln!(sha256, "{}  {file}", hex(&sha2::Sha256::digest(&content)));
-        bytes += content.len() as u64;
+        let _ = writeln!(b3, "{}  {file}", found.digest);
+        let _ = writeln!(sha256s, "{}  {file}", sha256(&path)?);
+        bytes += found.size;
     }
-    for (name, text) in LISTS.iter().zip([b3, sha256]) {
+    for (name, text) in LISTS.iter().zip([b3, sha256s]) {
         write_text(&folder.join(name), &text)?;
     }
     Ok(((files.len() + LISTS.len()) as u64, bytes))

@@ -22,14 +22,16 @@ mod private;
 mod ro_crate;
 
 use std::collections::BTreeMap;
+use std::fs::FileType;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use okapi_cache::{ActionDigest, Artifact, ResultInfo, StoreError};
 use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
 
 pub use export::{Export, export};
-pub use open::{OpenBundle, open};
+pub use open::{OpenBundle, check, open};
 pub use private::Private;
 
 /// The version of `bundle.json`.
@@ -65,6 +67,10 @@ pub struct Bundle {
     pub set: Vec<String>,
     /// The nodes asked for; empty for all.
     pub targets: Vec<String>,
+    /// The license of what is in it, as SPDX names it, if one is stated.
+    pub license: Option<String>,
+    /// Who made it, if that is said.
+    pub author: Option<String>,
     /// In the order of the graph: inputs before their readers.
     pub nodes: Vec<BundledNode>,
 }
@@ -87,7 +93,7 @@ pub struct BundledNode {
     pub outputs: BTreeMap<String, Artifact>,
     /// Where outputs are published, from the project's root, by port.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub published: BTreeMap<String, String>,
+    pub published: BTreeMap<String, Vec<String>>,
     /// What was measured.
     pub result: ResultInfo,
 }
@@ -142,9 +148,12 @@ impl BundleError {
     }
 }
 
-/// A digest of another kind than ours, as text.
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The SHA-256 of a file, as text.
+fn sha256(path: &Path) -> Result<String, BundleError> {
+    let mut hasher = sha2::Sha256::new();
+    let copied = std::fs::File::open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
+    copied.map_err(|error| BundleError::io(path, error))?;
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Whether a path from somewhere else stays in the folder that it is joined to.
@@ -153,23 +162,37 @@ fn stays_inside(path: &str) -> bool {
     !path.is_empty() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
 }
 
-/// Every file below a folder, from there, sorted.
+/// Every regular file below a folder, from there, sorted. A folder that is not there has none.
 fn files_below(folder: &Path) -> Result<Vec<String>, BundleError> {
-    let mut files = Vec::new();
+    let all = entries_below(folder)?.into_iter();
+    Ok(all.filter(|(_, kind)| kind.is_file()).map(|(name, _)| name).collect())
+}
+
+/// Whatever lies below a folder and is no folder, from there, sorted; and the folders that are empty.
+fn entries_below(folder: &Path) -> Result<Vec<(String, FileType)>, BundleError> {
+    let mut entries = Vec::new();
+    if !folder.exists() {
+        return Ok(entries);
+    }
     let mut stack = vec![String::new()];
     while let Some(inside) = stack.pop() {
         let path = folder.join(&inside);
         let io = |error| BundleError::io(&path, error);
+        let mut is_empty = true;
         for entry in std::fs::read_dir(&path).map_err(io)? {
             let entry = entry.map_err(io)?;
+            is_empty = false;
             let name = entry.file_name().to_string_lossy().into_owned();
             let name = if inside.is_empty() { name } else { format!("{inside}/{name}") };
-            match entry.file_type().map_err(io)?.is_dir() {
-                true => stack.push(name),
-                false => files.push(name),
+            match entry.file_type().map_err(io)? {
+                kind if kind.is_dir() => stack.push(name),
+                kind => entries.push((name, kind)),
             }
         }
+        if is_empty {
+            entries.push((inside, std::fs::metadata(&path).map_err(io)?.file_type()));
+        }
     }
-    files.sort();
-    Ok(files)
+    entries.sort_by(|one, other| one.0.cmp(&other.0));
+    Ok(entries)
 }

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use okapi_cache::{Access, ArtifactKind, Commit, Digest, Durability, Store};
-use sha2::Digest as _;
+use okapi_cache::{Access, ArtifactKind, Commit, Durability, Store, hash_source};
+use serde_json::Value;
 
+use super::export::{COSTS, README, costs, nodes, readme};
 use super::{
-    ACTIONS, BUNDLE, Bundle, BundleError, LISTS, OBJECTS, PROJECT, PUBLISHED, VERSION, files_below,
-    hex, stays_inside,
+    ACTIONS, BUNDLE, Bundle, BundleError, LISTS, OBJECTS, PROJECT, PUBLISHED, VERSION,
+    entries_below, files_below, ro_crate, sha256, stays_inside,
 };
+use crate::audit::{AuditQuestion, Recorded};
 use crate::manifest::{Manifest, ManifestText};
 
 /// A bundle that was opened.
@@ -41,7 +43,7 @@ pub fn open(folder: &Path, scratch: &Path) -> Result<OpenBundle, BundleError> {
     if bundle.okapi_bundle != VERSION {
         return Err(bad(format!("it is of version {}", bundle.okapi_bundle)));
     }
-    let published = bundle.nodes.iter().flat_map(|node| node.published.values());
+    let published = bundle.nodes.iter().flat_map(|node| node.published.values().flatten());
     if let Some(path) = published.chain([&bundle.pipeline]).find(|path| !stays_inside(path)) {
         return Err(bad(format!("the path `{path}` leaves it")));
     }
@@ -52,7 +54,8 @@ pub fn open(folder: &Path, scratch: &Path) -> Result<OpenBundle, BundleError> {
     }
     let mut manifest = ManifestText::with_capacity(bundle.nodes.len());
     for node in &bundle.nodes {
-        for (port, path) in &node.published {
+        let all = node.published.iter();
+        for (port, path) in all.flat_map(|(port, paths)| paths.iter().map(move |it| (port, it))) {
             let path = folder.join(PUBLISHED).join(path);
             if let Some(output) = node.outputs.get(port)
                 && path.exists()
@@ -83,18 +86,37 @@ pub fn open(folder: &Path, scratch: &Path) -> Result<OpenBundle, BundleError> {
 /// Where the files of a bundle are not what its lists of digests say.
 fn compare_lists(folder: &Path) -> Result<Vec<String>, BundleError> {
     let mut found = Vec::new();
-    let listed = |name: &str| -> Result<BTreeMap<String, String>, BundleError> {
-        let path = folder.join(name);
-        let text = std::fs::read_to_string(&path).map_err(|error| BundleError::io(&path, error))?;
-        let lines = text.lines().filter_map(|line| line.split_once("  "));
-        Ok(lines.map(|(digest, file)| (file.to_owned(), digest.to_owned())).collect())
-    };
-    let (mut b3, mut sha256) = (listed(LISTS[0])?, listed(LISTS[1])?);
-    for file in files_below(folder)?.into_iter().filter(|file| !LISTS.contains(&file.as_str())) {
+    let mut lists = [BTreeMap::new(), BTreeMap::new()];
+    for (list, name) in lists.iter_mut().zip(LISTS) {
+        let Ok(text) = std::fs::read_to_string(folder.join(name)) else {
+            found.push(format!("the list {name} is not there"));
+            continue;
+        };
+        for line in text.lines() {
+            match line.split_once("  ") {
+                Some((digest, file)) if !list.contains_key(file) => {
+                    list.insert(file.to_owned(), digest.to_owned());
+                }
+                Some((_, file)) => found.push(format!("{name} has the file `{file}` twice")),
+                None => found.push(format!("{name} has a line without digest and name: `{line}`")),
+            }
+        }
+    }
+    for (file, kind) in entries_below(folder)? {
+        if LISTS.contains(&file.as_str()) || kind.is_dir() {
+            continue;
+        }
         let path = folder.join(&file);
-        let content = std::fs::read(&path).map_err(|error| BundleError::io(&path, error))?;
-        let digests = [Digest::of(&content).to_string(), hex(&sha2::Sha256::digest(&content))];
-        for ((list, name), digest) in [&mut b3, &mut sha256].into_iter().zip(LISTS).zip(digests) {
+        // Links are what lists of folders say; nothing is read through one.
+        if kind.is_symlink() && [PROJECT, PUBLISHED].iter().any(|it| file.starts_with(it)) {
+            continue;
+        }
+        if !kind.is_file() {
+            found.push(format!("`{file}` is no file"));
+            continue;
+        }
+        let digests = [hash_source(&path)?.digest.to_string(), sha256(&path)?];
+        for ((list, name), digest) in lists.iter_mut().zip(LISTS).zip(digests) {
             match list.remove(&file) {
                 None => found.push(format!("the file `{file}` is not in {name}")),
                 Some(listed) if listed != digest => {
@@ -104,8 +126,89 @@ fn compare_lists(folder: &Path) -> Result<Vec<String>, BundleError> {
             }
         }
     }
-    for (list, name) in [b3, sha256].iter().zip(LISTS) {
+    for (list, name) in lists.iter().zip(LISTS) {
         found.extend(list.keys().map(|file| format!("the file `{file}` of {name} is not there")));
+    }
+    Ok(found)
+}
+
+/// Where a bundle does not say what follows from its pipeline and from its own `bundle.json`: by instance, or for the whole.
+///
+/// # Errors
+/// When its files cannot be read.
+pub fn check(
+    folder: &Path,
+    opened: &OpenBundle,
+    question: &AuditQuestion<'_>,
+    recorded: &[Option<Recorded>],
+) -> Result<Vec<(Option<String>, String)>, BundleError> {
+    let bundle = &opened.bundle;
+    let mut found: Vec<(Option<String>, String)> =
+        opened.files.iter().map(|message| (None, message.clone())).collect();
+    let mut whole = |message: String| found.push((None, message));
+    // What is derived is derived again.
+    let same = |file: &str, text: String| {
+        std::fs::read_to_string(folder.join(file)).is_ok_and(|there| there == text)
+    };
+    let json = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default() + "\n";
+    for (file, text) in [
+        (COSTS, json(&costs(bundle))),
+        (README, readme(bundle)),
+        (ro_crate::METADATA, json(&ro_crate::metadata(bundle, folder)?)),
+    ] {
+        if !same(file, text) {
+            whole(format!("`{file}` is not what follows from `{BUNDLE}`"));
+        }
+    }
+    if bundle.name != question.graph.name {
+        whole(format!("`{BUNDLE}` gives the pipeline another name"));
+    }
+    for name in files_below(&folder.join(ACTIONS))? {
+        let is_named = name.strip_suffix(".json").and_then(|it| it.parse().ok());
+        if !bundle.nodes.iter().any(|node| Some(node.action) == is_named) {
+            whole(format!("`{ACTIONS}/{name}` is of no node"));
+        }
+    }
+    for name in files_below(&folder.join(OBJECTS))? {
+        if hash_source(&folder.join(OBJECTS).join(&name))?.digest.to_string() != name {
+            whole(format!("`{OBJECTS}/{name}` hashes to something else"));
+        }
+    }
+    let paths: Vec<&String> =
+        bundle.nodes.iter().flat_map(|node| node.published.values().flatten()).collect();
+    for (name, _) in entries_below(&folder.join(PUBLISHED))? {
+        let is_below = |path: &str| name == path || name.starts_with(&format!("{path}/"));
+        if !name.is_empty() && !paths.iter().any(|path| is_below(path)) {
+            whole(format!("`{PUBLISHED}/{name}` is of no node"));
+        }
+    }
+    // The same of every node whose result is there.
+    let names: Vec<&str> = bundle.nodes.iter().map(|node| &*node.node).collect();
+    let graph = question.graph.instances.iter().zip(&question.selection.needed);
+    let wanted: Vec<&str> = graph.filter(|(_, needed)| **needed).map(|(it, _)| &*it.name).collect();
+    if names != wanted {
+        whole(format!("`{BUNDLE}` lists other nodes, or in another order, than the pipeline has"));
+        return Ok(found);
+    }
+    // What is missing is said by the audit.
+    let is_there = |it: &Option<Recorded>| it.as_ref().is_some_and(|it| it.stored.is_some());
+    let mut all = recorded.iter().zip(&question.selection.needed);
+    if all.any(|(it, needed)| *needed && !is_there(it)) {
+        return Ok(found);
+    }
+    for (said, is) in bundle.nodes.iter().zip(nodes(question, recorded)?) {
+        for (what, differs) in [
+            ("stage", said.stage != is.stage),
+            ("stage_version", said.stage_version != is.stage_version),
+            ("inputs", said.inputs != is.inputs),
+            ("outputs", said.outputs != is.outputs),
+            ("published", said.published != is.published),
+        ] {
+            if differs {
+                let message = format!("`{BUNDLE}` gives it another `{what}` than the pipeline");
+                found.push((Some(said.node.clone()), message));
+            }
+        }
     }
     Ok(found)
 }

@@ -1,13 +1,16 @@
 //! What must not be in a bundle: secrets, and who made it where.
 
+use std::io::{self, Read};
 use std::path::Path;
 
 use memchr::memmem;
 
 use super::{BundleError, files_below};
 
-/// Shorter values are found everywhere.
+/// Shorter secrets and paths are found everywhere.
 const SHORTEST: usize = 4;
+/// Names are words of their own, and may be shorter.
+const SHORTEST_NAME: usize = 3;
 
 /// Names of users and hosts that say nothing about anybody.
 const COMMON: [&str; 8] =
@@ -20,10 +23,27 @@ pub struct Private {
     words: Vec<(String, String, bool)>,
 }
 
+/// What is read of a file at once.
+const PIECE: usize = 4 << 20;
+
 impl Private {
-    /// Adds a secret or a path: it counts wherever it is.
+    /// Adds a secret or a path: it counts wherever it is, also as JSON writes it.
     pub fn add(&mut self, what: impl Into<String>, value: impl Into<String>) {
-        self.push(what.into(), value.into(), false);
+        let (what, value) = (what.into(), value.into());
+        let quoted = serde_json::Value::from(value.as_str()).to_string();
+        let escaped = quoted.trim_matches('"').to_owned();
+        if escaped != value {
+            self.push(what.clone(), escaped, false);
+        }
+        self.push(what, value, false);
+    }
+
+    /// Adds a value that may be a secret, or a word like any other: it counts as a word of its own, unless it is short.
+    pub fn add_value(&mut self, what: impl Into<String>, value: impl Into<String>) {
+        let value = value.into();
+        if value.len() > 2 * SHORTEST {
+            self.push(what.into(), value, true);
+        }
     }
 
     /// Adds a name: it counts as a word of its own, unless it is one that many have.
@@ -35,7 +55,8 @@ impl Private {
     }
 
     fn push(&mut self, what: String, value: String, is_word: bool) {
-        if value.trim().len() >= SHORTEST && value != "/" {
+        let shortest = if is_word { SHORTEST_NAME } else { SHORTEST };
+        if value.trim().len() >= shortest {
             self.words.push((what, value, is_word));
         }
     }
@@ -47,16 +68,40 @@ impl Private {
     pub(super) fn search(&self, folder: &Path) -> Result<(), BundleError> {
         for file in files_below(folder)? {
             let path = folder.join(&file);
-            let bytes = std::fs::read(&path).map_err(|error| BundleError::io(&path, error))?;
-            for (what, value, is_word) in &self.words {
-                if holds(&bytes, value.as_bytes(), *is_word)
-                    || holds(file.as_bytes(), value.as_bytes(), *is_word)
-                {
-                    return Err(BundleError::Private { file, what: what.clone() });
-                }
+            let found = match self.held_by(file.as_bytes()) {
+                Some(what) => Some(what),
+                None => self.search_file(&path).map_err(|error| BundleError::io(&path, error))?,
+            };
+            if let Some(what) = found {
+                return Err(BundleError::Private { file, what: what.to_owned() });
             }
         }
         Ok(())
+    }
+
+    /// Reads a file piece by piece, each with the end of the one before.
+    fn search_file(&self, path: &Path) -> io::Result<Option<&str>> {
+        let mut file = std::fs::File::open(path)?;
+        let longest = self.words.iter().map(|(_, value, _)| value.len() + 2).max().unwrap_or(0);
+        let (mut bytes, mut piece) = (Vec::new(), vec![0; PIECE]);
+        loop {
+            let read = file.read(&mut piece)?;
+            bytes.extend_from_slice(&piece[..read]);
+            if let Some(what) = self.held_by(&bytes) {
+                return Ok(Some(what));
+            }
+            if read == 0 {
+                return Ok(None);
+            }
+            bytes.drain(..bytes.len().saturating_sub(longest));
+        }
+    }
+
+    /// What these bytes hold of all that is private.
+    fn held_by(&self, bytes: &[u8]) -> Option<&str> {
+        let mut words = self.words.iter();
+        let found = words.find(|(_, value, is_word)| holds(bytes, value.as_bytes(), *is_word))?;
+        Some(&found.0)
     }
 }
 
@@ -83,7 +128,9 @@ mod tests {
         private.add_name("the user's name", "anna");
         private.add_name("the user's name", "root");
         private.add("nothing", "");
+        private.add("the word", "a\"b\\c\n");
         for (text, found) in [
+            ("{\"x\":\"a\\\"b\\\\c\\n\"}", Some("the word")),
             ("root of all, hannah, annalise", None),
             ("xsk-1234567", Some("the key")),
             ("by /home/anna/x", Some("the user's name")),

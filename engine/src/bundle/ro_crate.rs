@@ -9,10 +9,13 @@ use std::path::Path;
 
 use okapi_cache::{Artifact, ArtifactKind, Digest};
 use serde_json::{Value, json};
-use sha2::Digest as _;
 
-use super::{BUNDLE, Bundle, BundleError, BundledNode, Export, PUBLISHED, hex};
+use super::{BUNDLE, Bundle, BundleError, BundledNode, LISTS, PUBLISHED, files_below, sha256};
 use crate::clock::iso_utc;
+use crate::graph::parse_instance_name;
+
+/// The file that makes a folder a crate.
+pub(super) const METADATA: &str = "ro-crate-metadata.json";
 
 const PROFILES: [(&str, &str); 3] = [
     ("https://w3id.org/ro/wfrun/process/0.5", "Process Run Crate"),
@@ -27,12 +30,10 @@ const LANGUAGE: &str = "urn:okapi:pipeline:1";
 const ENGINE: &str = "urn:okapi:engine";
 
 /// The metadata of a bundle whose files lie in `folder` already.
-pub(super) fn metadata(
-    request: &Export<'_>,
-    bundle: &Bundle,
-    folder: &Path,
-    files: &[String],
-) -> Result<Value, BundleError> {
+pub(super) fn metadata(bundle: &Bundle, folder: &Path) -> Result<Value, BundleError> {
+    let not_described = [METADATA, LISTS[0], LISTS[1]];
+    let mut files = files_below(folder)?;
+    files.retain(|file| !not_described.contains(&file.as_str()));
     let workflow = format!("project/{}", bundle.pipeline);
     let ended = bundle.nodes.iter().map(|node| node.result.finished_unix_ms).max().unwrap_or(0);
     let began = bundle.nodes.iter().map(began_ms).min().unwrap_or(0);
@@ -41,12 +42,12 @@ pub(super) fn metadata(
     let elsewhere: Vec<Value> = places.elsewhere().collect();
     let parts = files.iter().map(|file| iri(file).into());
     let parts = parts.chain(elsewhere.iter().map(|entity| entity["@id"].clone()));
-    about(request, bundle, parts, &workflow, ended, &mut graph);
+    about(bundle, parts, &workflow, ended, &mut graph);
     let makers: BTreeMap<&str, &BundledNode> =
         bundle.nodes.iter().map(|node| (&*node.node, node)).collect();
     steps(bundle, &workflow, &mut graph);
     for node in &bundle.nodes {
-        actions(&makers, node, &places, request.author.is_some(), &mut graph);
+        actions(&makers, node, &places, bundle.author.is_some(), &mut graph);
     }
     let all: Vec<Value> =
         bundle.nodes.iter().map(|node| json!({"@id": control(&node.node)})).collect();
@@ -65,13 +66,13 @@ pub(super) fn metadata(
         "instrument": {"@id": ENGINE}, "object": all, "result": {"@id": "#run"},
         "startTime": iso_utc(began), "endTime": iso_utc(ended),
     });
-    if request.author.is_some() {
+    if bundle.author.is_some() {
         run["agent"] = json!({"@id": "#author"});
         organize["agent"] = json!({"@id": "#author"});
     }
     graph.extend([run, organize]);
     graph.extend(elsewhere);
-    for file in files {
+    for file in &files {
         let entity = file_entity(folder, file, &places)?;
         match graph.iter_mut().find(|it| **file == workflow && it["@id"] == entity["@id"]) {
             // It is described as a workflow already.
@@ -90,7 +91,6 @@ pub(super) fn metadata(
 
 /// The crate, its profiles, its license and who made it.
 fn about(
-    request: &Export<'_>,
     bundle: &Bundle,
     parts: impl Iterator<Item = Value>,
     workflow: &str,
@@ -101,13 +101,13 @@ fn about(
     let profiles: Vec<Value> =
         PROFILES.iter().map(|(id, _)| profile(id)).chain([profile(WORKFLOW_CRATE)]).collect();
     graph.push(json!({
-        "@id": "ro-crate-metadata.json", "@type": "CreativeWork", "about": {"@id": "./"},
+        "@id": METADATA, "@type": "CreativeWork", "about": {"@id": "./"},
         "conformsTo": [{"@id": "https://w3id.org/ro/crate/1.1"}, {"@id": WORKFLOW_CRATE}],
     }));
     let parts: Vec<Value> = parts.map(|id| json!({"@id": id})).collect();
     let actions = bundle.nodes.iter().map(|node| json!({"@id": action(&node.node)}));
     let mentions: Vec<Value> = [json!({"@id": "#run"})].into_iter().chain(actions).collect();
-    let license = match request.license {
+    let license = match bundle.license.as_deref() {
         Some(license) => format!("https://spdx.org/licenses/{license}"),
         None => "#license".to_owned(),
     };
@@ -117,7 +117,7 @@ fn about(
         "datePublished": iso_utc(ended), "license": {"@id": license}, "conformsTo": profiles, "hasPart": parts,
         "mainEntity": {"@id": iri(workflow)}, "mentions": mentions,
     });
-    if let Some(author) = request.author {
+    if let Some(author) = bundle.author.as_deref() {
         root["author"] = json!({"@id": "#author"});
         graph.push(json!({"@id": "#author", "@type": "Person", "name": author}));
     }
@@ -127,7 +127,7 @@ fn about(
     }
     graph.push(json!({"@id": WORKFLOW_CRATE, "@type": "CreativeWork", "name": "Workflow RO-Crate", "version": "1.0"}));
     graph.push(json!({"@id": PARAMETER, "@type": "CreativeWork", "name": "FormalParameter", "version": "1.0-RELEASE"}));
-    let name = request.license.unwrap_or("no license is stated");
+    let name = bundle.license.as_deref().unwrap_or("no license is stated");
     graph.push(json!({"@id": license, "@type": "CreativeWork", "name": name}));
     graph.push(json!({
         "@id": ENGINE, "@type": "SoftwareApplication", "name": "okapi", "softwareVersion": bundle.okapi,
@@ -147,8 +147,8 @@ fn steps(bundle: &Bundle, workflow: &str, graph: &mut Vec<Value>) {
         }
     }
     let ids = |ids: Vec<String>| ids.into_iter().map(|id| json!({"@id": id})).collect::<Vec<_>>();
-    let published = bundle.nodes.iter().flat_map(|node| node.published.values());
-    let ports: Vec<String> = published.map(|path| port(path)).collect();
+    let ports = bundle.nodes.iter().flat_map(published).map(|(_, path)| port(path));
+    let ports: Vec<String> = ports.collect();
     graph.push(json!({
         "@id": iri(workflow), "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
         "name": bundle.name, "encodingFormat": "application/yaml", "programmingLanguage": {"@id": LANGUAGE},
@@ -174,7 +174,7 @@ fn steps(bundle: &Bundle, workflow: &str, graph: &mut Vec<Value>) {
         }));
     }
     for node in &bundle.nodes {
-        for (name, path) in &node.published {
+        for (name, path) in published(node) {
             let kind = match node.outputs.get(name).map(|it| it.kind) {
                 Some(ArtifactKind::Tree) => "Dataset",
                 _ => "File",
@@ -202,7 +202,12 @@ fn actions(
     let mut read: Vec<String> = inputs.map(|artifact| places.id(artifact)).collect();
     read.sort();
     read.dedup();
-    let made: BTreeSet<String> = node.outputs.values().map(|it| places.id(it)).collect();
+    // Its own files, where others are the same.
+    let made = node.outputs.iter().flat_map(|(name, artifact)| match node.published.get(name) {
+        Some(paths) => paths.iter().map(|path| place_of(path, artifact)).collect(),
+        None => vec![places.id(artifact)],
+    });
+    let made: BTreeSet<String> = made.collect();
     let ids = |ids: Vec<String>| ids.into_iter().map(|id| json!({"@id": id})).collect::<Vec<_>>();
     let id = action(&node.node);
     let mut entity = json!({
@@ -245,12 +250,12 @@ impl Places<'_> {
             for (name, artifact) in &node.outputs {
                 let said = format!("output {name} of {}", node.node);
                 places.all.entry(artifact.digest).or_insert((artifact, said));
-                let Some(path) = node.published.get(name) else { continue };
-                let slash = if artifact.kind == ArtifactKind::Tree { "/" } else { "" };
-                let id = format!("{}{slash}", iri(&format!("{PUBLISHED}/{path}")));
-                places.in_bundle.insert(artifact.digest, id.clone());
-                places.ports.insert(id.clone(), port(path));
-                places.published.push(id);
+                for path in node.published.get(name).into_iter().flatten() {
+                    let id = place_of(path, artifact);
+                    places.in_bundle.insert(artifact.digest, id.clone());
+                    places.ports.insert(id.clone(), port(path));
+                    places.published.push(id);
+                }
             }
         }
         places
@@ -283,11 +288,11 @@ impl Places<'_> {
 
 fn file_entity(folder: &Path, file: &str, places: &Places<'_>) -> Result<Value, BundleError> {
     let path = folder.join(file);
-    let content = std::fs::read(&path).map_err(|error| BundleError::io(&path, error))?;
+    let size = std::fs::metadata(&path).map_err(|error| BundleError::io(&path, error))?.len();
     let id = iri(file);
     let mut entity = json!({
         "@id": id, "@type": "File", "name": file, "encodingFormat": format_of(file),
-        "contentSize": content.len().to_string(), "sha256": hex(&sha2::Sha256::digest(&content)),
+        "contentSize": size.to_string(), "sha256": sha256(&path)?,
     });
     if let Some(port) = places.ports.get(&id) {
         entity["exampleOfWork"] = json!({"@id": port});
@@ -315,12 +320,23 @@ fn format_of(file: &str) -> &'static str {
     }
 }
 
+/// Ports and paths of what an instance publishes.
+fn published(node: &BundledNode) -> impl Iterator<Item = (&String, &String)> {
+    node.published.iter().flat_map(|(port, paths)| paths.iter().map(move |path| (port, path)))
+}
+
+/// The entity of what is published at a path.
+fn place_of(path: &str, artifact: &Artifact) -> String {
+    let slash = if artifact.kind == ArtifactKind::Tree { "/" } else { "" };
+    format!("{}{slash}", iri(&format!("{PUBLISHED}/{path}")))
+}
+
 fn began_ms(node: &BundledNode) -> u64 {
     node.result.finished_unix_ms.saturating_sub(node.result.duration_ms)
 }
 
 fn name_of_node(instance: &str) -> &str {
-    instance.split('[').next().unwrap_or(instance)
+    parse_instance_name(instance).0
 }
 
 fn tool(node: &BundledNode) -> String {
