@@ -92,17 +92,19 @@ Example: okapi explain okapi.yaml 'count[lang=de]'")]
     Explain(ExplainArgs),
     /// Prove that results are what the pipeline says: hash, recompute, execute again
     #[command(after_help = "\
-Looks at what the pipeline's last run left behind, from the results back to the seeds, and believes nothing that was
-remembered. Of each node: are its action's document and the bytes of its outputs what their digests
-say; is its action the one that the pipeline file, prompts and tracked files give now, with the recorded
-outputs of the nodes above as its inputs; are its metrics those that the run reported. Where a teacher was
-asked, the node is worked through again with the recorded answers alone. Published files are compared, too.
+Looks at what the pipeline's last run left behind, from the results back to the seeds, and
+believes nothing that was remembered. Of each node: are its action's document and the bytes of its
+outputs what their digests say; is its action the one that the pipeline file, prompts and tracked
+files give now, with the recorded outputs of the nodes above as its inputs; are its metrics those
+that the run reported. Where a teacher was asked, the node is worked through again with the
+recorded answers alone. Published files are compared, too.
 
 Verdicts: verified; changed since (the result is whole, the pipeline asks for another by now);
 missing; corrupt.
 
---reexecute executes nodes again in an empty store, from their recorded inputs, within their timeouts, and
-compares every byte (on a GPU, numbers of tensors within half precision): `all`, `sample=N` (N nodes, by chance, the same each time), or a node. The store of its own lies below
+--reexecute executes nodes again in an empty store, from their recorded inputs, within their
+timeouts, and compares every byte (on a GPU, numbers of tensors within half precision): `all`,
+`sample=N` (N nodes, by chance, the same each time), or a node. The store of its own lies below
 $TMPDIR and needs room for what these nodes read and make.
 
 Examples:
