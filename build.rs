@@ -1,11 +1,13 @@
 //! What the program is told of how it was made: the revision of its source and the compiler.
 
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
-    for path in
-        ["src", "cache/src", "engine/src", "stages", ".git/HEAD", ".git/index", "Cargo.lock"]
-    {
+    let sources = ["src", "cache/src", "engine/src", "stages", "Cargo.lock"];
+    // The log grows with every commit and checkout. What is not there would have this run each time.
+    let watched = sources.into_iter().chain([".git/HEAD", ".git/logs/HEAD"]);
+    for path in watched.filter(|path| Path::new(path).exists()) {
         println!("cargo:rerun-if-changed={path}");
     }
     println!(

@@ -5,6 +5,7 @@ mod bundle;
 mod cache;
 mod check;
 mod completions;
+mod determinism;
 mod diff;
 pub(crate) mod examples;
 mod execute_again;

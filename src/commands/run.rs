@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use okapi_cache::{Access, Digest, Store, StoreError};
-use okapi_engine::audit::recorded;
-use okapi_engine::audit::reexecute::{Again, Ended};
 use okapi_engine::evaluate::State;
 use okapi_engine::event::{Event, Outcome, VERSION};
 use okapi_engine::executor::command_process::Launcher;
@@ -21,17 +19,16 @@ use okapi_engine::run_record::{self, RunEnd, RunInfo, RunRecord};
 use okapi_engine::spend::Spend;
 use okapi_engine::stage::StageRegistry;
 
-use indicatif::ProgressBar;
 use serde_json::Value;
 
-use super::execute_again::{ExecuteAgain, question};
+use super::determinism;
 use crate::cli::{Global, Progress, RunArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::program;
 use crate::project::{self, Loaded};
+use crate::ui::output;
 use crate::ui::progress::{self, Display};
-use crate::ui::{audit as ui, output};
 
 /// Brings nodes up to date.
 pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Failure> {
@@ -104,7 +101,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
             .with_hint("the run has ended; `okapi log --json` prints its events".to_owned()));
     }
     let checked = match outcome == Outcome::Succeeded && arguments.check_determinism {
-        true => check_determinism(arguments, &loaded, &store, &machine)?,
+        true => determinism::check(arguments, &loaded, &store, &machine)?,
         false => ExitCode::Done,
     };
     if outcome == Outcome::Succeeded && !arguments.quiet && arguments.progress != Progress::Json {
@@ -119,62 +116,6 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         Outcome::Interrupted => ExitCode::Interrupted,
         Outcome::StoreTrouble => ExitCode::StoreTrouble,
     })
-}
-
-/// Executes every selected node again, with another number of threads, and names those that give another result.
-fn check_determinism(
-    arguments: &RunArgs,
-    loaded: &Loaded,
-    store: &Arc<Store>,
-    machine: &Machine,
-) -> Result<ExitCode, Failure> {
-    let manifest = run_record::head(store, &loaded.place.pipeline);
-    let recorded = recorded(&question(loaded, store, &manifest))?;
-    let request = ExecuteAgain {
-        loaded,
-        store,
-        manifest: &manifest,
-        recorded: &recorded,
-        machine,
-        no_sandbox: arguments.no_sandbox,
-        threads: &|threads| if threads > 1 { 1 } else { 2 },
-        ask_anew: 0,
-    };
-    let all = 0..loaded.graph.instances.len() as InstanceId;
-    let ids: Vec<InstanceId> = all.filter(|&id| loaded.selection.needed[id as usize]).collect();
-    let (mut same, mut others) = (0, 0);
-    let bar = match arguments.quiet || arguments.progress == Progress::Json {
-        true => ProgressBar::hidden(),
-        false => ui::executing(ids.len() as u64),
-    };
-    let (ended, _) = request.run(&ids, &mut |id, again| {
-        bar.inc(1);
-        let name = &loaded.graph.instances[id as usize].name;
-        bar.set_message(name.to_string());
-        let note = |text: String| bar.suspend(|| output::note(&text));
-        match again {
-            Again::Same => same += 1,
-            Again::Different(differences) => {
-                others += 1;
-                for difference in differences {
-                    note(format!("differs {name}  {}", difference.what));
-                }
-            }
-            Again::Failed(error) => {
-                others += 1;
-                note(format!("differs {name}  it fails the second time: {error}"));
-            }
-            Again::NotExecuted(reason) => note(format!("left    {name}  {reason}")),
-        }
-    })?;
-    bar.finish_and_clear();
-    if ended == Ended::Interrupted {
-        return Ok(ExitCode::Interrupted);
-    }
-    if !arguments.quiet || others > 0 {
-        output::note(&format!("executed twice: {same} gave the same bytes, {others} did not"));
-    }
-    Ok(if others == 0 { ExitCode::Done } else { ExitCode::Failed })
 }
 
 /// The published reports that are there: what a person looks at first.

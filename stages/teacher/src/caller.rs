@@ -12,7 +12,7 @@ use tokio::sync::{Notify, OnceCell, oneshot};
 
 use crate::budget::Budget;
 use crate::pricing::{Price, cost};
-use crate::request::{Answer, Request, Usage};
+use crate::request::{Answer, Finish, Request, Usage};
 use crate::sample::Sample;
 use crate::teacher::{Teacher, TeacherError};
 
@@ -329,7 +329,13 @@ impl Caller<'_> {
             if self.parts.stop.is_requested() {
                 return Err(TeacherError::Cancelled);
             }
-            let answer = self.parts.teacher.answer(request, self.parts.stop).await?;
+            let answer = match self.parts.teacher.answer(request, self.parts.stop).await {
+                Err(TeacherError::Refused { reason }) => {
+                    self.keep_refusal(&digest, &reason).await?;
+                    return Err(TeacherError::Refused { reason });
+                }
+                other => other?,
+            };
             let nano_usd = cost(&answer, self.parts.price.as_ref());
             reservation.spend(nano_usd);
             Ok::<_, TeacherError>((answer, nano_usd))
@@ -338,21 +344,34 @@ impl Caller<'_> {
         // Paid for, even if nobody waits until it is recorded.
         self.parts.ledger.add_call(&answer.usage, nano_usd);
         self.parts.experience.add(request, &answer.usage);
-        let at = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let record = Record { record: VERSION, answer, nano_usd, at };
-        let bytes = serde_json::to_vec(&record)
+        let record = Record { record: VERSION, answer, nano_usd, at: now() };
+        self.keep(digest, &record).await?;
+        // Another process may have been first: its answer is the one that is recorded.
+        Ok(self.recorded(&digest)?.unwrap_or(record))
+    }
+
+    /// Writes a record. Nobody goes on with an answer before it is durable.
+    async fn keep(&self, digest: Digest, record: &Record) -> Result<(), TeacherError> {
+        let bytes = serde_json::to_vec(record)
             .map_err(|error| TeacherError::Records { message: error.to_string() })?;
-        // Nobody goes on with an answer before it is durable. If the writer has stopped, it has said why.
+        // If the writer has stopped, it has said why.
         let (durable, written) = oneshot::channel();
         let _ = self.writer.sender.send((digest, bytes, durable));
         if written.await.is_err() {
             let message = lock(&self.writer.broken).clone().unwrap_or_default();
             return Err(TeacherError::Records { message });
         }
-        // Another process may have been first: its answer is the one that is recorded.
-        Ok(self.recorded(&digest)?.unwrap_or(record))
+        Ok(())
+    }
+
+    /// Notes that a request was refused: it is asked again all the same, for the server may be another by then, but whoever
+    /// goes through the records alone has to know.
+    async fn keep_refusal(&self, digest: &Digest, reason: &str) -> Result<(), TeacherError> {
+        let (text, finish, usage) = (reason.to_owned(), Finish::Refused, Usage::default());
+        let answer =
+            Answer { text, finish, usage, model: None, fingerprint: None, stated_usd: None };
+        let record = Record { record: VERSION, answer, nano_usd: 0, at: now() };
+        self.keep(refusal_of(digest), &record).await
     }
 
     /// What a call may cost.
@@ -364,6 +383,17 @@ impl Caller<'_> {
         }
         price.map_or(0, |price| price.nano_usd(&usage))
     }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Where the refusal of a request is kept.
+pub(crate) fn refusal_of(request: &Digest) -> Digest {
+    Digest::of(format!("refused {request}").as_bytes())
 }
 
 /// Adds records to the log, as many together as have come meanwhile.

@@ -6,12 +6,12 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use okapi_cache::{RecordCache, canonical_json};
+use okapi_cache::{Digest, RecordCache, canonical_json};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::budget::Budget;
-use crate::caller::{Experience, InFlight, Stop};
+use crate::caller::{Experience, InFlight, Record, Stop, refusal_of};
 use crate::limits::Limits;
 use crate::offline::Offline;
 use crate::openai::batch::Batches;
@@ -216,10 +216,12 @@ impl Endpoint {
     }
 
     /// Who answers. Batches on their way are remembered beside the records.
-    pub fn teacher(&self, records: &RecordCache) -> Box<dyn Teacher + '_> {
+    pub fn teacher<'a>(&'a self, records: &'a RecordCache) -> Box<dyn Teacher + 'a> {
         match &self.kind {
             Kind::Offline(offline) => Box::new(Borrowed(offline)),
-            Kind::Records => Box::new(Nobody { identity: &self.identity }),
+            Kind::Records => {
+                Box::new(Nobody { identity: &self.identity, refusals: refusals(records) })
+            }
             Kind::Live(client) => Box::new(Borrowed(&**client)),
             Kind::Batch(client) => {
                 Box::new(Batches::new(Arc::clone(client), self.identity.clone(), records))
@@ -228,20 +230,35 @@ impl Endpoint {
     }
 }
 
-/// Answers nothing.
-struct Nobody<'a> {
+/// Answers nothing, but knows what was refused.
+struct Nobody<'a, R> {
     identity: &'a Value,
+    refusals: R,
+}
+
+/// Why a request was refused, if it was.
+fn refusals(records: &RecordCache) -> impl Fn(&Digest) -> Option<String> + Send + Sync {
+    |request| {
+        let record = records.lookup(&refusal_of(request)).ok()??;
+        Some(Record::parse(&record)?.answer.text)
+    }
 }
 
 /// So much of a request says which one it is.
 const BEGINNING: usize = 60;
 
-impl Teacher for Nobody<'_> {
+impl<R: Fn(&Digest) -> Option<String> + Send + Sync> Teacher for Nobody<'_, R> {
     fn answer<'a>(&'a self, request: &'a crate::Request, _: &'a Stop) -> crate::Answering<'a> {
         let last = request.messages.last().map_or("", |message| &message.content);
         let beginning = last.chars().take(BEGINNING).collect();
         let request = request.digest(self.identity);
-        Box::pin(async move { Err(TeacherError::Unrecorded { request, beginning }) })
+        let refused = (self.refusals)(&request);
+        Box::pin(async move {
+            Err(match refused {
+                Some(reason) => TeacherError::Refused { reason },
+                None => TeacherError::Unrecorded { request, beginning },
+            })
+        })
     }
 }
 

@@ -318,7 +318,23 @@ fn a_request_that_is_refused_harms_no_other() {
     let (_folder, store) = store();
     let asked = ask(&store, &server.address, &json!({}), 3);
     assert!(asked.answers.iter().all(|it| matches!(it, Err(TeacherError::Refused { .. }))));
-    assert_eq!((server.count(), asked.records), (3, 0));
+    // That they were refused is noted for whoever goes through the records alone.
+    assert_eq!((server.count(), asked.records), (3, 3));
+    let teachers = Teachers::of_records(0);
+    let identity = json!({ "kind": "openai", "model": "tiny", "json_mode": true });
+    let endpoint = teachers.endpoint(&identity, &Value::Null).unwrap();
+    let look = |prompt: &str| {
+        let request = Request { json: true, ..Request::new(prompt) };
+        let teacher = endpoint.teacher(store.records());
+        teachers.block_on(teacher.answer(&request, &Stop::default())).unwrap()
+    };
+    let Err(TeacherError::Refused { reason }) = look("prompt 1") else { panic!("it was refused") };
+    assert!(reason.contains("maximum context length"), "{reason}");
+    assert!(matches!(look("prompt 7"), Err(TeacherError::Unrecorded { .. })));
+    // Whoever asks again asks the server: it may take longer requests by then.
+    let asked = ask(&store, &server.address, &json!({}), 3);
+    assert!(asked.answers.iter().all(Result::is_ok));
+    assert_eq!((server.count(), asked.records), (6, 6));
 }
 
 /// A server's words for "too long" are not all known. One request that it calls bad while it answers
