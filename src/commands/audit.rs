@@ -20,7 +20,7 @@ use okapi_engine::stage_context::StageError;
 use serde_json::json;
 
 use super::bundle;
-use super::execute_again::{ExecuteAgain, question};
+use super::execute_again::{ExecuteAgain, is_trouble_here, question};
 use crate::cli::{AuditArgs, Global};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -46,7 +46,9 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
         let audit = bundle::audit(global, folder)?;
         return say(arguments, &audit, &ui::ExecutedAgain::default(), ms(started), ms(started));
     }
-    if let Some(folder) = arguments.export.as_deref().filter(|folder| folder.exists()) {
+    if let Some(folder) =
+        arguments.export.as_deref().filter(|folder| folder.symlink_metadata().is_ok())
+    {
         let message =
             format!("no bundle can be written to {}: it is there already", folder.display());
         return Err(Failure::usage(message).with_hint("name another folder".to_owned()));
@@ -60,7 +62,8 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     let loaded = project::prepare_anew(global, overlay, place, &registry, &arguments.targets)?;
     let pipeline = &loaded.place.pipeline;
     let manifest = run_record::head(&store, pipeline);
-    if manifest.is_empty() && run_record::head_digest(&store, pipeline).is_some() {
+    let head = run_record::head_digest(&store, pipeline);
+    if head.is_some_and(|head| run_record::manifest(&store, &head).is_none()) {
         let message = "the list of what the last run left behind is damaged";
         return Err(Failure::failed(message).with_hint("`okapi run` writes it anew".to_owned()));
     }
@@ -269,16 +272,6 @@ impl Desk<'_> {
         done.asked = asked;
         Ok(done)
     }
-}
-
-/// Whether a failure says something of this machine, and nothing of the result.
-fn is_trouble_here(error: &ExecutionError) -> bool {
-    matches!(
-        error,
-        ExecutionError::Store(_)
-            | ExecutionError::Io { .. }
-            | ExecutionError::Stage(StageError::Io { .. })
-    )
 }
 
 /// On a GPU numbers may come out this far apart, as a share of the largest of a tensor: half precision.

@@ -19,7 +19,7 @@ use crate::project::{self, Loaded};
 use crate::ui::{audit as ui, format, output};
 
 /// Parts of the names of variables whose values are secrets.
-const SECRETS: [&str; 5] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL"];
+const SECRETS: [&str; 5] = ["KEY", "TOKEN", "SECRET", "PASSW", "CREDENTIAL"];
 
 /// Writes a bundle of results that hold.
 pub(crate) fn export(
@@ -86,7 +86,11 @@ pub(crate) fn export(
             "no bundle was written, for it would not hold elsewhere{said}"
         )));
     }
-    named.map_err(|error| Failure::failed(format!("no bundle was written: {error}")))?;
+    named.map_err(|error| {
+        // The first error is the one that matters.
+        let _ = std::fs::remove_dir_all(&temp);
+        Failure::failed(format!("no bundle was written: {error}"))
+    })?;
     let files = format::count(files, "file");
     output::note(&format!("wrote {}: {files}, {}", folder.display(), format::size(bytes)));
     output::note(&format!("check it anywhere: okapi audit {}", folder.display()));

@@ -10,7 +10,7 @@ use okapi_engine::graph::InstanceId;
 use okapi_engine::machine::Machine;
 use okapi_engine::run_record;
 
-use super::execute_again::{ExecuteAgain, question};
+use super::execute_again::{ExecuteAgain, is_trouble_here, question};
 use crate::cli::{Progress, RunArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -39,6 +39,7 @@ pub(crate) fn check(
     let all = 0..loaded.graph.instances.len() as InstanceId;
     let ids: Vec<InstanceId> = all.filter(|&id| loaded.selection.needed[id as usize]).collect();
     let (mut same, mut others) = (0, 0);
+    let mut trouble = None;
     let bar = match arguments.quiet || arguments.progress == Progress::Json {
         true => ProgressBar::hidden(),
         false => ui::executing(ids.len() as u64),
@@ -56,6 +57,9 @@ pub(crate) fn check(
                     note(format!("differs {name}  {}", difference.what));
                 }
             }
+            Again::Failed(error) if is_trouble_here(&error) => {
+                trouble.get_or_insert(format!("`{name}` cannot be executed again: {error}"));
+            }
             Again::Failed(error) => {
                 others += 1;
                 note(format!("differs {name}  it fails the second time: {error}"));
@@ -64,6 +68,10 @@ pub(crate) fn check(
         }
     })?;
     bar.finish_and_clear();
+    if let Some(trouble) = trouble {
+        let hint = "is there room below $TMPDIR, and are all programs here?";
+        return Err(Failure::failed(trouble).with_hint(hint.to_owned()));
+    }
     if ended == Ended::Interrupted {
         return Ok(ExitCode::Interrupted);
     }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use okapi_cache::Store;
 use okapi_engine::audit::reexecute::{Again, Ended, Reexecution, reexecute, scratch_store};
 use okapi_engine::audit::{AuditQuestion, Recorded};
+use okapi_engine::executor::ExecutionError;
 use okapi_engine::graph::InstanceId;
 use okapi_engine::machine::Machine;
 use okapi_engine::manifest::Manifest;
+use okapi_engine::stage_context::StageError;
 use okapi_teacher::AskedAnew;
 
 use crate::failure::Failure;
@@ -88,4 +90,14 @@ impl ExecuteAgain<'_> {
         };
         Ok((ended, asked))
     }
+}
+
+/// Whether a failure says something of this machine, and nothing of the result.
+pub(crate) fn is_trouble_here(error: &ExecutionError) -> bool {
+    matches!(
+        error,
+        ExecutionError::Store(_)
+            | ExecutionError::Io { .. }
+            | ExecutionError::Stage(StageError::Io { .. })
+    )
 }

@@ -219,6 +219,15 @@ fn a_node_that_never_ran_is_missing() {
 }
 
 #[test]
+fn nodes_that_failed_are_missing() {
+    let sandbox = Sandbox::new(
+        "okapi: 1\nnodes:\n  bad: {stage: command, run: 'false', outputs: {x: text}}\n",
+    );
+    assert_eq!(sandbox.okapi(&["run", "p.yaml"]).code, Some(1));
+    finds(&audit(&sandbox, &[]), "bad", "missing", &["no run has made"]);
+}
+
+#[test]
 fn a_byte_of_an_output_is_found() {
     let sandbox = sandbox();
     let output = output(&sandbox, "twice");

@@ -1,6 +1,7 @@
 //! Does each recorded action follow from the pipeline as it is now and from the results recorded above it?
 
-use okapi_cache::{ArtifactKind, Digest};
+use okapi_cache::{ArtifactKind, Digest, canonical_json};
+use serde_json::Value;
 
 use super::{AuditQuestion, Finding, Recorded, Verdict};
 use crate::action::{Action, ActionWriter, parse_artifact};
@@ -70,19 +71,39 @@ impl<'a> Chain<'a> {
         let new = fields(&now.document).unwrap_or_default();
         let changes = diff(&old, &new);
         if changes.is_empty() {
-            return vec![Finding {
-                verdict: Verdict::Corrupt,
-                message: "its document says what the pipeline says, but not in the form in which documents are written"
-                    .to_owned(),
-                hint: Some("`okapi run` makes the result anew"),
-            }];
+            return vec![other_form()];
         }
-        // Values of the environment are in no document, and those of another machine say nothing.
-        let counts = |change: &&FieldChange| {
-            !self.question.is_bundle || !change.field.starts_with("pass_env.")
-        };
-        changes.iter().filter(counts).map(finding).collect()
+        if self.question.is_bundle && changes.iter().all(is_of_environment) {
+            // Values of the environment are in no document, and those of another machine say nothing; all else has to
+            // be the same to the byte.
+            return match with_environment_of(&stored.document, &now.document) == stored.document {
+                true => Vec::new(),
+                false => vec![other_form()],
+            };
+        }
+        changes.iter().map(finding).collect()
     }
+}
+
+fn other_form() -> Finding {
+    Finding {
+        verdict: Verdict::Corrupt,
+        message: "its document says what the pipeline says, but not in the form in which documents are written".to_owned(),
+        hint: Some("`okapi run` makes the result anew"),
+    }
+}
+
+/// Whether a change is that of a variable which both documents have.
+fn is_of_environment(change: &FieldChange) -> bool {
+    change.field.starts_with("pass_env.") && change.old.is_some() && change.new.is_some()
+}
+
+/// A document with the values of variables that another has.
+fn with_environment_of(other: &str, document: &str) -> String {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let mut mixed = parse(document);
+    mixed["env"] = parse(other)["env"].take();
+    canonical_json::to_string(&mixed)
 }
 
 /// The artifact that a feed reads.

@@ -19,6 +19,8 @@ use crate::graph::{InstanceId, parse_instance_name};
 /// The files that say again what `bundle.json` says.
 pub(super) const COSTS: &str = "costs.json";
 pub(super) const README: &str = "README.md";
+/// On what it was made.
+pub(super) const ENVIRONMENT: &str = "environment.json";
 
 /// What goes into a bundle.
 pub struct Export<'a> {
@@ -94,7 +96,7 @@ fn write(request: &Export<'_>, folder: &Path) -> Result<(u64, u64), BundleError>
     let environments: BTreeSet<&BTreeMap<String, String>> =
         bundle.nodes.iter().map(|node| &node.result.environment).collect();
     let environment = json!({"written_by": request.environment, "results_made_by": environments});
-    write_json(&folder.join("environment.json"), &environment)?;
+    write_json(&folder.join(ENVIRONMENT), &environment)?;
     write_json(&folder.join(COSTS), &costs(&bundle))?;
     write_text(&folder.join(README), &readme(&bundle))?;
     write_json(&folder.join(ro_crate::METADATA), &ro_crate::metadata(&bundle, folder)?)?;
@@ -268,7 +270,7 @@ pub(super) fn readme(bundle: &Bundle) -> String {
          | `objects/` | lineages and lists of files, named by the BLAKE3 of their bytes |\n\
          | `environment.json`, `costs.json` | on what it was made, and what that took |\n\
          | `ro-crate-metadata.json` | the same as a Provenance Run Crate (RO-Crate 1.1, Workflow Run RO-Crate 0.5) |\n\n\
-         Outputs that are not published are named by digest only. What was measured (metrics, times, costs) and that an output really comes out \
+         Outputs that are not published are named by digest only. What was measured (metrics, times, costs), on what, and that an output really comes out \
          of its action is the word of whoever made this: who has the pipeline and the time can execute it again.\n",
         bundle.name,
         bundle.okapi,

@@ -1,13 +1,13 @@
 //! A bundle -> what an audit can look at: a store with its results, and a project.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use okapi_cache::{Access, ArtifactKind, Commit, Durability, Store, hash_source};
+use okapi_cache::{Access, Artifact, ArtifactKind, Commit, Durability, Store, hash_source};
 use serde_json::Value;
 
-use super::export::{COSTS, README, costs, nodes, readme};
+use super::export::{COSTS, ENVIRONMENT, README, costs, nodes, readme};
 use super::{
     ACTIONS, BUNDLE, Bundle, BundleError, LISTS, OBJECTS, PROJECT, PUBLISHED, VERSION,
     entries_below, files_below, ro_crate, sha256, stays_inside,
@@ -37,6 +37,14 @@ pub struct OpenBundle {
 /// When it is no bundle, or cannot be read.
 pub fn open(folder: &Path, scratch: &Path) -> Result<OpenBundle, BundleError> {
     let bad = |message: String| BundleError::Bad { path: folder.to_owned(), message };
+    // Before anything of it is read: a pipe would be waited for, a link could lead anywhere.
+    for (name, kind) in entries_below(folder)? {
+        let is_plain =
+            kind.is_file() || kind.is_dir() || kind.is_symlink() && is_inner_link(folder, &name);
+        if !is_plain {
+            return Err(bad(format!("`{name}` is neither a file nor a folder of it")));
+        }
+    }
     let path = folder.join(BUNDLE);
     let text = std::fs::read(&path).map_err(|error| BundleError::io(&path, error))?;
     let bundle: Bundle = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
@@ -83,6 +91,25 @@ pub fn open(folder: &Path, scratch: &Path) -> Result<OpenBundle, BundleError> {
     Ok(OpenBundle { bundle, project, published, store, manifest, files })
 }
 
+/// Whether a link lies in the project or among published folders, and does not lead out of there.
+fn is_inner_link(folder: &Path, name: &str) -> bool {
+    let inside =
+        [PROJECT, PUBLISHED].iter().find_map(|part| name.strip_prefix(part)?.strip_prefix('/'));
+    let (Some(inside), Ok(target)) = (inside, std::fs::read_link(folder.join(name))) else {
+        return false;
+    };
+    let mut depth = inside.split('/').count() as i64 - 1;
+    target.components().all(|part| {
+        match part {
+            Component::Normal(_) => depth += 1,
+            Component::CurDir => {}
+            Component::ParentDir => depth -= 1,
+            Component::RootDir | Component::Prefix(_) => return false,
+        }
+        depth >= 0
+    })
+}
+
 /// Where the files of a bundle are not what its lists of digests say.
 fn compare_lists(folder: &Path) -> Result<Vec<String>, BundleError> {
     let mut found = Vec::new();
@@ -107,12 +134,8 @@ fn compare_lists(folder: &Path) -> Result<Vec<String>, BundleError> {
             continue;
         }
         let path = folder.join(&file);
-        // Links are what lists of folders say; nothing is read through one.
-        if kind.is_symlink() && [PROJECT, PUBLISHED].iter().any(|it| file.starts_with(it)) {
-            continue;
-        }
+        // Links stay inside, and have the place of a file in no list.
         if !kind.is_file() {
-            found.push(format!("`{file}` is no file"));
             continue;
         }
         let digests = [hash_source(&path)?.digest.to_string(), sha256(&path)?];
@@ -130,6 +153,25 @@ fn compare_lists(folder: &Path) -> Result<Vec<String>, BundleError> {
         found.extend(list.keys().map(|file| format!("the file `{file}` of {name} is not there")));
     }
     Ok(found)
+}
+
+/// The objects that results refer to beside their outputs.
+fn needed_objects(opened: &OpenBundle, recorded: &[Option<Recorded>]) -> BTreeSet<String> {
+    let mut needed = BTreeSet::new();
+    let mut need = |artifact: &Artifact, with_files: bool| {
+        needed.insert(artifact.digest.to_string());
+        if artifact.kind == ArtifactKind::Tree
+            && with_files
+            && let Ok(tree) = opened.store.read_tree(&artifact.digest)
+        {
+            needed.extend(tree.files().map(|(_, digest)| digest.to_string()));
+        }
+    };
+    for result in recorded.iter().flatten() {
+        result.outputs.iter().for_each(|output| need(output, false));
+        result.stored.iter().flat_map(|it| &it.info.keeps).for_each(|kept| need(kept, true));
+    }
+    needed
 }
 
 /// Where a bundle does not say what follows from its pipeline and from its own `bundle.json`: by instance, or for the whole.
@@ -169,9 +211,29 @@ pub fn check(
             whole(format!("`{ACTIONS}/{name}` is of no node"));
         }
     }
+    let needed = needed_objects(opened, recorded);
     for name in files_below(&folder.join(OBJECTS))? {
         if hash_source(&folder.join(OBJECTS).join(&name))?.digest.to_string() != name {
             whole(format!("`{OBJECTS}/{name}` hashes to something else"));
+        } else if !needed.contains(&name) {
+            whole(format!("`{OBJECTS}/{name}` is of no node"));
+        }
+    }
+    let sources = question.graph.sources.iter().map(|source| &*source.path);
+    let tracked: Vec<&str> = sources.chain([&*bundle.pipeline]).collect();
+    for (name, _) in entries_below(&folder.join(PROJECT))? {
+        let is_below = |path: &str| name == path || name.starts_with(&format!("{path}/"));
+        if !tracked.iter().any(|path| is_below(path)) {
+            whole(format!("`{PROJECT}/{name}` is tracked by no node"));
+        }
+    }
+    let at_the_top = [BUNDLE, COSTS, README, ENVIRONMENT, ro_crate::METADATA, LISTS[0], LISTS[1]];
+    for (name, _) in entries_below(folder)? {
+        if !name.contains('/')
+            && !at_the_top.contains(&name.as_str())
+            && ![ACTIONS, OBJECTS, PROJECT, PUBLISHED].contains(&name.as_str())
+        {
+            whole(format!("`{name}` is no part of a bundle"));
         }
     }
     let paths: Vec<&String> =
