@@ -412,6 +412,17 @@ fn what_a_bundle_says_of_itself_has_to_follow_from_its_pipeline() {
         assert_eq!(said.code, Some(2), "{place}: {}", said.stdout);
         assert!(said.stderr.contains("neither a file nor a folder"), "{place}: {}", said.stderr);
     }
+    // A way out over two links that each stay inside by their words.
+    let sandbox = exported();
+    fs::create_dir(sandbox.path("bundle/project/sub")).unwrap();
+    let link = |target: &str, at: &str| {
+        std::os::unix::fs::symlink(target, sandbox.path(&format!("bundle/project/{at}"))).unwrap();
+    };
+    link("..", "sub/up");
+    link("sub/up/../..", "out");
+    let said = sandbox.okapi(&["audit", "bundle"]);
+    assert_eq!(said.code, Some(2), "{}", said.stdout);
+    assert!(said.stderr.contains("`project/out` is neither"), "{}", said.stderr);
     // Nor may there be more than is needed.
     for (path, words) in
         [("more.txt", "no part of a bundle"), ("project/more.txt", "tracked by no node")]

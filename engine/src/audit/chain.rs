@@ -1,7 +1,7 @@
 //! Does each recorded action follow from the pipeline as it is now and from the results recorded above it?
 
 use okapi_cache::{ArtifactKind, Digest, canonical_json};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{AuditQuestion, Finding, Recorded, Verdict};
 use crate::action::{Action, ActionWriter, parse_artifact};
@@ -100,10 +100,10 @@ fn is_of_environment(change: &FieldChange) -> bool {
 
 /// A document with the values of variables that another has.
 fn with_environment_of(other: &str, document: &str) -> String {
-    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let parse = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
     let mut mixed = parse(document);
-    mixed["env"] = parse(other)["env"].take();
-    canonical_json::to_string(&mixed)
+    mixed.extend(parse(other).remove("env").map(|env| ("env".to_owned(), env)));
+    canonical_json::to_string(&mixed.into())
 }
 
 /// The artifact that a feed reads.

@@ -19,7 +19,7 @@ use crate::executor::job_maker::JobMaker;
 use crate::executor::{Execution, ExecutionError, Executor, Job};
 use crate::graph::{Feed, InstanceId};
 use crate::machine::Machine;
-use crate::run::interrupts::Interrupts;
+use crate::run::interrupts::{Interrupts, sleep_until};
 use crate::schedule::Grant;
 use crate::stage::StageRegistry;
 use crate::stage_context::{Cancellation, Reporter, StageError};
@@ -189,13 +189,6 @@ async fn drive(
 
 /// How long a command gets to end when its time is up.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
 
 fn timed_out(request: &Reexecution<'_>, id: InstanceId) -> ExecutionError {
     let after_ms = request.question.graph.instances[id as usize].timeout_ms.unwrap_or(0);

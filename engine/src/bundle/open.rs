@@ -1,7 +1,7 @@
 //! A bundle -> what an audit can look at: a store with its results, and a project.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use okapi_cache::{Access, Artifact, ArtifactKind, Commit, Durability, Store, hash_source};
@@ -91,23 +91,22 @@ pub fn open(folder: &Path, scratch: &Path) -> Result<OpenBundle, BundleError> {
     Ok(OpenBundle { bundle, project, published, store, manifest, files })
 }
 
-/// Whether a link lies in the project or among published folders, and does not lead out of there.
+/// Whether a link lies in the project or among published folders, and leads nowhere outside the bundle.
 fn is_inner_link(folder: &Path, name: &str) -> bool {
-    let inside =
-        [PROJECT, PUBLISHED].iter().find_map(|part| name.strip_prefix(part)?.strip_prefix('/'));
-    let (Some(inside), Ok(target)) = (inside, std::fs::read_link(folder.join(name))) else {
-        return false;
+    let lies_in = |part: &str| name.strip_prefix(part).is_some_and(|it| it.starts_with('/'));
+    // Through one that leads nowhere nothing is read.
+    let leads_out = match (std::fs::canonicalize(folder), std::fs::canonicalize(folder.join(name)))
+    {
+        (Ok(folder), Ok(target)) => !target.starts_with(folder),
+        _ => false,
     };
-    let mut depth = inside.split('/').count() as i64 - 1;
-    target.components().all(|part| {
-        match part {
-            Component::Normal(_) => depth += 1,
-            Component::CurDir => {}
-            Component::ParentDir => depth -= 1,
-            Component::RootDir | Component::Prefix(_) => return false,
-        }
-        depth >= 0
-    })
+    [PROJECT, PUBLISHED].into_iter().any(lies_in) && !leads_out
+}
+
+/// Whether a file is one of these, or lies in one of these folders.
+fn is_among(name: &str, paths: &[&str]) -> bool {
+    let mut rests = paths.iter().filter_map(|path| name.strip_prefix(path));
+    rests.any(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Where the files of a bundle are not what its lists of digests say.
@@ -222,8 +221,7 @@ pub fn check(
     let sources = question.graph.sources.iter().map(|source| &*source.path);
     let tracked: Vec<&str> = sources.chain([&*bundle.pipeline]).collect();
     for (name, _) in entries_below(&folder.join(PROJECT))? {
-        let is_below = |path: &str| name == path || name.starts_with(&format!("{path}/"));
-        if !tracked.iter().any(|path| is_below(path)) {
+        if !is_among(&name, &tracked) {
             whole(format!("`{PROJECT}/{name}` is tracked by no node"));
         }
     }
@@ -236,11 +234,10 @@ pub fn check(
             whole(format!("`{name}` is no part of a bundle"));
         }
     }
-    let paths: Vec<&String> =
-        bundle.nodes.iter().flat_map(|node| node.published.values().flatten()).collect();
+    let published = bundle.nodes.iter().flat_map(|node| node.published.values().flatten());
+    let paths: Vec<&str> = published.map(String::as_str).collect();
     for (name, _) in entries_below(&folder.join(PUBLISHED))? {
-        let is_below = |path: &str| name == path || name.starts_with(&format!("{path}/"));
-        if !name.is_empty() && !paths.iter().any(|path| is_below(path)) {
+        if !name.is_empty() && !is_among(&name, &paths) {
             whole(format!("`{PUBLISHED}/{name}` is of no node"));
         }
     }

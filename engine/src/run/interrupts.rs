@@ -1,4 +1,4 @@
-//! The signals that end a run.
+//! What a run wakes up for beside its jobs: the signals that end it, and a moment.
 
 /// SIGINT, SIGTERM and SIGHUP, one as good as the other.
 pub(crate) struct Interrupts {
@@ -23,5 +23,13 @@ impl Interrupts {
             _ = self.terminate.recv() => {}
             _ = self.hang_up.recv() => {}
         }
+    }
+}
+
+/// Waits until a moment, or for ever.
+pub(crate) async fn sleep_until(wake: Option<std::time::Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -9,7 +9,7 @@ use okapi_cache::{Commit, Lease, ResultInfo, StoreError};
 use tokio::sync::mpsc;
 
 use super::expected::expected_durations;
-use super::interrupts::Interrupts;
+use super::interrupts::{Interrupts, sleep_until};
 use super::{RunRequest, RunSummary, Settled};
 use crate::action::Action;
 use crate::evaluate::{Decision, Evaluation, Miss, State, decide};
@@ -583,12 +583,5 @@ fn is_worth_another_try(error: &ExecutionError) -> bool {
         ExecutionError::Stage(StageError::Io { .. }) | ExecutionError::Io { .. } => true,
         ExecutionError::OutputMissing { .. } => true,
         _ => false,
-    }
-}
-
-async fn sleep_until(wake: Option<Instant>) {
-    match wake {
-        Some(wake) => tokio::time::sleep_until(wake.into()).await,
-        None => std::future::pending().await,
     }
 }
