@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use okapi_cache::Durability;
+use okapi_engine::bundle::PrivateKind;
 
 use crate::commands::examples::Example;
 
@@ -345,6 +346,29 @@ pub(crate) enum Progress {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrivateArg {
+    /// The value of a variable that speaks of a key, token, secret, password or credential, or that is passed on.
+    Secret,
+    /// The name of the user.
+    User,
+    /// The name of this machine.
+    Host,
+    /// An absolute path.
+    Path,
+}
+
+impl From<PrivateArg> for PrivateKind {
+    fn from(argument: PrivateArg) -> PrivateKind {
+        match argument {
+            PrivateArg::Secret => PrivateKind::Secret,
+            PrivateArg::User => PrivateKind::User,
+            PrivateArg::Host => PrivateKind::Host,
+            PrivateArg::Path => PrivateKind::Path,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DurabilityArg {
     /// In groups: a power cut costs the last 50 ms of results.
     Batch,
@@ -417,9 +441,9 @@ pub(crate) struct AuditArgs {
     /// Who made it; nobody is named unless you say so.
     #[arg(long, value_name = "NAME", requires = "export")]
     pub(crate) author: Option<String>,
-    /// Write the bundle even if it holds a secret, a user's or this machine's name, or a path of it.
-    #[arg(long, requires = "export")]
-    pub(crate) allow_private: bool,
+    /// Write the bundle even if it holds something of this kind. Repeatable.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', requires = "export")]
+    pub(crate) allow_private: Vec<PrivateArg>,
     /// Believe the recorded answers of teachers to be those that results were made with.
     #[arg(long)]
     pub(crate) skip_records: bool,

@@ -8,6 +8,7 @@ mod failure;
 mod program;
 mod project;
 mod render;
+mod temporary;
 mod ui;
 
 use std::io::Write;

@@ -143,8 +143,23 @@ fn write_object<T>(document: &mut String, members: &[T], write: impl Fn(&mut Str
     document.push('}');
 }
 
+/// What is kept with the result of an instance beside its outputs: tracked files, prompts and lineage, so that a later
+/// `explain` can show what changed in them.
+pub(crate) fn kept_with(
+    graph: &Graph,
+    sources: &[Option<Artifact>],
+    id: InstanceId,
+    action: &Action,
+) -> Vec<Artifact> {
+    let instance = &graph.instances[id as usize];
+    let prompts = instance.prompts.iter().map(|(_, source)| source);
+    let tracked = instance.files.iter().chain(prompts);
+    let tracked = tracked.filter_map(|&source| sources[source as usize]);
+    tracked.chain(action.lineage.as_deref().map(lineage_artifact)).collect()
+}
+
 /// A lineage as an artifact.
-pub(crate) fn lineage_artifact(text: &str) -> Artifact {
+fn lineage_artifact(text: &str) -> Artifact {
     let digest = Digest::of(text.as_bytes());
     Artifact { kind: ArtifactKind::File, digest, size: text.len() as u64 }
 }

@@ -78,10 +78,11 @@ pub enum LockFileError {
     },
 }
 
-/// Where the lock file of a pipeline lies: beside it, with `.lock` in place of `.yaml`, and else after its name.
+/// Where the lock file of a pipeline lies: beside it, with `.lock` in place of `.yaml`, and else after its name: a `p.yml`
+/// may lie beside a `p.yaml`.
 pub fn path_beside(pipeline: &Path) -> PathBuf {
     match pipeline.extension().and_then(|it| it.to_str()) {
-        Some("yaml" | "yml") => pipeline.with_extension("lock"),
+        Some("yaml") => pipeline.with_extension("lock"),
         _ => {
             let mut name = pipeline.file_name().unwrap_or_default().to_owned();
             name.push(".lock");
@@ -233,6 +234,8 @@ mod tests {
         let outputs = BTreeMap::from([("a".to_owned(), format!("file:{}", action.0))]);
         let nodes = BTreeMap::from([("n[lang=de]".to_owned(), LockedNode { action, outputs })]);
         let lock = LockFile { okapi_lock: 1, profile: None, set: vec!["vars.n=1".into()], nodes };
+        assert_eq!(path, folder.path().join("p.lock"));
+        assert_ne!(path_beside(&folder.path().join("p.yml")), path);
         assert!(lock.write(&path).unwrap());
         assert!(!lock.write(&path).unwrap());
         assert_eq!(LockFile::read(&path).unwrap(), lock);

@@ -98,7 +98,12 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
         }
     }
     let desk = Desk { arguments, store: Arc::clone(&store), recorded, loaded };
-    let again = desk.execute_again(&manifest, &wanted, &mut audit)?;
+    let again = desk.execute_again(&manifest, &wanted, &mut audit);
+    if again.is_err() && !arguments.json {
+        // What was found so far holds whatever the trouble is.
+        output::print(&ui::render(&audit, arguments.all))?;
+    }
+    let again = again?;
     if again.interrupted {
         return Ok(ExitCode::Interrupted);
     }

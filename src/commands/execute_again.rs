@@ -8,7 +8,7 @@ use okapi_engine::audit::reexecute::{Again, Ended, Reexecution, reexecute, scrat
 use okapi_engine::audit::{AuditQuestion, Recorded};
 use okapi_engine::executor::ExecutionError;
 use okapi_engine::graph::InstanceId;
-use okapi_engine::machine::Machine;
+use okapi_engine::machine::{Machine, free_disk};
 use okapi_engine::manifest::Manifest;
 use okapi_engine::stage_context::StageError;
 use okapi_teacher::AskedAnew;
@@ -92,12 +92,18 @@ impl ExecuteAgain<'_> {
     }
 }
 
+/// With less room than this left, a command that fails may have failed for want of it.
+const HARDLY_ANY_ROOM: u64 = 4 << 20;
+
 /// Whether a failure says something of this machine, and nothing of the result.
 pub(crate) fn is_trouble_here(error: &ExecutionError) -> bool {
-    matches!(
-        error,
-        ExecutionError::Store(_)
-            | ExecutionError::Io { .. }
-            | ExecutionError::Stage(StageError::Io { .. })
-    )
+    let has_room = || free_disk(&std::env::temp_dir()).is_none_or(|free| free > HARDLY_ANY_ROOM);
+    let is_command = matches!(error, ExecutionError::Stage(StageError::Command { .. }));
+    is_command && !has_room()
+        || matches!(
+            error,
+            ExecutionError::Store(_)
+                | ExecutionError::Io { .. }
+                | ExecutionError::Stage(StageError::Io { .. })
+        )
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use okapi_engine::run::interrupts::Interrupts;
 use okapi_teacher::serve::{MODEL, ServeOptions, listen};
 
 use crate::cli::TeacherCommand;
@@ -42,13 +43,8 @@ pub(crate) fn teacher(command: &TeacherCommand) -> Result<ExitCode, Failure> {
 }
 
 async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        std::future::pending::<()>().await;
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+    match Interrupts::new() {
+        Ok(mut interrupts) => interrupts.next().await,
+        Err(_) => std::future::pending().await,
     }
 }

@@ -4,7 +4,7 @@ use okapi_cache::{ArtifactKind, Digest, canonical_json};
 use serde_json::{Map, Value};
 
 use super::{AuditQuestion, Finding, Recorded, Verdict};
-use crate::action::{Action, ActionWriter, parse_artifact};
+use crate::action::{Action, ActionWriter, kept_with, parse_artifact};
 use crate::action_diff::{FieldChange, diff, fields};
 use crate::graph::{Feed, InstanceId};
 use crate::lineage;
@@ -59,10 +59,17 @@ impl<'a> Chain<'a> {
     pub(super) fn look_at(&self, id: InstanceId, result: &Recorded) -> Vec<Finding> {
         // What cannot be followed is said of what is missing above.
         let Some(now) = self.action(id) else { return Vec::new() };
-        if now.digest == result.action {
-            return Vec::new();
-        }
         let Some(stored) = &result.stored else { return Vec::new() };
+        let kept = || {
+            let AuditQuestion { graph, sources, .. } = *self.question;
+            match stored.info.keeps == kept_with(graph, sources, id, &now) {
+                true => Vec::new(),
+                false => vec![kept_others()],
+            }
+        };
+        if now.digest == result.action {
+            return kept();
+        }
         if Digest::of(stored.document.as_bytes()) != result.action.0 {
             // It says so itself, and what it holds is worth nothing.
             return Vec::new();
@@ -77,7 +84,7 @@ impl<'a> Chain<'a> {
             // Values of the environment are in no document, and those of another machine say nothing; all else has to
             // be the same to the byte.
             return match with_environment_of(&stored.document, &now.document) == stored.document {
-                true => Vec::new(),
+                true => kept(),
                 false => vec![other_form()],
             };
         }
@@ -90,6 +97,15 @@ fn other_form() -> Finding {
         verdict: Verdict::Corrupt,
         message: "its document says what the pipeline says, but not in the form in which documents are written".to_owned(),
         hint: Some("`okapi run` makes the result anew"),
+    }
+}
+
+fn kept_others() -> Finding {
+    Finding {
+        verdict: Verdict::Corrupt,
+        message: "its result keeps other prompts, files or lineage than its action names"
+            .to_owned(),
+        hint: Some("`okapi run --force NODE` makes the result again"),
     }
 }
 

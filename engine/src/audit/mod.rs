@@ -93,7 +93,7 @@ impl NodeAudit {
 }
 
 /// What an audit found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Audit {
     /// By instance, results first: from the end of the graph to its seeds.
     pub nodes: Vec<NodeAudit>,

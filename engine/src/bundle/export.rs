@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     ACTIONS, BUNDLE, Bundle, BundleError, BundledNode, LISTS, OBJECTS, PROJECT, PUBLISHED, Private,
-    VERSION, entries_below, files_below, ro_crate, sha256,
+    VERSION, entries_below, files_below, line_of_list, ro_crate, sha256,
 };
 use crate::audit::{AuditQuestion, Recorded};
 use crate::graph::{InstanceId, parse_instance_name};
@@ -101,7 +101,34 @@ fn write(request: &Export<'_>, folder: &Path) -> Result<(u64, u64), BundleError>
     write_text(&folder.join(README), &readme(&bundle))?;
     write_json(&folder.join(ro_crate::METADATA), &ro_crate::metadata(&bundle, folder)?)?;
     request.private.search(folder)?;
+    search_for_paths(request)?;
     write_lists(folder)
+}
+
+/// Looks for paths of this machine in all that users write: the pipeline, what was set, and what came of them in documents.
+fn search_for_paths(request: &Export<'_>) -> Result<(), BundleError> {
+    let private = request.private;
+    let path = request.project_root.join(request.pipeline);
+    let text = fs::read_to_string(&path).map_err(|error| BundleError::io(&path, error))?;
+    private.search_for_paths(&text, &format!("{PROJECT}/{}", request.pipeline))?;
+    for set in request.set {
+        private.search_for_paths(set, BUNDLE)?;
+    }
+    for recorded in request.recorded.iter().flatten() {
+        let Some(stored) = &recorded.stored else { continue };
+        let file = format!("{ACTIONS}/{}.json", recorded.action);
+        let document: Value = serde_json::from_str(&stored.document).unwrap_or_default();
+        let mut values = vec![&document];
+        while let Some(value) = values.pop() {
+            match value {
+                Value::String(text) => private.search_for_paths(text, &file)?,
+                Value::Array(items) => values.extend(items),
+                Value::Object(members) => values.extend(members.values()),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What `bundle.json` says of the selected instances.
@@ -298,15 +325,11 @@ fn write_lists(folder: &Path) -> Result<(u64, u64), BundleError> {
     let (mut b3, mut sha256s, mut bytes) = (String::new(), String::new(), 0);
     let files = files_below(folder)?;
     for file in &files {
-        if file.contains(['\n', '\r', '\\']) {
-            let message = format!("the name {file:?} cannot stand in a list of digests");
-            return Err(BundleError::Bad { path: folder.to_owned(), message });
-        }
         let path = folder.join(file);
         let found = hash_source(&path)?;
         // Writing to a string never fails.
-        let _ = writeln!(b3, "{}  {file}", found.digest);
-        let _ = writeln!(sha256s, "{}  {file}", sha256(&path)?);
+        let _ = writeln!(b3, "{}", line_of_list(&found.digest.to_string(), file));
+        let _ = writeln!(sha256s, "{}", line_of_list(&sha256(&path)?, file));
         bytes += found.size;
     }
     for (name, text) in LISTS.iter().zip([b3, sha256s]) {

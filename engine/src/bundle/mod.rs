@@ -32,7 +32,7 @@ use sha2::Digest as _;
 
 pub use export::{Export, export};
 pub use open::{OpenBundle, check, open};
-pub use private::Private;
+pub use private::{Private, PrivateKind};
 
 /// The version of `bundle.json`.
 const VERSION: u32 = 1;
@@ -131,8 +131,10 @@ pub enum BundleError {
     Private {
         /// In the bundle.
         file: String,
-        /// What, without its value.
+        /// What; without its value, if it is a secret or a name.
         what: String,
+        /// Of which kind it is.
+        kind: PrivateKind,
     },
     /// A node has no result that could be shown.
     #[error("`{node}` has no result")]
@@ -154,6 +156,37 @@ fn sha256(path: &Path) -> Result<String, BundleError> {
     let copied = std::fs::File::open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
     copied.map_err(|error| BundleError::io(path, error))?;
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// How the programs that check lists of digests write names that hold a line's end or a backslash: so, and with a
+/// backslash before the whole line.
+const ESCAPES: [(&str, &str); 3] = [("\\", "\\\\"), ("\n", "\\n"), ("\r", "\\r")];
+
+/// A line of a list of digests, without its end.
+fn line_of_list(digest: &str, file: &str) -> String {
+    let escaped = ESCAPES.iter().fold(file.to_owned(), |name, (from, to)| name.replace(from, to));
+    match escaped == file {
+        true => format!("{digest}  {file}"),
+        false => format!("\\{digest}  {escaped}"),
+    }
+}
+
+/// Digest and name of a line of such a list; `None` if it is no such line.
+fn split_line_of_list(line: &str) -> Option<(&str, String)> {
+    let Some(line) = line.strip_prefix('\\') else {
+        let (digest, file) = line.split_once("  ")?;
+        return Some((digest, file.to_owned()));
+    };
+    let (digest, mut rest) = line.split_once("  ")?;
+    let mut file = String::new();
+    while let Some(at) = rest.find('\\') {
+        let (from, to) = ESCAPES.iter().find(|(_, to)| rest[at..].starts_with(to))?;
+        file.push_str(&rest[..at]);
+        file.push_str(from);
+        rest = &rest[at + to.len()..];
+    }
+    file.push_str(rest);
+    Some((digest, file))
 }
 
 /// Whether a path from somewhere else stays in the folder that it is joined to.
@@ -195,4 +228,20 @@ fn entries_below(folder: &Path) -> Result<Vec<(String, FileType)>, BundleError> 
     }
     entries.sort_by(|one, other| one.0.cmp(&other.0));
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_can_stand_in_a_list_of_digests() {
+        for name in ["a b.txt", "a\\n", "a\\\nb\r", "\\", "\n\n", "  x"] {
+            let line = line_of_list("12", name);
+            assert_eq!(line.lines().count(), 1, "{line:?}");
+            assert_eq!(split_line_of_list(&line), Some(("12", name.to_owned())), "{line:?}");
+        }
+        assert_eq!(line_of_list("12", "a\\b\n"), "\\12  a\\\\b\\n");
+        assert_eq!(split_line_of_list("\\12  a\\x"), None);
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::export::{COSTS, ENVIRONMENT, README, costs, nodes, readme};
 use super::{
     ACTIONS, BUNDLE, Bundle, BundleError, LISTS, OBJECTS, PROJECT, PUBLISHED, VERSION,
-    entries_below, files_below, ro_crate, sha256, stays_inside,
+    entries_below, files_below, ro_crate, sha256, split_line_of_list, stays_inside,
 };
 use crate::audit::{AuditQuestion, Recorded};
 use crate::manifest::{Manifest, ManifestText};
@@ -119,9 +119,9 @@ fn compare_lists(folder: &Path) -> Result<Vec<String>, BundleError> {
             continue;
         };
         for line in text.lines() {
-            match line.split_once("  ") {
-                Some((digest, file)) if !list.contains_key(file) => {
-                    list.insert(file.to_owned(), digest.to_owned());
+            match split_line_of_list(line) {
+                Some((digest, file)) if !list.contains_key(&file) => {
+                    list.insert(file, digest.to_owned());
                 }
                 Some((_, file)) => found.push(format!("{name} has the file `{file}` twice")),
                 None => found.push(format!("{name} has a line without digest and name: `{line}`")),

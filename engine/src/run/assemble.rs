@@ -5,7 +5,7 @@ use std::sync::Arc;
 use okapi_cache::{Artifact, Lease};
 
 use super::runner::Runner;
-use crate::action::{Action, ActionWriter, lineage_artifact};
+use crate::action::{Action, ActionWriter};
 use crate::executor::job_maker::JobMaker;
 use crate::executor::{ExecutionError, Job};
 use crate::graph::{Feed, InstanceId};
@@ -53,16 +53,6 @@ impl Runner<'_> {
         })?;
         self.lineages.insert(id, text.clone());
         Some(text)
-    }
-
-    /// Tracked files, prompts and lineage of an instance: kept with its result, so that a later `explain`
-    /// can show what changed in them.
-    pub(super) fn keeps(&self, id: InstanceId, action: &Action) -> Vec<Artifact> {
-        let instance = &self.request.graph.instances[id as usize];
-        let prompts = instance.prompts.iter().map(|(_, source)| source);
-        let sources = instance.files.iter().chain(prompts);
-        let sources = sources.filter_map(|&source| self.request.sources[source as usize]);
-        sources.chain(action.lineage.as_deref().map(lineage_artifact)).collect()
     }
 
     pub(super) fn previous_outputs(&self, id: InstanceId) -> Option<Vec<Artifact>> {

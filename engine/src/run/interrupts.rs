@@ -1,14 +1,18 @@
 //! What a run wakes up for beside its jobs: the signals that end it, and a moment.
 
 /// SIGINT, SIGTERM and SIGHUP, one as good as the other.
-pub(crate) struct Interrupts {
+pub struct Interrupts {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
 }
 
 impl Interrupts {
-    pub(crate) fn new() -> std::io::Result<Interrupts> {
+    /// Begins to wait for them: from now on they end nothing by themselves. To be called within a runtime.
+    ///
+    /// # Errors
+    /// When the system has no room for it.
+    pub fn new() -> std::io::Result<Interrupts> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Interrupts {
             interrupt: signal(SignalKind::interrupt())?,
@@ -17,7 +21,8 @@ impl Interrupts {
         })
     }
 
-    pub(crate) async fn next(&mut self) {
+    /// Waits for the next of them.
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

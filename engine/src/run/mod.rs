@@ -12,7 +12,7 @@
 
 mod assemble;
 mod expected;
-pub(crate) mod interrupts;
+pub mod interrupts;
 mod request;
 mod runner;
 

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::expected::expected_durations;
 use super::interrupts::{Interrupts, sleep_until};
 use super::{RunRequest, RunSummary, Settled};
-use crate::action::Action;
+use crate::action::{Action, kept_with};
 use crate::evaluate::{Decision, Evaluation, Miss, State, decide};
 use crate::event::{Event, Outcome};
 use crate::executor::local::SCRIPT;
@@ -409,7 +409,7 @@ impl<'a> Runner<'a> {
             environment: crate::environment::describe(request.program, &running.grant),
             log: execution.log,
             cost_micro_usd: (!spend.is_empty()).then_some(spend.nano_usd / 1000),
-            keeps: self.keeps(id, &running.action),
+            keeps: kept_with(request.graph, request.sources, id, &running.action),
         };
         let output_bytes = execution.outputs.iter().map(|output| output.size).sum();
         let unchanged = match before {
