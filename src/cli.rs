@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use okapi_cache::Durability;
 use okapi_engine::bundle::PrivateKind;
+use okapi_engine::placement::Place;
 
 use crate::commands::examples::Example;
+use crate::env_vars;
 
 /// A declarative workflow engine with a content-addressed cache: write a pipeline, run it, edit
 /// it, and pay only for what the edit really invalidates.
@@ -239,6 +241,9 @@ Examples:
   okapi init words && okapi run words/okapi.yaml
   okapi init lab --example okapi-26 && okapi run lab/pipelines/okapi-26.yaml --project lab")]
     Init(InitArgs),
+    /// One job of a cluster: `okapi run --executor slurm` submits them
+    #[command(hide = true)]
+    Worker(WorkerArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example: okapi completions bash > /etc/bash_completion.d/okapi")]
     Completions {
@@ -276,6 +281,9 @@ pub(crate) struct OverlayArgs {
     /// Set a value: `vars.top=5`, `nodes.count.timeout=10m`. Repeatable.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub(crate) overrides: Vec<String>,
+    /// Where nodes are executed, if the pipeline does not say it. Nodes that ask a teacher or the hub stay here.
+    #[arg(long, value_enum, env = env_vars::OKAPI_EXECUTOR, default_value_t = ExecutorArg::Local, hide_default_value = true, value_name = "WHERE")]
+    pub(crate) executor: ExecutorArg,
 }
 
 /// An amount of money.
@@ -321,6 +329,9 @@ pub(crate) struct RunArgs {
     /// Do not hide the rest of the project from commands.
     #[arg(long)]
     pub(crate) no_sandbox: bool,
+    /// How many jobs may be in the cluster's queue at once.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) cluster_jobs: Option<u32>,
     /// How long running commands get to end after Ctrl-C, seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub(crate) grace: u64,
@@ -343,6 +354,34 @@ pub(crate) enum Progress {
     Plain,
     /// One JSON object per event, on stdout.
     Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExecutorArg {
+    /// On this machine.
+    Local,
+    /// As jobs of Slurm; the store has to lie where its nodes see it, too.
+    Slurm,
+}
+
+impl From<ExecutorArg> for Place {
+    fn from(argument: ExecutorArg) -> Place {
+        match argument {
+            ExecutorArg::Local => Place::Local,
+            ExecutorArg::Slurm => Place::Slurm,
+        }
+    }
+}
+
+/// What the script of a job gives.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// The jobs that were submitted together.
+    #[arg(long)]
+    pub(crate) batch: String,
+    /// Which of them this is.
+    #[arg(long)]
+    pub(crate) index: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

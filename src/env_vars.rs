@@ -15,3 +15,15 @@ pub(crate) const NO_COLOR: &str = "NO_COLOR";
 pub(crate) fn path(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
+
+/// Where nodes are executed; `--executor` wins.
+pub(crate) const OKAPI_EXECUTOR: &str = "OKAPI_EXECUTOR";
+
+/// Slurm's name for the job that this process is: `17`, or `17_3` for one of an array.
+pub(crate) fn slurm_job() -> Option<String> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    match (variable("SLURM_ARRAY_JOB_ID"), variable("SLURM_ARRAY_TASK_ID")) {
+        (Some(array), Some(task)) => Some(format!("{array}_{task}")),
+        _ => variable("SLURM_JOB_ID"),
+    }
+}

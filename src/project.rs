@@ -18,6 +18,7 @@ use okapi_engine::graph::Graph;
 use okapi_engine::graph_cache::{self, GraphKey};
 use okapi_engine::load::{LoadRequest, decode, load};
 use okapi_engine::machine::Machine;
+use okapi_engine::placement;
 use okapi_engine::prompts;
 use okapi_engine::selection::{Selection, matching};
 use okapi_engine::stage::StageRegistry;
@@ -258,7 +259,7 @@ pub(crate) fn prepare_anew(
     targets: &[String],
 ) -> Result<Loaded, Failure> {
     let mut graph = load_anew(global, arguments, &place, registry, None)?;
-    device_choice::choose(&mut graph, registry, &machine(None));
+    choose_places(&mut graph, registry, arguments);
     let selection = select(&graph, targets)?;
     let hash = |paths: &[PathBuf]| paths.iter().map(|path| hash_source(path)).collect();
     let sources = digest_sources(&place.root, &graph, &selection, hash)?;
@@ -284,7 +285,7 @@ pub(crate) fn prepare(
         Some(graph) => graph,
         None => load_anew(global, arguments, &place, registry, Some((store, &key)))?,
     };
-    device_choice::choose(&mut graph, registry, &machine(None));
+    choose_places(&mut graph, registry, arguments);
     if was_kept {
         report_prompts(global, arguments, &place, registry, &graph)?;
     }
@@ -317,6 +318,12 @@ pub(crate) fn prepare(
     // A large file's text is not carried through a run: nothing looks at it any more.
     let place = Place { text: String::new(), ..place };
     Ok(Loaded { place, graph, selection, sources, passed_env, forced })
+}
+
+/// Decides where each instance is executed, and then on what it computes there.
+fn choose_places(graph: &mut Graph, registry: &StageRegistry, arguments: &OverlayArgs) {
+    placement::choose(graph, registry, arguments.executor.into());
+    device_choice::choose(graph, registry, &machine(None));
 }
 
 fn graph_key<'a>(arguments: &'a OverlayArgs, place: &'a Place) -> GraphKey<'a> {

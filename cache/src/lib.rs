@@ -14,6 +14,7 @@
 //!   run.lock        shared by runs, exclusive for gc     run_guard
 //!   work/ scratch/  folders of running actions           (the engine's)
 //!   runs/ graphs/   run records, checked graphs          (the engine's)
+//!   jobs/           what a run and the jobs of a cluster tell each other (the engine's)
 //!   tensorboard/    curves while they grow               (the stages')
 //!   tmp/            files that are not whole yet         atomic_write
 //!   quarantine/     what was found damaged

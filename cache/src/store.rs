@@ -524,6 +524,11 @@ impl Store {
         self.root.join("runs")
     }
 
+    /// The folder in which a run and the jobs of a cluster tell each other how they are; made when there are such jobs.
+    pub fn jobs_folder(&self) -> PathBuf {
+        self.root.join("jobs")
+    }
+
     /// The folder of checked graphs.
     pub fn graphs_folder(&self) -> PathBuf {
         self.root.join("graphs")

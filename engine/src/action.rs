@@ -27,11 +27,13 @@ use std::fmt::Write as _;
 use okapi_cache::canonical_json::write_string;
 use okapi_cache::{ActionDigest, Artifact, ArtifactKind, Digest};
 
+use serde::{Deserialize, Serialize};
+
 use crate::graph::{Feed, Graph, InstanceId};
 
 /// An instance's action: the document and its digest, the BLAKE3 of the document's bytes; and the lineage that it
 /// names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Action {
     /// The canonical JSON.
     pub document: String,

@@ -183,7 +183,7 @@ pub fn evaluate(question: &Question<'_>) -> Evaluation {
                     State::Cached { action, duration_ms: cached.duration_ms(), first_output }
                 }
                 Decision::Miss(miss) => {
-                    let gpus = instance.resources.gpu;
+                    let gpus = if instance.is_elsewhere() { 0 } else { instance.resources.gpu };
                     if gpus as usize > machine.gpus.len() {
                         State::Blocked { action, gpus }
                     } else {

@@ -63,6 +63,16 @@ pub enum Event {
         /// 1 for the first try.
         attempt: u32,
     },
+    /// An instance is a job of a cluster: it was submitted, or it has begun.
+    NodeSubmitted {
+        /// The instance.
+        node: String,
+        /// The cluster's name for the job.
+        job: String,
+        /// Where it works, once it does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+    },
     /// An instance says how far it is.
     NodeProgress {
         /// The instance.

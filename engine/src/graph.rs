@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Span;
 use crate::lineage::LineageScope;
+use crate::placement::{Place, SlurmOptions};
 use crate::port::PortKind;
 
 /// Index into [`Graph::instances`].
@@ -89,6 +90,10 @@ pub struct Instance {
     pub timeout_ms: Option<u64>,
     /// How many times a failure is tried again.
     pub retries: u32,
+    /// Where it is executed; `None` until that is chosen ([`crate::placement::choose`]), unless its node says it.
+    pub place: Option<Place>,
+    /// What a job of Slurm is asked for; `None` if nothing is said of that.
+    pub slurm: Option<Box<SlurmOptions>>,
 }
 
 /// What one input port of an instance reads.
@@ -155,6 +160,13 @@ pub struct Publish {
     pub port: u16,
     /// Where the file says so.
     pub span: Span,
+}
+
+impl Instance {
+    /// Whether it is a job of a cluster, with resources that are not this machine's.
+    pub fn is_elsewhere(&self) -> bool {
+        self.place.is_some_and(|place| place != Place::Local)
+    }
 }
 
 impl Graph {

@@ -16,7 +16,7 @@ use crate::graph::{Graph, Instance};
 use crate::stage::StageRegistry;
 
 /// Raised whenever the meaning or the encoding of [`Graph`] changes.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// How many instances lie in a frame.
 const GROUP: usize = 1024;
@@ -155,6 +155,8 @@ mod tests {
                     resources: Resources::default(),
                     timeout_ms: None,
                     retries: 0,
+                    place: None,
+                    slurm: None,
                 })
                 .collect(),
             sources: Vec::new(),

@@ -399,6 +399,8 @@ mod tests {
             resources: Resources::default(),
             timeout_ms: None,
             retries: 0,
+            place: None,
+            slurm: None,
         };
         let feeds = (0..instances).map(|id| Feed { key: Box::default(), instance: id, port: 0 });
         let input = Input { port: "all".into(), gathered: true, feeds: feeds.collect() };

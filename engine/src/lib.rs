@@ -39,6 +39,7 @@ pub mod load;
 pub mod lock_file;
 pub mod machine;
 pub mod manifest;
+pub mod placement;
 pub mod plan;
 pub mod port;
 pub mod prompts;

@@ -17,7 +17,12 @@ pub struct Machine {
     pub memory: u64,
     /// GPU ids, as `CUDA_VISIBLE_DEVICES` spells them.
     pub gpus: Vec<String>,
+    /// How many jobs may be in a cluster's queue at once.
+    pub cluster_jobs: u32,
 }
+
+/// Enough that a cluster is never idle for want of jobs, and few enough that none minds.
+const CLUSTER_JOBS: u32 = 1000;
 
 impl Machine {
     /// The machine that this process runs on: its processors, its memory, and its GPUs.
@@ -32,6 +37,7 @@ impl Machine {
                 Some(visible) => parse_visible(visible),
                 None => nvidia_devices(),
             },
+            cluster_jobs: CLUSTER_JOBS,
         }
     }
 
@@ -137,7 +143,7 @@ mod tests {
 
     #[test]
     fn an_instance_larger_than_the_machine_gets_the_whole_machine() {
-        let machine = Machine { slots: 2, memory: 100, gpus: vec![] };
+        let machine = Machine { slots: 2, memory: 100, gpus: vec![], cluster_jobs: 0 };
         let resources = Resources { cpu_milli: 64_000, memory: 1_000, gpu: 0 };
         assert_eq!(machine.clamp(resources), Resources { cpu_milli: 2_000, memory: 100, gpu: 0 });
     }

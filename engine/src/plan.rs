@@ -296,16 +296,24 @@ impl PlanSummary {
         if matches!(node.verdict, Verdict::Cached | Verdict::Blocked) {
             return None;
         }
-        let inputs = &question.graph.instances[id as usize].inputs;
-        let needed = inputs.iter().flat_map(|input| &input.feeds).map(|feed| feed.instance);
+        let instance = &question.graph.instances[id as usize];
+        let is_elsewhere = instance.is_elsewhere();
+        let needed =
+            instance.inputs.iter().flat_map(|input| &input.feeds).map(|feed| feed.instance);
         let reason = match needed.filter_map(|it| blocked.get(&it)).next() {
             Some(name) => format!("needs {name}, which is blocked"),
-            None if node.gpus as usize > question.machine.gpus.len() => {
+            None if !is_elsewhere && node.gpus as usize > question.machine.gpus.len() => {
                 lacks_gpus(node.gpus, question.machine.gpus.len())
             }
             None => {
                 let memory = node.memory.as_ref()?;
-                let has = if memory.on_gpu { gpu_memory()? } else { question.machine.memory };
+                let has = match (is_elsewhere, memory.on_gpu) {
+                    (false, false) => question.machine.memory,
+                    (false, true) => gpu_memory()?,
+                    // What the GPUs of a cluster have is not known here.
+                    (true, true) => return None,
+                    (true, false) => Some(instance.resources.memory).filter(|asked| *asked > 0)?,
+                };
                 memory.too_much(has)?
             }
         };

@@ -47,14 +47,22 @@ pub enum Standing {
 /// What a running instance holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Processor slots and memory, never more than the machine has.
+    /// Processor slots and memory, never more than the machine has; of a job elsewhere, what it is to get there.
     pub resources: Resources,
-    /// GPU ids.
+    /// GPU ids of this machine.
     pub gpus: Vec<String>,
+    /// Whether it is a place in a cluster's queue, and nothing of this machine.
+    pub is_elsewhere: bool,
 }
 
-/// What an instance asks for, as a key: processors, memory, GPUs.
-type Demand = (u32, u64, u32);
+/// What an instance asks for, as a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Demand {
+    /// Processors, memory and GPUs of this machine.
+    Here(u32, u64, u32),
+    /// A place in a cluster's queue.
+    Elsewhere,
+}
 
 /// The state of a run's instances.
 #[derive(Debug)]
@@ -73,6 +81,7 @@ pub struct Schedule<'a> {
     free_cpu_milli: u32,
     free_memory: u64,
     free_gpus: Vec<String>,
+    free_cluster_jobs: u32,
     running: usize,
     unsettled: usize,
 }
@@ -125,6 +134,7 @@ impl<'a> Schedule<'a> {
             free_cpu_milli: machine.slots.saturating_mul(1000),
             free_memory: machine.memory,
             free_gpus: machine.gpus.clone(),
+            free_cluster_jobs: machine.cluster_jobs,
             running: 0,
             unsettled: 0,
         };
@@ -158,10 +168,13 @@ impl<'a> Schedule<'a> {
     /// now. The caller looks its result up and then says [`Schedule::done`], [`Schedule::grant`]
     /// or [`Schedule::put_back`].
     pub fn take_ready(&mut self) -> Option<InstanceId> {
-        let fits = |demand: &Demand| {
-            demand.0 <= self.free_cpu_milli
-                && demand.1 <= self.free_memory
-                && demand.2 as usize <= self.free_gpus.len()
+        let fits = |demand: &Demand| match *demand {
+            Demand::Elsewhere => self.free_cluster_jobs > 0,
+            Demand::Here(cpu_milli, memory, gpus) => {
+                cpu_milli <= self.free_cpu_milli
+                    && memory <= self.free_memory
+                    && gpus as usize <= self.free_gpus.len()
+            }
         };
         let (_, queue) = self
             .ready
@@ -173,12 +186,18 @@ impl<'a> Schedule<'a> {
 
     /// Grants an instance that was just taken what it needs to run.
     pub fn grant(&mut self, id: InstanceId) -> Grant {
+        let instance = &self.graph.instances[id as usize];
+        if instance.is_elsewhere() {
+            self.free_cluster_jobs -= 1;
+            self.set(id, Standing::Running);
+            return Grant { resources: instance.resources, gpus: Vec::new(), is_elsewhere: true };
+        }
         let resources = self.demand(id);
         self.free_cpu_milli -= resources.cpu_milli;
         self.free_memory -= resources.memory;
         let gpus = self.free_gpus.drain(..resources.gpu as usize).collect();
         self.set(id, Standing::Running);
-        Grant { resources, gpus }
+        Grant { resources, gpus, is_elsewhere: false }
     }
 
     fn demand(&self, id: InstanceId) -> Resources {
@@ -187,6 +206,10 @@ impl<'a> Schedule<'a> {
 
     /// Gives back what a running instance held.
     pub fn release(&mut self, grant: Grant) {
+        if grant.is_elsewhere {
+            self.free_cluster_jobs += 1;
+            return;
+        }
         self.free_cpu_milli += grant.resources.cpu_milli;
         self.free_memory += grant.resources.memory;
         self.free_gpus.extend(grant.gpus);
@@ -247,7 +270,11 @@ impl<'a> Schedule<'a> {
         match standing {
             Standing::Ready => {
                 let Resources { cpu_milli, memory, gpu } = self.demand(id);
-                let queue = self.ready.entry((cpu_milli, memory, gpu)).or_default();
+                let demand = match self.graph.instances[id as usize].is_elsewhere() {
+                    true => Demand::Elsewhere,
+                    false => Demand::Here(cpu_milli, memory, gpu),
+                };
+                let queue = self.ready.entry(demand).or_default();
                 queue.push((self.path_ahead[id as usize], Reverse(id)));
             }
             Standing::Running => self.running += 1,
@@ -302,6 +329,8 @@ mod tests {
                     resources: resources[id],
                     timeout_ms: None,
                     retries: 0,
+                    place: None,
+                    slurm: None,
                 })
                 .collect(),
             sources: vec![],
@@ -313,7 +342,7 @@ mod tests {
     fn the_longest_path_goes_first() {
         // 0 -> 2 -> 3, and 1 alone.
         let graph = graph(&[vec![], vec![], vec![0], vec![2]], &[Resources::default(); 4]);
-        let machine = Machine { slots: 1, memory: 0, gpus: vec![] };
+        let machine = Machine { slots: 1, memory: 0, gpus: vec![], cluster_jobs: 0 };
         let mut schedule = Schedule::new(&graph, &machine, &[true; 4], |_| 1);
         assert_eq!(schedule.take_ready(), Some(0));
         schedule.put_back(0);
@@ -327,7 +356,7 @@ mod tests {
         let gpu = Resources { gpu: 1, ..Resources::default() };
         let resources = [gpu, gpu, gpu, Resources::default()];
         let graph = graph(&[vec![], vec![], vec![], vec![]], &resources);
-        let machine = Machine { slots: 4, memory: 0, gpus: vec!["7".into()] };
+        let machine = Machine { slots: 4, memory: 0, gpus: vec!["7".into()], cluster_jobs: 0 };
         let mut schedule = Schedule::new(&graph, &machine, &[true; 4], |_| 1);
         let first = schedule.take_ready().unwrap();
         assert_eq!(schedule.grant(first).gpus, ["7"]);
@@ -355,7 +384,7 @@ mod tests {
                 .map(|&(cpu_milli, memory, gpu)| Resources { cpu_milli, memory, gpu })
                 .collect();
             let graph = graph(&reads, &resources);
-            let machine = Machine { slots: 2, memory: 100, gpus: vec!["0".into()] };
+            let machine = Machine { slots: 2, memory: 100, gpus: vec!["0".into()], cluster_jobs: 0 };
             let mut schedule = Schedule::new(&graph, &machine, &vec![true; reads.len()], |_| 1);
             let mut running: Vec<(InstanceId, Grant)> = Vec::new();
             let mut failed = Vec::new();

@@ -58,6 +58,12 @@ pub trait Stage: Send + Sync {
         LineageScope::None
     }
 
+    /// Whether an instance asks somebody over the network beside a teacher: nodes of clusters mostly cannot.
+    fn needs_network(&self, declared: &serde_json::Value) -> bool {
+        let _ = declared;
+        false
+    }
+
     /// Whether an instance keeps all processor slots busy, unless its node says how many it may take.
     fn takes_all_slots(&self) -> bool {
         false

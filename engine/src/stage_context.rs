@@ -285,6 +285,13 @@ pub enum Report {
     Spend(Spend),
     /// A line for the node's log.
     Log(String),
+    /// The work is a job of a cluster.
+    Elsewhere {
+        /// The cluster's name for it.
+        job: String,
+        /// Where it works, once it does.
+        host: Option<String>,
+    },
 }
 
 /// Where a stage's reports go.

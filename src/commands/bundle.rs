@@ -12,7 +12,7 @@ use okapi_engine::environment;
 use serde_json::Value;
 
 use super::execute_again::question;
-use crate::cli::{AuditArgs, Global, OverlayArgs};
+use crate::cli::{AuditArgs, ExecutorArg, Global, OverlayArgs};
 use crate::failure::Failure;
 use crate::program;
 use crate::project::{self, Loaded};
@@ -202,7 +202,11 @@ fn audit_in(room: &TemporaryFolder, global: &Global, folder: &Path) -> Result<Au
     let opened = open(folder, &room.path).map_err(|error| Failure::usage(error.to_string()))?;
     let OpenBundle { bundle, project, published: published_in, store, manifest, .. } = &opened;
     let there = Global { project: Some(project.clone()), store: None, ..global.clone() };
-    let overlay = OverlayArgs { profile: bundle.profile.clone(), overrides: bundle.set.clone() };
+    let overlay = OverlayArgs {
+        profile: bundle.profile.clone(),
+        overrides: bundle.set.clone(),
+        executor: ExecutorArg::Local,
+    };
     let registry = okapi_stages::registry();
     let loaded =
         project::locate(&there, &project.join(&bundle.pipeline)).map_err(Failure::from).and_then(

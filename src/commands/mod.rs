@@ -23,6 +23,7 @@ mod selftest;
 mod show;
 mod stages;
 mod teacher;
+mod worker;
 
 use crate::cli::{Cli, Command};
 use crate::exit_code::ExitCode;
@@ -49,6 +50,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Gc(arguments) => gc::gc(global, arguments),
         Command::Cache(command) => cache::cache(global, command),
         Command::Teacher(command) => teacher::teacher(command),
+        Command::Worker(arguments) => worker::worker(global, arguments),
         Command::Init(arguments) => init::init(arguments),
         Command::Completions { shell } => completions::completions(*shell),
     }

@@ -8,6 +8,7 @@ use okapi_cache::{Access, Digest, Store, StoreError};
 use okapi_engine::evaluate::State;
 use okapi_engine::event::{Event, Outcome, VERSION};
 use okapi_engine::executor::command_process::Launcher;
+use okapi_engine::executor::slurm::JobSettings;
 use okapi_engine::graph::{Graph, InstanceId, Publish};
 use okapi_engine::lock_file::{self, LockFile};
 use okapi_engine::machine::Machine;
@@ -55,7 +56,8 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         refuse_without_prices(&loaded)?;
     }
     let mut reporter = Reporter::new(arguments, &store, &loaded)?;
-    let machine = project::machine(arguments.jobs);
+    let mut machine = project::machine(arguments.jobs);
+    machine.cluster_jobs = arguments.cluster_jobs.unwrap_or(machine.cluster_jobs);
     reporter.say(&Event::RunStarted {
         version: VERSION,
         run: reporter.record.id().to_owned(),
@@ -175,6 +177,11 @@ fn work(
         store: Arc::clone(store),
         registry,
         launcher: Launcher::default(),
+        jobs: JobSettings {
+            okapi: std::env::current_exe().unwrap_or_else(|_| "okapi".into()),
+            hidden: (!arguments.no_sandbox)
+                .then(|| vec![loaded.place.root.clone(), store.root().to_owned()]),
+        },
         previous: &previous,
         logs: reporter.record.logs(),
     };

@@ -141,6 +141,10 @@ pub(super) fn describe(event: &Event, tally: Tally) -> Option<String> {
             reported(metrics),
             spent(spend),
         ),
+        Event::NodeSubmitted { node, job, host: None } => format!("queued  {node}  job {job}"),
+        Event::NodeSubmitted { node, job, host: Some(host) } => {
+            format!("began   {node}  job {job} on {host}")
+        }
         Event::NodeWaiting { node, holder } => {
             format!("wait    {node}  {holder} is running the same")
         }

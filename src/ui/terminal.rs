@@ -192,6 +192,14 @@ impl Display for Terminal {
                     bar.set_message(format!("{done}{of} {unit}, {rate:.1}/s{measures}{spend}"));
                 }
             }
+            Event::NodeSubmitted { node, job, host } => {
+                if let Some(bar) = self.shown.get(node) {
+                    bar.set_message(match host {
+                        None => format!("job {job} waits"),
+                        Some(host) => format!("job {job} on {host}"),
+                    });
+                }
+            }
             Event::NodeMeasures { node, values, .. } => {
                 self.measures.insert(node.clone(), measured(values));
             }

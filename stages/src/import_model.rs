@@ -134,6 +134,10 @@ impl Stage for ImportModel {
         }
     }
 
+    fn needs_network(&self, declared: &Value) -> bool {
+        !declared["params"]["repository"].is_null()
+    }
+
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
         let json = model_memory::stored_as(question.declared, expected_config(question)?);
         let parameters = ModelConfig::parse(&json).ok()?.parameters();

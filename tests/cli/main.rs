@@ -35,5 +35,6 @@ mod releases;
 mod reports;
 mod sandbox;
 mod semantics;
+mod slurm;
 mod teachers;
 mod training;

@@ -10,10 +10,11 @@ use serde_json::{Map, Value as Json};
 use crate::check::node::{NodeDraft, variable_name};
 use crate::check::params::{self, Owner, Tracked};
 use crate::check::paths::Sources;
-use crate::check::quantity;
 use crate::check::teacher::Teacher;
+use crate::check::{placement, quantity};
 use crate::graph::{ALL_SLOTS, Instance, NodeId, Resources, SourceId, instance_key};
 use crate::lineage::LineageScope;
+use crate::placement::{Place, SlurmOptions};
 use crate::resolve::vars::{AxisValue, TextKind, Variables};
 use crate::spec::expect;
 use crate::spec::findings::Findings;
@@ -29,6 +30,8 @@ pub(crate) struct Surroundings<'a, 's> {
     pub(crate) variables: &'s mut Variables,
     pub(crate) sources: &'s mut Sources<'a>,
     pub(crate) teachers: &'s BTreeMap<Rc<str>, Teacher>,
+    /// What holds for nodes that do not say where they are executed, and what of Slurm they ask.
+    pub(crate) placement: (Option<Place>, &'s SlurmOptions),
     /// The project's root as text, if it is one that a script may be warned of.
     pub(crate) project: Option<&'s str>,
     pub(crate) findings: &'s mut Findings,
@@ -96,6 +99,7 @@ pub(crate) fn read(
     let resources = reader.resources();
     let timeout_ms = reader.timeout();
     let retries = reader.whole("retries", (0, 1000)).unwrap_or(0) as u32;
+    let (place, slurm) = reader.placement();
 
     let declared = Json::Object(declared);
     if around.findings.errors() == errors {
@@ -113,6 +117,8 @@ pub(crate) fn read(
         resources,
         timeout_ms,
         retries,
+        place,
+        slurm,
     }
 }
 
@@ -320,6 +326,19 @@ impl<'n, 's> Reader<'n, '_, 's> {
             Some(field) => quantity::resources(&field, resources, self.around.findings),
             None => resources,
         }
+    }
+
+    /// Where it is executed, and what Slurm is asked for: as the node says, else as the pipeline.
+    fn placement(&mut self) -> (Option<Place>, Option<Box<SlurmOptions>>) {
+        let common = self.around.placement;
+        let place = match self.field("executor", TextKind::Value) {
+            Some(field) => placement::executor(&field, self.around.findings),
+            None => common.0,
+        };
+        let own = self.field("slurm", TextKind::Value);
+        let own = own.map(|field| placement::slurm(&field, self.around.findings));
+        let slurm = own.unwrap_or_default().over(common.1);
+        (place, (slurm != SlurmOptions::default()).then(|| Box::new(slurm)))
     }
 
     fn timeout(&mut self) -> Option<u64> {

@@ -1,7 +1,7 @@
 //! Sections and the known stages -> a [`Graph`], or all the mistakes.
 //!
 //! In this order: what the instances of each node share (`node`), each instance but its inputs
-//! (`instance`, with `params`, `paths`, `quantity`, `teacher`), its inputs (`inputs`, `reference`),
+//! (`instance`, with `params`, `paths`, `quantity`, `placement`, `teacher`), its inputs (`inputs`, `reference`),
 //! cycles and the order (`order`), destinations (`publish`). Each step reports its mistakes and
 //! goes on with what is whole.
 
@@ -11,6 +11,7 @@ mod node;
 mod order;
 mod params;
 mod paths;
+pub(crate) mod placement;
 mod publish;
 pub(crate) mod quantity;
 mod reference;
@@ -19,7 +20,7 @@ mod teacher;
 use crate::diagnostic::Span;
 use crate::graph::{Graph, Instance, InstanceId, Node, Publish};
 use crate::load::LoadRequest;
-use crate::resolve::vars::{AxisValue, Variables};
+use crate::resolve::vars::{AxisValue, TextKind, Variables};
 use crate::spec::findings::{Findings, file_span};
 use crate::spec::parse::Sections;
 use crate::spec::yaml::{Node as Tree, Value};
@@ -46,6 +47,13 @@ pub(crate) fn check(
     let mut sources = Sources::new(request.project_root, request.pipeline_dir);
     let teachers =
         teacher::teachers(&sections.teachers, variables, registry, &mut sources, findings);
+    let executor = sections
+        .executor
+        .as_ref()
+        .map(|node| variables.substitute(node, TextKind::Value, &[], findings).into_owned());
+    let executor = executor.and_then(|node| placement::executor(&node, findings));
+    let slurm = variables.substitute(&sections.slurm, TextKind::Value, &[], findings).into_owned();
+    let slurm = placement::slurm(&slurm, findings);
     let drafts = drafts(sections, variables, registry, findings)?;
     let index = NodeIndex::new(&drafts);
     let mut inputs = InputReader { index: &index, edges: Edges::new() };
@@ -54,6 +62,7 @@ pub(crate) fn check(
         variables,
         sources: &mut sources,
         teachers: &teachers,
+        placement: (executor, &slurm),
         project: request.project_root.to_str().filter(|root| root.len() > 1),
         findings,
     };

@@ -37,21 +37,26 @@ const MEMORY_UNITS: [(&str, f64); 14] = [
     ("TB", 1e12),
 ];
 
-/// `90s`, `10m`, `2h`, or a number of seconds, in milliseconds.
+/// `timeout`, in milliseconds.
 pub(crate) fn timeout(node: &Node, findings: &mut Findings) -> Option<u64> {
+    duration(node, "`timeout`", findings)
+}
+
+/// `90s`, `10m`, `2h`, or a number of seconds, in milliseconds.
+pub(crate) fn duration(node: &Node, what: &str, findings: &mut Findings) -> Option<u64> {
     let milliseconds = match &node.value {
         Value::Int(seconds) => Some(*seconds as f64 * 1000.0),
         Value::Float(seconds) => Some(seconds * 1000.0),
         Value::Text(text) => scaled(text, &TIME_UNITS),
         _ => {
-            expect::wrong_type(node, "`timeout`", "a duration", findings);
+            expect::wrong_type(node, what, "a duration", findings);
             return None;
         }
     };
     let good = milliseconds.filter(|value| (1.0..=LONGEST_MS).contains(value));
     if good.is_none() {
         findings
-            .error("bad-value", node.span, format!("`timeout` cannot be {}", node.found()))
+            .error("bad-value", node.span, format!("{what} cannot be {}", node.found()))
             .help("write a duration such as `90s`, `10m` or `2h`, or a number of seconds");
     }
     good.map(|value| value as u64)

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use okapi_cache::{Artifact, ArtifactKind, Digest, Store, StoreError};
+use serde::{Deserialize, Serialize};
 
 use super::command_process::Launcher;
+use super::job_cause::JobCause;
 use super::work_folder::{IdleFolders, Prepared};
 use crate::action::Action;
 use crate::graph::Output;
@@ -21,7 +23,7 @@ use crate::stage_context::{
 };
 
 /// What an executor is handed: an action, and where to find what it names by digest.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
     /// The instance's name, for messages.
     pub instance: String,
@@ -33,7 +35,8 @@ pub struct Job {
     pub declared: serde_json::Value,
     /// Params that are no part of the identity.
     pub settings: serde_json::Value,
-    /// Values of `pass_env` variables that are set.
+    /// Values of `pass_env` variables that are set. They are never written down.
+    #[serde(skip)]
     pub passed_env: BTreeMap<String, String>,
     /// Inputs, sorted by port.
     pub inputs: Vec<JobInput>,
@@ -50,11 +53,12 @@ pub struct Job {
     /// The most threads to keep busy.
     pub threads: usize,
     /// A share of the lease on the action.
+    #[serde(skip)]
     pub lease: Option<Arc<OwnedFd>>,
 }
 
 /// What one input port reads.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobInput {
     /// The port.
     pub port: String,
@@ -65,7 +69,7 @@ pub struct JobInput {
 }
 
 /// A tracked file or folder as it was hashed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobSource {
     /// From the project's root.
     pub path: Box<str>,
@@ -86,6 +90,8 @@ pub struct Execution {
     pub duration_ms: u64,
     /// What it wrote to stdout and stderr, in the store.
     pub log: Option<Digest>,
+    /// What the result is kept with of the machine that made it, if that is another one.
+    pub environment: Option<BTreeMap<String, String>>,
 }
 
 /// Why a job gave no result.
@@ -133,6 +139,18 @@ pub enum ExecutionError {
         /// File name.
         name: String,
     },
+    /// A cluster ended the job, or did not take it.
+    #[error("{message}")]
+    Job {
+        /// Why.
+        cause: JobCause,
+        /// The same in words.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+        /// The last lines that the job wrote.
+        log_tail: Vec<String>,
+    },
     /// The stage panicked: a fault in okapi.
     #[error("the stage panicked: {message}")]
     Panicked {
@@ -166,6 +184,7 @@ impl ExecutionError {
                     .into(),
             ),
             ExecutionError::SourceChanged { .. } => Some("run again".into()),
+            ExecutionError::Job { hint, .. } => hint.clone(),
             ExecutionError::OutputMissing { port, present } if present.is_empty() => Some(format!(
                 "write it to \"$OKAPI_OUTPUT_{}\"",
                 port.to_ascii_uppercase().replace('-', "_")
@@ -177,6 +196,18 @@ impl ExecutionError {
                 Some(format!("declare `{name}` under `outputs:`, or write it to \"$TMPDIR\""))
             }
             _ => None,
+        }
+    }
+
+    /// Whether another try of the same may end otherwise.
+    pub fn is_worth_another_try(&self) -> bool {
+        match self {
+            ExecutionError::Stage(StageError::Failed { transient, .. }) => *transient,
+            ExecutionError::Stage(StageError::Command { .. } | StageError::TimedOut { .. }) => true,
+            ExecutionError::Stage(StageError::Io { .. }) | ExecutionError::Io { .. } => true,
+            ExecutionError::OutputMissing { .. } => true,
+            ExecutionError::Job { cause, .. } => cause.is_worth_another_try(),
+            _ => false,
         }
     }
 
@@ -284,7 +315,7 @@ impl Executor {
         let log = self.store_log(&work)?;
         prepared.finish(&self.idle);
         remove_scratch(&scratch);
-        Ok(Execution { outputs, success, duration_ms, log })
+        Ok(Execution { outputs, success, duration_ms, log, environment: None })
     }
 
     /// Puts the lineage that the action names into the store.

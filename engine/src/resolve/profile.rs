@@ -12,7 +12,7 @@ use crate::spec::yaml::{self, Entry, Node, Value};
 use crate::suggest;
 
 /// The sections that a profile may change.
-const SECTIONS: [&str; 3] = ["vars", "teachers", "nodes"];
+const SECTIONS: [&str; 5] = ["vars", "teachers", "executor", "slurm", "nodes"];
 
 /// Checks all profiles of the file and lays the chosen one over it.
 pub(crate) fn apply(
@@ -39,6 +39,8 @@ pub(crate) fn apply(
         match &**key {
             "vars" => merge(&mut sections.vars, value),
             "teachers" => merge_teachers(&mut sections.teachers, value),
+            "executor" => sections.executor = Some(value.clone()),
+            "slurm" => merge(&mut sections.slurm, value),
             "nodes" => merge(&mut sections.nodes, value),
             _ => {}
         }
@@ -51,7 +53,7 @@ fn check(profile: &Entry, sections: &Sections, findings: &mut Findings) {
     expect::name(&profile.key, "profile", profile.key_span, findings);
     let entries = expect::map(&profile.value, &place, findings);
     expect::known_keys(entries, &place, &SECTIONS, findings);
-    for Entry { key, value, .. } in entries {
+    for Entry { key, value, .. } in entries.iter().filter(|entry| &*entry.key != "executor") {
         let overlays = expect::map(value, &format!("`{key}` of {place}"), findings);
         if &**key != "nodes" {
             continue;
@@ -141,6 +143,7 @@ pub(crate) fn override_value(
         "vars" => (&mut sections.vars, "variables"),
         "teachers" => (&mut sections.teachers, "teachers"),
         "nodes" => (&mut sections.nodes, "nodes"),
+        "slurm" => (&mut sections.slurm, "options of Slurm"),
         other => {
             findings
                 .error(
@@ -148,7 +151,11 @@ pub(crate) fn override_value(
                     argument,
                     format!("`{}` cannot be set", expect::shortened(other)),
                 )
-                .hint(suggest::hint(other, "what can be set begins with", SECTIONS));
+                .hint(suggest::hint(
+                    other,
+                    "what can be set begins with",
+                    ["vars", "teachers", "slurm", "nodes"],
+                ));
             return;
         }
     };
@@ -158,8 +165,8 @@ pub(crate) fn override_value(
     for (depth, part) in parts.iter().enumerate().skip(1) {
         let last = depth + 1 == parts.len();
         let position = node.entries().iter().position(|entry| &*entry.key == *part);
-        // A node's fields and params may be left out in the file: the stage knows them.
-        let may_add = !is_vars && depth > 1;
+        // A node's fields and params may be left out in the file: the stage knows them. So may all of `slurm`.
+        let may_add = !is_vars && depth > 1 || parts[0] == "slurm";
         if position.is_none() && !may_add {
             let names: Vec<_> = node.entries().iter().map(|entry| entry.key.clone()).collect();
             let names = names.iter().map(|name| &**name);

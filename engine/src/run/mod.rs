@@ -13,6 +13,7 @@
 mod assemble;
 mod expected;
 pub mod interrupts;
+mod jobs;
 mod request;
 mod runner;
 

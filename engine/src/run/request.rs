@@ -11,6 +11,7 @@ use crate::action::PassedEnv;
 use crate::evaluate::Evaluation;
 use crate::event::Outcome;
 use crate::executor::command_process::Launcher;
+use crate::executor::slurm::JobSettings;
 use crate::graph::{Feed, Graph, InstanceId};
 use crate::machine::Machine;
 use crate::manifest::Manifest;
@@ -46,6 +47,8 @@ pub struct RunRequest<'a> {
     pub program: &'a str,
     /// What commands are started with.
     pub launcher: Launcher,
+    /// What jobs of a cluster are started with.
+    pub jobs: JobSettings,
     /// What the pipeline's last run left behind, for the reasons in events.
     pub previous: &'a dyn Fn() -> Manifest,
     /// The folder for logs of failed instances.

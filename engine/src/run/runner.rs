@@ -10,11 +10,13 @@ use tokio::sync::mpsc;
 
 use super::expected::expected_durations;
 use super::interrupts::{Interrupts, sleep_until};
+use super::jobs::{Raised, TRIES_FOR_CLUSTER};
 use super::{RunRequest, RunSummary, Settled};
 use crate::action::{Action, kept_with};
 use crate::evaluate::{Decision, Evaluation, Miss, State, decide};
 use crate::event::{Event, Outcome};
 use crate::executor::local::SCRIPT;
+use crate::executor::slurm::Slurm;
 use crate::executor::{Execution, ExecutionError, Executor};
 use crate::explain::reason_in_a_line;
 use crate::graph::InstanceId;
@@ -77,6 +79,9 @@ pub(super) struct Runner<'a> {
     /// What each instance asked of services outside in this run.
     spends: BTreeMap<InstanceId, Spend>,
     store_error: Option<StoreError>,
+    slurm: Option<Slurm>,
+    /// What tries after the first ask for, where one ran out of memory or time.
+    pub(super) raised: BTreeMap<InstanceId, Raised>,
 }
 
 impl<'a> Runner<'a> {
@@ -117,6 +122,8 @@ impl<'a> Runner<'a> {
             budget_reached: false,
             spends: BTreeMap::new(),
             store_error: None,
+            slurm: None,
+            raised: BTreeMap::new(),
         }
     }
 
@@ -171,7 +178,12 @@ impl<'a> Runner<'a> {
             }
         }
         self.count_unsettled();
-        if let Err(error) = self.request.store.flush() {
+        let flushed = self.request.store.flush();
+        if let (Ok(()), Some(slurm)) = (&flushed, &self.slurm) {
+            let actions = self.executed.iter().filter_map(|id| Some(self.outputs.get(id)?.action));
+            slurm.forget(actions);
+        }
+        if let Err(error) = flushed {
             self.store_error.get_or_insert(error);
         }
     }
@@ -247,7 +259,8 @@ impl<'a> Runner<'a> {
         let instance = &request.graph.instances[id as usize];
         let waited = self.waited.remove(&id);
         let action = self.action(id);
-        if instance.resources.gpu as usize > request.machine.gpus.len() {
+        let is_elsewhere = instance.is_elsewhere();
+        if !is_elsewhere && instance.resources.gpu as usize > request.machine.gpus.len() {
             self.fail(id, blocked_by_gpus(request, id), emit);
             return;
         }
@@ -340,21 +353,34 @@ impl<'a> Runner<'a> {
             }
         };
         let cancel = Cancellation::default();
-        let timeout = instance.timeout_ms.map(Duration::from_millis);
+        // A job elsewhere may wait in a queue; it keeps its time itself.
+        let timeout =
+            instance.timeout_ms.map(Duration::from_millis).filter(|_| !grant.is_elsewhere);
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let is_elsewhere = grant.is_elsewhere;
         let running = Running { action, grant, lease, cancel: cancel.clone(), attempt, deadline };
         self.running.insert(id, running);
-        let executor = self.executor.clone();
         let sender = self.sender.clone();
         let reports = self.sender.clone();
+        // The loop lives as long as any job; after it nobody listens.
+        let report = move |report| drop(reports.send(Message::Report(id, report)));
+        let done = move |outcome| drop(sender.send(Message::Ended(id, outcome)));
+        if is_elsewhere {
+            let (report, done) = (Box::new(report), Box::new(done));
+            let order = self.order(id, job, cancel, report, done);
+            self.slurm().submit(order);
+            return;
+        }
+        let executor = self.executor.clone();
         std::thread::spawn(move || {
-            let reporter = Reporter::new(move |report| {
-                // The loop lives as long as any job; after it nobody listens.
-                let _ = reports.send(Message::Report(id, report));
-            });
-            let outcome = executor.execute(&job, &reporter, &cancel);
-            let _ = sender.send(Message::Ended(id, outcome));
+            done(executor.execute(&job, &Reporter::new(report), &cancel));
         });
+    }
+
+    /// Whoever talks to Slurm, from the first job on.
+    fn slurm(&mut self) -> &Slurm {
+        let RunRequest { store, jobs, .. } = self.request;
+        self.slurm.get_or_insert_with(|| Slurm::start(Arc::clone(store), jobs.clone()))
     }
 
     fn receive(&mut self, message: Message, emit: &mut dyn FnMut(Event)) {
@@ -370,6 +396,9 @@ impl<'a> Runner<'a> {
                 spend.add(&more);
                 let spend = *spend;
                 emit(Event::NodeSpend { node: self.name(id), spend });
+            }
+            Message::Report(id, Report::Elsewhere { job, host }) => {
+                emit(Event::NodeSubmitted { node: self.name(id), job, host });
             }
             Message::Report(id, Report::Log(line)) => {
                 emit(Event::NodeLog { node: self.name(id), line });
@@ -406,7 +435,9 @@ impl<'a> Runner<'a> {
             duration_ms: execution.duration_ms,
             finished_unix_ms: crate::clock::unix_ms(),
             determinism: determinism.map_or("unknown", |it| it.name()).to_owned(),
-            environment: crate::environment::describe(request.program, &running.grant),
+            environment: execution
+                .environment
+                .unwrap_or_else(|| crate::environment::describe(request.program, &running.grant)),
             log: execution.log,
             cost_micro_usd: (!spend.is_empty()).then_some(spend.nano_usd / 1000),
             keeps: kept_with(request.graph, request.sources, id, &running.action),
@@ -451,7 +482,13 @@ impl<'a> Runner<'a> {
         error: ExecutionError,
         emit: &mut dyn FnMut(Event),
     ) {
-        let retries = self.request.graph.instances[id as usize].retries;
+        let mut retries = self.request.graph.instances[id as usize].retries;
+        if let ExecutionError::Job { cause, .. } = &error {
+            self.raise(id, *cause);
+            if cause.is_of_cluster() {
+                retries = retries.max(TRIES_FOR_CLUSTER);
+            }
+        }
         let stopped = matches!(error, ExecutionError::Stage(StageError::Cancelled));
         if stopped && !running.cancel.is_timed_out() {
             // Stopped with the run: it neither failed nor finished.
@@ -467,7 +504,7 @@ impl<'a> Runner<'a> {
         } else {
             error
         };
-        if running.attempt <= retries && !self.is_stopping() && is_worth_another_try(&error) {
+        if running.attempt <= retries && !self.is_stopping() && error.is_worth_another_try() {
             let wait = wait_before_next(running.attempt, &running.action.digest);
             emit(Event::NodeRetrying {
                 node: self.name(id),
@@ -489,6 +526,7 @@ impl<'a> Runner<'a> {
         let script = self.request.store.work_folder(&action.digest).join(SCRIPT);
         let stderr_tail = match &error {
             ExecutionError::Stage(StageError::Command { stderr_tail, .. }) => stderr_tail.clone(),
+            ExecutionError::Job { log_tail, .. } => log_tail.clone(),
             _ => Vec::new(),
         };
         emit(Event::NodeFailed {
@@ -573,15 +611,4 @@ fn blocked_by_gpus(request: &RunRequest<'_>, id: InstanceId) -> ExecutionError {
         hint: Some("lower `resources: {gpu: ...}`, or widen CUDA_VISIBLE_DEVICES".into()),
         transient: false,
     })
-}
-
-fn is_worth_another_try(error: &ExecutionError) -> bool {
-    match error {
-        ExecutionError::Stage(StageError::Failed { transient, .. }) => *transient,
-        ExecutionError::Stage(StageError::Command { .. } | StageError::TimedOut { .. }) => true,
-        ExecutionError::Stage(StageError::Cancelled) => false,
-        ExecutionError::Stage(StageError::Io { .. }) | ExecutionError::Io { .. } => true,
-        ExecutionError::OutputMissing { .. } => true,
-        _ => false,
-    }
 }

@@ -9,11 +9,12 @@ use crate::spec::yaml::{Entry, Node, Value};
 pub(crate) const FORMAT_VERSION: i64 = 1;
 
 /// The keys of a pipeline file.
-pub(crate) const TOP_KEYS: [&str; 8] =
-    ["okapi", "name", "doc", "vars", "profiles", "teachers", "nodes", "publish"];
+pub(crate) const TOP_KEYS: [&str; 10] = [
+    "okapi", "name", "doc", "vars", "profiles", "teachers", "executor", "slurm", "nodes", "publish",
+];
 
 /// The keys of a node.
-pub(crate) const NODE_KEYS: [&str; 17] = [
+pub(crate) const NODE_KEYS: [&str; 19] = [
     "stage",
     "doc",
     "for_each",
@@ -31,6 +32,8 @@ pub(crate) const NODE_KEYS: [&str; 17] = [
     "retries",
     "seed",
     "epoch",
+    "executor",
+    "slurm",
 ];
 
 /// The sections of a pipeline file, each still a tree: profiles and overrides change them before
@@ -41,6 +44,9 @@ pub(crate) struct Sections {
     pub(crate) vars: Node,
     pub(crate) profiles: Node,
     pub(crate) teachers: Node,
+    /// Where nodes that do not say it are executed.
+    pub(crate) executor: Option<Node>,
+    pub(crate) slurm: Node,
     pub(crate) nodes: Node,
     pub(crate) publish: Node,
 }
@@ -73,6 +79,8 @@ pub(crate) fn sections(document: Option<Node>, findings: &mut Findings) -> Optio
         vars: Node::no_entries(start),
         profiles: Node::no_entries(start),
         teachers: Node::no_entries(start),
+        executor: None,
+        slurm: Node::no_entries(start),
         nodes: Node::no_entries(start),
         publish: Node::no_entries(start),
     };
@@ -95,6 +103,11 @@ pub(crate) fn sections(document: Option<Node>, findings: &mut Findings) -> Optio
             "vars" => &mut sections.vars,
             "profiles" => &mut sections.profiles,
             "teachers" => &mut sections.teachers,
+            "executor" => {
+                sections.executor = Some(value);
+                continue;
+            }
+            "slurm" => &mut sections.slurm,
             "nodes" => {
                 has_nodes = true;
                 &mut sections.nodes

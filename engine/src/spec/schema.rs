@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::placement::Place;
 use crate::port::PortKind;
 use crate::stage::{
     Inputs, NodeField, Outputs, Param, ParamDefault, ParamType, StageDescriptor, StageRegistry,
@@ -44,16 +45,20 @@ pub fn schema(registry: &StageRegistry) -> Value {
                         "properties": {
                             "vars": { "type": "object" },
                             "teachers": { "type": "object" },
+                            "executor": executor(),
+                            "slurm": { "type": "object" },
                             "nodes": { "type": "object" },
                         },
                     },
                 }),
-                "Named overlays over vars, teachers and nodes, chosen by `--profile`. Mappings are merged, anything else is replaced, `null` removes, a node with a `stage` may be new.",
+                "Named overlays over vars, teachers, executor, slurm and nodes, chosen by `--profile`. Mappings are merged, anything else is replaced, `null` removes, a node with a `stage` may be new.",
             ),
             "teachers": described(
                 json!({ "type": "object", "additionalProperties": { "$ref": "#/$defs/teacher" } }),
                 "Where text comes from, by name.",
             ),
+            "executor": executor(),
+            "slurm": slurm(),
             "nodes": described(
                 json!({ "type": "object", "minProperties": 1, "additionalProperties": { "$ref": "#/$defs/node" } }),
                 "The nodes by name.",
@@ -169,8 +174,44 @@ fn node_properties(stages: &[&str], stage_help: &[String]) -> Value {
         ),
         "retries": described(or_reference(&json!({ "type": "integer", "minimum": 0 })), "How many times a failure is tried again."),
         "seed": described(or_reference(&json!({ "type": "integer" })), "The seed for whatever is random."),
+        "executor": executor(),
+        "slurm": slurm(),
         "epoch": described(or_reference(&json!({ "type": "integer", "minimum": 0 })), "Raise it to disown all earlier results of the node."),
     })
+}
+
+fn executor() -> Value {
+    described(
+        or_reference(&json!({ "enum": Place::ALL.map(Place::name) })),
+        "Where nodes are executed: `local`, or as jobs of `slurm`. Nodes that ask a teacher or the hub stay local. It never decides whether a node runs again.",
+    )
+}
+
+fn slurm() -> Value {
+    let word =
+        |help: &str| described(or_reference(&json!({ "type": ["string", "integer"] })), help);
+    let factor = |help: &str| {
+        let number = json!({ "type": "number", "minimum": 1, "maximum": 100 });
+        described(or_reference(&number), help)
+    };
+    let properties = json!({
+        "partition": word("`--partition` of `sbatch`."),
+        "account": word("`--account` of `sbatch`."),
+        "qos": word("`--qos` of `sbatch`."),
+        "constraint": word("`--constraint` of `sbatch`."),
+        "gres": word("`--gres` of `sbatch`, such as `gpu:a100:2`, in place of the GPUs under `resources`."),
+        "time": described(json!({ "type": ["string", "number"] }), "`--time` of `sbatch`: `30m`, `12h`, or seconds. Left out: the node's `timeout` and a little more, else what the partition gives."),
+        "setup": described(json!({ "type": "string" }), "Shell lines that each job begins with, such as `module load cuda`."),
+        "more_memory": factor("By how much more memory each try after one that ran out of it gets: 2 doubles it. Needs `retries`."),
+        "more_time": factor("By how much more time each try after one that ran out of it gets. Needs `retries`."),
+        "extra": described(json!({ "type": "array", "items": { "type": "string", "pattern": "^--" } }), "More options of `sbatch`, each a word such as `--exclusive`. Those of a node are added to those of the pipeline."),
+    });
+    let object =
+        json!({ "type": "object", "additionalProperties": false, "properties": properties });
+    described(
+        or_whole_reference(&object),
+        "What jobs of Slurm are asked for beside `resources`. It never decides whether a node runs again.",
+    )
 }
 
 /// Teachers: their kinds, and what each takes.

@@ -58,6 +58,8 @@ impl World {
             resources: Resources::default(),
             timeout_ms: None,
             retries: 0,
+            place: None,
+            slurm: None,
         };
         World {
             graph: Graph {

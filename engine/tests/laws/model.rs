@@ -146,6 +146,8 @@ impl Model {
                     resources: Resources::default(),
                     timeout_ms: None,
                     retries: 0,
+                    place: None,
+                    slurm: None,
                 })
                 .collect(),
             sources: (0..self.sources.len())

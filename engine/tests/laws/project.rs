@@ -11,6 +11,7 @@ use okapi_engine::action::parse_artifact;
 use okapi_engine::evaluate::{Question, evaluate};
 use okapi_engine::event::{Event, Outcome};
 use okapi_engine::executor::command_process::Launcher;
+use okapi_engine::executor::slurm::JobSettings;
 use okapi_engine::graph::Graph;
 use okapi_engine::machine::Machine;
 use okapi_engine::manifest::{Manifest, ManifestText};
@@ -146,6 +147,7 @@ impl Project {
         registry.add(Box::new(Mix));
         let passed_env = BTreeMap::new();
         let request = RunRequest {
+            jobs: JobSettings::default(),
             program: "test",
             graph,
             selection: &selection,
@@ -193,7 +195,7 @@ impl Project {
 }
 
 fn machine(slots: u32) -> Machine {
-    Machine { slots, memory: 1 << 30, gpus: vec![] }
+    Machine { slots, memory: 1 << 30, gpus: vec![], cluster_jobs: 0 }
 }
 
 /// The stage of the models.

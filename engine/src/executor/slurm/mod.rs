@@ -1,0 +1,100 @@
+//! Executes actions as jobs of Slurm.
+//!
+//! One thread keeps all jobs of a run (`queue`): those that became ready at about the same time are submitted together, now and
+//! then Slurm is asked how all of them stand, and it is looked for what they left behind. That is the truth of what came of a job
+//! (`job_folder`): Slurm's states lag, and only tell when to look, and why nothing is there. Another thread (`desk`) talks to
+//! Slurm, whose programs may take minutes.
+//!
+//! Jobs outlive this process. What a killed run submitted is found by the next one, by the action, and not submitted twice.
+
+mod client;
+mod desk;
+mod queue;
+mod script;
+mod states;
+mod submission;
+
+use std::path::PathBuf;
+use std::sync::mpsc::{SendError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use okapi_cache::{ActionDigest, Store};
+
+use super::job_folder::JobFolders;
+use super::{Execution, ExecutionError, Job};
+use crate::graph::Resources;
+use crate::placement::SlurmOptions;
+use crate::stage_context::{Cancellation, Report, StageError};
+use client::Programs;
+use desk::Desk;
+use queue::{Message, Queue};
+
+/// What all jobs of a run are started with.
+#[derive(Debug, Clone, Default)]
+pub struct JobSettings {
+    /// This program, where nodes of the cluster find it.
+    pub okapi: PathBuf,
+    /// What commands do not see; `None` if they see everything.
+    pub hidden: Option<Vec<PathBuf>>,
+}
+
+/// What is to be done, and who is told of it.
+pub struct Order {
+    /// The work.
+    pub job: Job,
+    /// The node, for people who look into the queue.
+    pub node: String,
+    /// What it needs.
+    pub resources: Resources,
+    /// What Slurm is asked for beside that.
+    pub options: SlurmOptions,
+    /// The time after which the work is stopped, milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// Tells it to stop.
+    pub cancel: Cancellation,
+    /// Is told how it goes.
+    pub report: Box<dyn Fn(Report) + Send>,
+    /// Is told what came of it.
+    pub done: Box<dyn FnOnce(Result<Execution, ExecutionError>) + Send>,
+}
+
+/// The jobs of a run.
+pub struct Slurm {
+    queue: Mutex<Sender<Message>>,
+    folders: JobFolders,
+}
+
+impl Slurm {
+    /// Begins to talk to Slurm; the thread ends with the value and the last job.
+    pub fn start(store: Arc<Store>, settings: JobSettings) -> Slurm {
+        let (sender, receiver) = channel();
+        let folders = JobFolders::of(&store);
+        let desk = Desk::open(Programs, sender.clone());
+        let queue = Queue::new(desk, store, settings);
+        std::thread::spawn(move || queue.serve(&receiver));
+        Slurm { queue: Mutex::new(sender), folders }
+    }
+
+    /// Hands over a job.
+    pub fn submit(&self, order: Order) {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(SendError(Message::Order(order))) = queue.send(Message::Order(Box::new(order))) {
+            let gone = StageError::failed("nobody talks to Slurm any more");
+            (order.done)(Err(gone.into()));
+        }
+    }
+
+    /// Forgets jobs whose results the store keeps by now.
+    pub fn forget(&self, actions: impl Iterator<Item = ActionDigest>) {
+        actions.for_each(|action| self.folders.remove(&action));
+        self.folders.sweep_batches();
+    }
+}
+
+impl Drop for Slurm {
+    fn drop(&mut self) {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that has gone already need not be told.
+        let _ = queue.send(Message::NoMore);
+    }
+}

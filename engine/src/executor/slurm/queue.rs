@@ -1,0 +1,606 @@
+//! The jobs of a run, from the order to the end, in one thread.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use okapi_cache::{ActionDigest, Store};
+
+use super::client::{ClientError, JobState};
+use super::desk::{Answer, Desk, Question};
+use super::script::{Likeness, options_for, time_limit};
+use super::states::{Standing, explain, is_out_of_memory, standing, stuck};
+use super::submission::Pace;
+use super::{JobSettings, Order};
+use crate::executor::job_cause::JobCause;
+use crate::executor::job_folder::{
+    JobFile, JobFolders, JobOutcome, OutcomeFile, ReportReader, SUBMITTED, Submitted, VERSION,
+    read_whole,
+};
+use crate::executor::poll::PollInterval;
+use crate::executor::{Execution, ExecutionError};
+use crate::stage_context::{Cancellation, Report, StageError};
+
+/// How long ready jobs wait for others to be submitted with them.
+const GATHER: Duration = Duration::from_millis(100);
+/// How often it is looked whether jobs have ended: that costs the cluster nothing.
+const LOOK: Duration = Duration::from_millis(400);
+/// How often it is looked what jobs say, and of how many at once.
+const LISTEN: Duration = Duration::from_secs(2);
+const LISTEN_TO: usize = 64;
+/// How long nothing at all may be taken, or answered, before that counts as a failure.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3600);
+/// How long the result of a job that ended by itself may take to be seen here: other nodes' files are, on some networks, seen late.
+const UNTIL_SEEN: Duration = Duration::from_secs(120);
+/// The same for one that was ended, and may have done its work just before.
+const UNTIL_SEEN_OF_KILLED: Duration = Duration::from_secs(5);
+/// Lines of a job's log that are shown when it fails.
+const TAIL: usize = 12;
+
+/// What the thread is told.
+pub(super) enum Message {
+    Order(Box<Order>),
+    Answer(Answer),
+    /// There will be no more orders.
+    NoMore,
+}
+
+/// Where a job stands, as far as is known here.
+pub(super) enum Stand {
+    /// It is to be submitted.
+    Waiting,
+    /// It is being submitted, or may have been, with this batch, at this place in it.
+    Unknown { batch: String, index: usize },
+    /// It has been.
+    Submitted { id: String, batch: String, index: usize },
+}
+
+/// A job that has ended without a result, as far as is known.
+struct End {
+    since: Instant,
+    standing: Standing,
+    /// Slurm's word for it.
+    word: String,
+    /// What it says itself, if Slurm may know better.
+    own: Option<ExecutionError>,
+    /// What was written down of it has been asked for.
+    is_asked_for: bool,
+}
+
+/// A job, and who is told of it.
+pub(super) struct Ticket {
+    pub(super) stand: Stand,
+    pub(super) like: Likeness,
+    cancel: Cancellation,
+    pub(super) report: Box<dyn Fn(Report) + Send>,
+    done: Box<dyn FnOnce(Result<Execution, ExecutionError>) + Send>,
+    reader: ReportReader,
+    end: Option<End>,
+    /// What was last said of why it waits.
+    pub(super) told: Option<&'static str>,
+    /// It has begun to work.
+    has_begun: bool,
+    /// An earlier run submitted it.
+    is_adopted: bool,
+}
+
+/// All jobs of a run that have not come to an end.
+pub(super) struct Queue {
+    pub(super) desk: Desk,
+    pub(super) store: Arc<Store>,
+    pub(super) folders: JobFolders,
+    pub(super) settings: JobSettings,
+    pub(super) tickets: BTreeMap<ActionDigest, Ticket>,
+    pub(super) pace: Pace,
+    look_at: Instant,
+    listen_at: Instant,
+    listen_from: Option<ActionDigest>,
+    interval: PollInterval,
+    pub(super) ask_at: Instant,
+    /// Since when the cluster has taken, or answered, nothing.
+    pub(super) silent_since: Option<Instant>,
+    has_begun: bool,
+}
+
+impl Queue {
+    pub(super) fn new(desk: Desk, store: Arc<Store>, settings: JobSettings) -> Queue {
+        let now = Instant::now();
+        Queue {
+            desk,
+            folders: JobFolders::of(&store),
+            store,
+            settings,
+            tickets: BTreeMap::new(),
+            pace: Pace::default(),
+            look_at: now,
+            listen_at: now,
+            listen_from: None,
+            interval: PollInterval::default(),
+            ask_at: now,
+            silent_since: None,
+            has_begun: false,
+        }
+    }
+
+    /// Works until nobody orders any more and all jobs have ended.
+    pub(super) fn serve(mut self, messages: &Receiver<Message>) {
+        let mut is_open = true;
+        while is_open || !self.tickets.is_empty() {
+            let pause = if self.tickets.is_empty() { PATIENCE } else { self.turn(Instant::now()) };
+            let mut next = messages.recv_timeout(pause);
+            while let Ok(message) = next {
+                match message {
+                    Message::Order(order) => self.accept(*order),
+                    Message::Answer(answer) => self.take_answer(answer, Instant::now()),
+                    Message::NoMore => is_open = false,
+                }
+                next = messages.try_recv().map_err(|_| RecvTimeoutError::Timeout);
+            }
+        }
+    }
+
+    /// Does what is due. Gives how long nothing will be.
+    fn turn(&mut self, now: Instant) -> Duration {
+        if self.look_at <= now {
+            self.look(now);
+            self.look_at = now + LOOK;
+        }
+        if self.listen_at <= now {
+            self.listen();
+            self.listen_at = now + LISTEN;
+        }
+        self.give_up_what_is_lost(now);
+        self.stop_what_is_cancelled();
+        if !self.desk.is_busy() && self.pace.at.is_some_and(|at| at <= now) {
+            self.submit();
+        }
+        let is_submitted = |it: &Ticket| !matches!(it.stand, Stand::Waiting);
+        if !self.desk.is_busy() && self.ask_at <= now && self.tickets.values().any(is_submitted) {
+            self.desk.put(Question::States);
+        }
+        let submission = self.pace.at.filter(|_| !self.desk.is_busy());
+        let due =
+            [submission, Some(self.look_at), Some(self.listen_at)].into_iter().flatten().min();
+        due.map_or(LOOK, |at| at.saturating_duration_since(now))
+    }
+
+    /// Takes an order: finds out whether it was submitted before, else writes down what is to be done.
+    fn accept(&mut self, order: Order) {
+        let Order { job, node, resources, options, timeout_ms, cancel, report, done } = order;
+        let action = job.action.digest;
+        if let Err(error) = self.begin() {
+            return done(Err(self.trouble(error)));
+        }
+        let limit_ms = time_limit(&options, timeout_ms);
+        let like = Likeness {
+            node,
+            options: options_for(resources, &options, limit_ms),
+            setup: options.setup.unwrap_or_default(),
+            env: job.passed_env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        };
+        self.folders.put_aside(&action, false);
+        let stand = match read_whole(&self.folders.job(&action).join(SUBMITTED)) {
+            Some(Submitted { job: Some(id), batch, index }) => {
+                report(Report::Elsewhere { job: id.clone(), host: None });
+                Stand::Submitted { id, batch, index }
+            }
+            Some(Submitted { job: None, batch, index }) => Stand::Unknown { batch, index },
+            None => Stand::Waiting,
+        };
+        let file = JobFile {
+            okapi_job: VERSION,
+            pass_env: job.passed_env.keys().cloned().collect(),
+            gpus: resources.gpu,
+            timeout_ms,
+            limit_ms,
+            hidden: self.settings.hidden.clone(),
+            job,
+        };
+        let now = Instant::now();
+        if matches!(stand, Stand::Waiting) {
+            if let Err(error) = self.write_job(&action, &file) {
+                return done(Err(self.trouble(error)));
+            }
+            self.pace.at.get_or_insert(now + GATHER);
+        }
+        let ticket = Ticket {
+            is_adopted: !matches!(stand, Stand::Waiting),
+            stand,
+            like,
+            cancel,
+            report,
+            done,
+            reader: ReportReader::default(),
+            end: None,
+            told: None,
+            has_begun: false,
+        };
+        self.tickets.insert(action, ticket);
+    }
+
+    /// Makes the folders, and forgets jobs of earlier runs whose results are in the store proper.
+    fn begin(&mut self) -> io::Result<()> {
+        if self.has_begun {
+            return Ok(());
+        }
+        self.folders.create()?;
+        for action in self.folders.all_ended()? {
+            let kept = self.store.lookup(&action);
+            if kept.is_some_and(|it| self.store.missing_output(&it).is_none()) {
+                self.folders.remove(&action);
+            }
+        }
+        self.folders.sweep_batches();
+        self.has_begun = true;
+        Ok(())
+    }
+
+    fn write_job(&self, action: &ActionDigest, file: &JobFile) -> io::Result<()> {
+        // What an earlier try said is not what this one says.
+        self.folders.remove(action);
+        let folder = self.folders.job(action);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("job.json"), serde_json::to_vec(file)?)
+    }
+
+    pub(super) fn trouble(&self, error: io::Error) -> ExecutionError {
+        ExecutionError::Io { path: self.store.jobs_folder(), source: error }
+    }
+
+    fn take_answer(&mut self, answer: Answer, now: Instant) {
+        self.desk.answered();
+        match answer {
+            Answer::Submitted(batch, result) => self.submitted(&batch, result, now),
+            Answer::States(states) => self.take_states(states, now),
+            Answer::Account(states) => self.take_account(&states),
+            Answer::Cancelled(ids, result) => self.cancelled(&ids, &result),
+        }
+    }
+
+    /// Ends the jobs that were told to stop.
+    fn stop_what_is_cancelled(&mut self) {
+        let stopped: Vec<ActionDigest> = self
+            .tickets
+            .iter()
+            .filter(|(_, ticket)| ticket.cancel.is_requested())
+            .map(|(action, _)| *action)
+            .collect();
+        let mut ids = Vec::new();
+        for action in stopped {
+            let Some(ticket) = self.tickets.get(&action) else { continue };
+            match &ticket.stand {
+                Stand::Waiting => {
+                    self.folders.remove(&action);
+                    self.finish(&action, Err(StageError::Cancelled.into()));
+                }
+                _ if ticket.cancel.is_urgent() => {
+                    let left = "the job was left to itself; the next run finds it";
+                    (ticket.report)(Report::Log(left.to_owned()));
+                    self.finish(&action, Err(StageError::Cancelled.into()));
+                }
+                // It will be known soon.
+                Stand::Unknown { .. } => {}
+                Stand::Submitted { id, .. } => ids.push(id.clone()),
+            }
+        }
+        if !ids.is_empty() && !self.desk.is_busy() {
+            self.desk.put(Question::Cancel(ids));
+        }
+    }
+
+    fn cancelled(&mut self, ids: &[String], result: &Result<(), ClientError>) {
+        let of_ids = |ticket: &Ticket| match &ticket.stand {
+            Stand::Submitted { id, .. } => ids.contains(id),
+            _ => false,
+        };
+        let actions: Vec<ActionDigest> =
+            self.tickets.iter().filter(|(_, it)| of_ids(it)).map(|(action, _)| *action).collect();
+        for action in actions {
+            match result {
+                Ok(()) => self.folders.remove(&action),
+                Err(error) => {
+                    let message = format!(
+                        "the job could not be cancelled, and may go on; the next run finds it: {error}"
+                    );
+                    if let Some(ticket) = self.tickets.get(&action) {
+                        (ticket.report)(Report::Log(message));
+                    }
+                }
+            }
+            self.finish(&action, Err(StageError::Cancelled.into()));
+        }
+    }
+
+    /// Looks for what jobs have left behind.
+    fn look(&mut self, now: Instant) {
+        for action in self.folders.all_ended().unwrap_or_default() {
+            self.take_outcome(&action, now);
+        }
+    }
+
+    /// Takes what a job left behind, if it is all there. Gives whether the job has come to its end with that.
+    fn take_outcome(&mut self, action: &ActionDigest, now: Instant) -> bool {
+        let Some(ticket) = self.tickets.get_mut(action) else { return false };
+        if ticket.end.as_ref().is_some_and(|end| end.own.is_some()) {
+            return false;
+        }
+        let Some(OutcomeFile { okapi_outcome: VERSION, job, outcome }) =
+            read_whole(&self.folders.outcome(action))
+        else {
+            return false;
+        };
+        let is_done = matches!(outcome, JobOutcome::Done { .. });
+        let is_current = match &ticket.stand {
+            Stand::Submitted { id, .. } => *id == job,
+            // A job of a run before this one.
+            Stand::Waiting | Stand::Unknown { .. } => true,
+        };
+        if !is_done && !is_current {
+            // What another job could not do says nothing of this one.
+            let _ = fs::remove_file(self.folders.outcome(action));
+            return false;
+        }
+        let end = |standing, word: &str, own| End {
+            since: now,
+            standing,
+            word: word.to_owned(),
+            own,
+            is_asked_for: false,
+        };
+        if let JobOutcome::Done { outputs, .. } = &outcome
+            && !outputs.iter().all(|output| self.store.is_complete(output))
+        {
+            // They were there before the outcome, and will be seen here, too, unless they were collected.
+            let word = "its outputs are not in the store";
+            ticket.end.get_or_insert_with(|| end(Standing::Ended, word, None));
+            return false;
+        }
+        for line in ticket.reader.read(&self.folders.job(action)) {
+            (ticket.report)(line.into_report(&job));
+        }
+        let own = match outcome {
+            JobOutcome::Stopped { at_limit } => {
+                let cause = if at_limit { JobCause::TimeLimit } else { JobCause::Cancelled };
+                let (message, hint) = explain(cause, &job, "");
+                ExecutionError::Job { cause, message, hint, log_tail: Vec::new() }
+            }
+            outcome => match outcome.into_result() {
+                Some(Err(error)) if is_killed(&error) => error,
+                Some(result) => {
+                    match result {
+                        Ok(_) => self.folders.put_aside(action, true),
+                        Err(_) => self.folders.remove(action),
+                    }
+                    self.finish(action, result);
+                    return true;
+                }
+                None => return false,
+            },
+        };
+        // Who ended it, and why, Slurm knows better, if it says so in time.
+        ticket.end = Some(end(Standing::Ended, "FAILED", Some(own)));
+        self.ask_at = self.ask_at.min(now);
+        false
+    }
+
+    /// Passes on what some of the jobs say, others the next time.
+    fn listen(&mut self) {
+        let is_next = |action: &ActionDigest| self.listen_from.is_none_or(|from| *action > from);
+        let all: Vec<ActionDigest> = self
+            .tickets
+            .iter()
+            .filter(|(_, it)| matches!(it.stand, Stand::Submitted { .. }))
+            .map(|(action, _)| *action)
+            .collect();
+        let (after, before): (Vec<_>, Vec<_>) = all.into_iter().partition(is_next);
+        let some: Vec<_> = after.into_iter().chain(before).take(LISTEN_TO).collect();
+        self.listen_from = some.last().copied();
+        for action in some {
+            let Some(ticket) = self.tickets.get_mut(&action) else { continue };
+            let Stand::Submitted { id, .. } = &ticket.stand else { continue };
+            for line in ticket.reader.read(&self.folders.job(&action)) {
+                ticket.has_begun = true;
+                (ticket.report)(line.into_report(id));
+            }
+        }
+    }
+
+    /// How all jobs stand.
+    fn take_states(&mut self, states: Result<Vec<JobState>, ClientError>, now: Instant) {
+        let states = match states {
+            Ok(states) => states,
+            Err(error) => {
+                let since = *self.silent_since.get_or_insert(now);
+                self.ask_at = now + self.interval.wait_after(false);
+                if now.duration_since(since) > PATIENCE {
+                    self.give_all_up(&error);
+                }
+                return;
+            }
+        };
+        self.silent_since = None;
+        self.find_unknown(&states, now);
+        let by_id: BTreeMap<&str, &JobState> =
+            states.iter().map(|state| (state.id.as_str(), state)).collect();
+        let mut has_ended = false;
+        for ticket in self.tickets.values_mut() {
+            let Stand::Submitted { id, .. } = &ticket.stand else { continue };
+            let state = by_id.get(id.as_str());
+            let (standing, word) = match state.map(|state| (standing(&state.state), state)) {
+                // It has left the queue.
+                None => (Standing::Ended, "Slurm knows nothing of it any more"),
+                Some((Standing::Queued, state)) => {
+                    let why = state.reason.as_deref().and_then(stuck);
+                    if let Some(why) = why.filter(|why| ticket.told != Some(why)) {
+                        ticket.told = Some(why);
+                        (ticket.report)(Report::Log(format!("the job {id} waits: {why}")));
+                    }
+                    continue;
+                }
+                Some((Standing::Working, _)) => continue,
+                // It has a status of its own only if it could say why.
+                Some((Standing::Ended, state))
+                    if state.state == "FAILED"
+                        && state.reason.as_deref() != Some("NonZeroExitCode") =>
+                {
+                    (Standing::Killed(JobCause::Lost), "it was killed")
+                }
+                Some((standing, state)) => (standing, &*state.state),
+            };
+            has_ended |= ticket.end.is_none();
+            let end = ticket.end.get_or_insert_with(|| End {
+                since: now,
+                standing,
+                word: String::new(),
+                own: None,
+                is_asked_for: false,
+            });
+            if end.standing == Standing::Ended {
+                (end.standing, end.word) = (standing, word.to_owned());
+            }
+        }
+        self.ask_at = now + self.interval.wait_after(has_ended);
+    }
+
+    fn give_all_up(&mut self, error: &ClientError) {
+        let all: Vec<ActionDigest> = self.tickets.keys().copied().collect();
+        for action in all {
+            // Their folders stay: the next run finds them.
+            let (cause, message) = (JobCause::Unreachable, error.to_string());
+            let (_, hint) = explain(cause, "", "");
+            let error = ExecutionError::Job { cause, message, hint, log_tail: Vec::new() };
+            self.finish(&action, Err(error));
+        }
+    }
+
+    /// Gives up jobs that have ended, and whose results have not been seen for long enough.
+    fn give_up_what_is_lost(&mut self, now: Instant) {
+        let is_due = |ticket: &Ticket| {
+            ticket
+                .end
+                .as_ref()
+                .is_some_and(|end| now.duration_since(end.since) > until_seen(ticket, end))
+        };
+        let due: Vec<ActionDigest> =
+            self.tickets.iter().filter(|(_, it)| is_due(it)).map(|(action, _)| *action).collect();
+        let mut ids = Vec::new();
+        for action in due {
+            // A last look: it may be there by now.
+            if self.take_outcome(&action, now) {
+                continue;
+            }
+            let Some(ticket) = self.tickets.get_mut(&action) else { continue };
+            if std::mem::take(&mut ticket.is_adopted) {
+                // Of the job of an earlier run nobody is to be told.
+                ticket.stand = Stand::Waiting;
+                ticket.end = None;
+                ticket.reader = ReportReader::default();
+                self.folders.forget_try(&action);
+                self.pace.at.get_or_insert(now);
+                continue;
+            }
+            let Some(end) = &mut ticket.end else { continue };
+            match &ticket.stand {
+                // Slurm may have written down more than its queue still knows.
+                Stand::Submitted { id, .. }
+                    if end.standing == Standing::Ended
+                        && end.own.is_none()
+                        && !end.is_asked_for =>
+                {
+                    ids.push(id.clone());
+                }
+                _ => self.lose(&action),
+            }
+        }
+        if !ids.is_empty() && !self.desk.is_busy() {
+            for ticket in self.tickets.values_mut() {
+                let Stand::Submitted { id, .. } = &ticket.stand else { continue };
+                if let Some(end) = ticket.end.as_mut().filter(|_| ids.contains(id)) {
+                    end.is_asked_for = true;
+                }
+            }
+            self.desk.put(Question::Account(ids));
+        }
+    }
+
+    fn take_account(&mut self, states: &[JobState]) {
+        for state in states {
+            let of_state = |ticket: &&mut Ticket| match &ticket.stand {
+                Stand::Submitted { id, .. } => *id == state.id,
+                _ => false,
+            };
+            if let Some(ticket) = self.tickets.values_mut().find(of_state)
+                && let Some(end) = &mut ticket.end
+            {
+                (end.standing, end.word) = (standing(&state.state), state.state.clone());
+            }
+        }
+    }
+
+    /// Says why there is no result of a job.
+    fn lose(&mut self, action: &ActionDigest) {
+        let Some(ticket) = self.tickets.get_mut(action) else { return };
+        let Some(end) = ticket.end.take() else { return };
+        let (id, log_tail) = match &ticket.stand {
+            Stand::Submitted { id, batch, index } => {
+                (id.clone(), tail(&self.folders, batch, *index))
+            }
+            _ => (String::new(), Vec::new()),
+        };
+        let cause = match end.standing {
+            _ if is_out_of_memory(&log_tail) => JobCause::OutOfMemory,
+            Standing::Killed(cause) => cause,
+            _ => JobCause::Lost,
+        };
+        let error = match end.own {
+            // It knows as much as Slurm does.
+            Some(own) if cause == JobCause::Lost => own,
+            _ => {
+                let (message, hint) = explain(cause, &id, &end.word);
+                ExecutionError::Job { cause, message, hint, log_tail }
+            }
+        };
+        self.folders.remove(action);
+        self.finish(action, Err(error));
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        action: &ActionDigest,
+        result: Result<Execution, ExecutionError>,
+    ) {
+        if let Some(ticket) = self.tickets.remove(action) {
+            (ticket.done)(result);
+        }
+    }
+}
+
+/// Whether something outside ended a command: where memory runs out, the system ends one process, and Slurm knows why.
+fn is_killed(error: &ExecutionError) -> bool {
+    match error {
+        ExecutionError::Stage(StageError::Command { how, .. }) => how.contains("signal 9"),
+        _ => false,
+    }
+}
+
+/// How long after its end the result of a job may still be seen.
+fn until_seen(ticket: &Ticket, end: &End) -> Duration {
+    let never_began = end.word == "FAILED" && !ticket.has_begun;
+    match end.standing {
+        Standing::Killed(_) => UNTIL_SEEN_OF_KILLED,
+        _ if end.own.is_some() || never_began => UNTIL_SEEN_OF_KILLED,
+        _ => UNTIL_SEEN,
+    }
+}
+
+/// The last lines that a job and Slurm wrote.
+fn tail(folders: &JobFolders, batch: &str, index: usize) -> Vec<String> {
+    let path = folders.batch(batch).join(format!("log-{index}"));
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].iter().map(|line| (*line).to_owned()).collect()
+}

@@ -1,0 +1,144 @@
+//! What `sbatch` is told: options, and the script of a job.
+
+use std::path::Path;
+
+use crate::executor::job_folder::JobFolders;
+use crate::graph::{ALL_SLOTS, Resources};
+use crate::placement::SlurmOptions;
+
+/// What jobs have in common that can be submitted at once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Likeness {
+    pub(super) node: String,
+    pub(super) options: Vec<String>,
+    pub(super) setup: String,
+    /// Variables that a job takes from the coordinator, beside those that all take; with their values.
+    pub(super) env: Vec<(String, String)>,
+}
+
+/// Processors of a job that takes all of a machine's, if its node does not say how many.
+const MANY_PROCESSORS: u32 = 4;
+
+/// What is added to a node's timeout where no time is asked for: starting and storing take some.
+const MARGIN_MS: u64 = 180_000;
+
+/// The time to ask for, if any, milliseconds.
+pub(super) fn time_limit(options: &SlurmOptions, timeout_ms: Option<u64>) -> Option<u64> {
+    options.time_ms.or_else(|| Some(timeout_ms? + MARGIN_MS))
+}
+
+/// Options for what a job needs.
+pub(super) fn options_for(
+    resources: Resources,
+    options: &SlurmOptions,
+    limit_ms: Option<u64>,
+) -> Vec<String> {
+    let processors = match resources.cpu_milli {
+        ALL_SLOTS => MANY_PROCESSORS,
+        milli => milli.div_ceil(1000).max(1),
+    };
+    let mut words = vec![format!("--cpus-per-task={processors}")];
+    if resources.memory > 0 {
+        words.push(format!("--mem={}M", resources.memory.div_ceil(1 << 20)));
+    }
+    match (&options.gres, resources.gpu) {
+        (Some(gres), _) => words.push(format!("--gres={gres}")),
+        (None, 0) => {}
+        (None, gpus) => words.push(format!("--gres=gpu:{gpus}")),
+    }
+    if let Some(limit) = limit_ms {
+        words.push(format!("--time={}", limit.div_ceil(60_000).max(1)));
+        // Before the end, so that the job can say that it was the time.
+        let early = (limit / 10_000).clamp(5, 60);
+        words.push(format!("--signal=B:TERM@{early}"));
+    }
+    for (name, value) in [
+        ("partition", &options.partition),
+        ("account", &options.account),
+        ("qos", &options.qos),
+        ("constraint", &options.constraint),
+    ] {
+        words.extend(value.iter().map(|value| format!("--{name}={value}")));
+    }
+    words.extend(options.extra.iter().cloned());
+    words
+}
+
+/// Variables that all jobs take over: those with which this program was found and started.
+const TAKEN_OVER: [&str; 7] =
+    ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LD_LIBRARY_PATH", "RUST_BACKTRACE"];
+
+/// All options of a batch of so many jobs.
+pub(super) fn options_of_batch(
+    like: &Likeness,
+    batch: &str,
+    count: usize,
+    folders: &JobFolders,
+) -> Vec<String> {
+    // A percent sign begins a pattern there.
+    let logs = folders.batch(batch).join("log-").display().to_string().replace('%', "%%");
+    let place = if count > 1 { "%a" } else { "0" };
+    let names = TAKEN_OVER.into_iter().chain(like.env.iter().map(|(name, _)| name.as_str()));
+    let mut words = vec![
+        format!("--job-name=okapi-{}", like.node),
+        format!("--comment={batch}"),
+        format!("--output={logs}{place}"),
+        "--open-mode=append".to_owned(),
+        "--ntasks=1".to_owned(),
+        // A job that is lost is submitted anew, with all that was learnt.
+        "--no-requeue".to_owned(),
+        "--chdir=/".to_owned(),
+        format!("--export={}", names.collect::<Vec<_>>().join(",")),
+    ];
+    if count > 1 {
+        words.push(format!("--array=0-{}", count - 1));
+    }
+    words.extend(like.options.iter().cloned());
+    words
+}
+
+/// The script of a batch. This program takes the shell's place, so that signals reach it.
+pub(super) fn script(like: &Likeness, batch: &str, okapi: &Path, store: &Path) -> String {
+    let quote = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
+    let mut text = format!("#!/bin/sh\n# Jobs of okapi: {}.\n", like.node.replace('\n', " "));
+    if !like.setup.is_empty() {
+        text.push_str(like.setup.trim_end());
+        text.push('\n');
+    }
+    text.push_str(&format!(
+        "exec {} worker --store {} --batch '{batch}' --index \"${{SLURM_ARRAY_TASK_ID:-0}}\"\n",
+        quote(okapi),
+        quote(store),
+    ));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_become_options() {
+        let resources = Resources { cpu_milli: 2500, memory: (3 << 30) + 1, gpu: 2 };
+        let options = SlurmOptions {
+            partition: Some("gpu".into()),
+            extra: vec!["--exclusive".into()],
+            ..SlurmOptions::default()
+        };
+        let limit = time_limit(&options, Some(600_000));
+        let words = options_for(resources, &options, limit);
+        let expected = [
+            "--cpus-per-task=3",
+            "--mem=3073M",
+            "--gres=gpu:2",
+            "--time=13",
+            "--signal=B:TERM@60",
+            "--partition=gpu",
+            "--exclusive",
+        ];
+        assert_eq!(words, expected);
+        let all = Resources { cpu_milli: ALL_SLOTS, memory: 0, gpu: 0 };
+        let options = SlurmOptions { gres: Some("gpu:a100:1".into()), ..SlurmOptions::default() };
+        assert_eq!(options_for(all, &options, None), ["--cpus-per-task=4", "--gres=gpu:a100:1"]);
+    }
+}

@@ -1,0 +1,243 @@
+//! One job of a cluster, seen from inside: reads what is to be done, does it, and leaves what came of it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use okapi_cache::{ActionDigest, Store, StoreError};
+use tokio::sync::mpsc;
+
+use super::command_process::Launcher;
+use super::job_folder::{
+    JobFile, JobFolders, JobOutcome, LIST, OutcomeFile, ReportLine, ReportWriter, VERSION,
+    read_whole, write_whole,
+};
+use super::{Execution, ExecutionError, Executor};
+use crate::environment;
+use crate::graph::Resources;
+use crate::machine::Machine;
+use crate::run::interrupts::{Interrupts, sleep_until};
+use crate::schedule::Grant;
+use crate::stage::StageRegistry;
+use crate::stage_context::{Cancellation, Report, Reporter, StageError};
+
+/// What a job is started with.
+pub struct Worker<'a> {
+    /// The store, which the coordinator of the run sees, too.
+    pub store: Arc<Store>,
+    /// The stages.
+    pub registry: Arc<StageRegistry>,
+    /// What commands are started with, given what they must not see.
+    pub launcher: &'a dyn Fn(Option<&[PathBuf]>) -> Launcher,
+    /// okapi's version and source revision.
+    pub program: &'a str,
+    /// The cluster's name for this job.
+    pub job: &'a str,
+}
+
+/// The action of a job: so many lines into the list of its batch.
+///
+/// # Errors
+/// When there is no such list or line.
+pub fn action_of(store: &Store, batch: &str, index: usize) -> io::Result<ActionDigest> {
+    let path = JobFolders::of(store).batch(batch).join(LIST);
+    let list = fs::read_to_string(path)?;
+    let line = list.lines().nth(index).and_then(|line| line.parse().ok());
+    line.ok_or_else(|| io::Error::other(format!("the batch {batch} has no job {index}")))
+}
+
+/// How long work gets to end after a signal, before it is ended: less than clusters wait.
+const GRACE: Duration = Duration::from_secs(20);
+/// A signal that comes so long before the end of the job's time, or later, comes because of it.
+const NEAR_LIMIT: Duration = Duration::from_secs(150);
+/// How long another job with the same action is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Worker<'_> {
+    /// Does the work of an action. Gives whether there is a result.
+    ///
+    /// # Errors
+    /// When what is to be done cannot be read, or what came of it cannot be written.
+    pub fn work(&self, action: &ActionDigest) -> Result<bool, StoreError> {
+        let folders = JobFolders::of(&self.store);
+        let folder = folders.job(action);
+        let path = folder.join("job.json");
+        let file: JobFile = read_whole(&path)
+            .filter(|file: &JobFile| file.okapi_job == VERSION)
+            .ok_or_else(|| StoreError::io(&path, io::Error::other("it is no job of this okapi")))?;
+        let known: Option<OutcomeFile> = read_whole(&folders.outcome(action));
+        if known.is_some_and(|known| matches!(known.outcome, JobOutcome::Done { .. })) {
+            // Another job was there before this one.
+            return Ok(true);
+        }
+        let began = Instant::now();
+        let (outcome, grant) = self.outcome(&folder, file, began)?;
+        let environment = environment::describe(self.program, &grant);
+        let outcome = JobOutcome::of(outcome.result, outcome.at_limit, environment);
+        let is_done = matches!(outcome, JobOutcome::Done { .. });
+        // What it refers to comes first.
+        self.store.flush()?;
+        self.store.sync()?;
+        let outcome = OutcomeFile { okapi_outcome: VERSION, job: self.job.to_owned(), outcome };
+        let path = folders.outcome(action);
+        write_whole(&path, &outcome).map_err(|error| StoreError::io(&path, error))?;
+        Ok(is_done)
+    }
+
+    fn outcome(
+        &self,
+        folder: &Path,
+        file: JobFile,
+        began: Instant,
+    ) -> Result<(Ended, Grant), StoreError> {
+        let JobFile { mut job, pass_env, gpus, .. } = file;
+        let machine = Machine::detect(None, std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref());
+        let ended = |result| Ended { result, at_limit: false };
+        let mut grant = Grant {
+            resources: Resources { cpu_milli: job.threads as u32 * 1000, memory: 0, gpu: gpus },
+            gpus: Vec::new(),
+            is_elsewhere: false,
+        };
+        if machine.gpus.len() < gpus as usize {
+            let error = StageError::Failed {
+                message: format!(
+                    "the job asked for {gpus} GPU(s), and CUDA_VISIBLE_DEVICES offers {}",
+                    machine.gpus.len()
+                ),
+                hint: Some("give `slurm: {gres: ...}` as your cluster names its GPUs".to_owned()),
+                transient: false,
+            };
+            return Ok((ended(Err(error.into())), grant));
+        }
+        let Some(_alone) = self.wait_until_alone(folder)? else {
+            let error = StageError::Failed {
+                message: "another job works on the same".to_owned(),
+                hint: None,
+                transient: true,
+            };
+            return Ok((ended(Err(error.into())), grant));
+        };
+        job.gpus = machine.gpus.into_iter().take(gpus as usize).collect();
+        grant.gpus.clone_from(&job.gpus);
+        let set =
+            pass_env.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
+        job.passed_env = set.collect();
+        let launcher = (self.launcher)(file.hidden.as_deref());
+        let executor = Executor::new(Arc::clone(&self.store), Arc::clone(&self.registry), launcher);
+        let cancel = Cancellation::default();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let reporter = reporter(folder).map_err(|error| StoreError::io(folder, error))?;
+        let times = Times {
+            timeout: file.timeout_ms.map(|ms| (ms, began + Duration::from_millis(ms))),
+            limit: file.limit_ms.map(|ms| began + Duration::from_millis(ms)),
+        };
+        let thread = {
+            let cancel = cancel.clone();
+            move || {
+                // It is listened to until the work has ended.
+                let _ = sender.send(executor.execute(&job, &reporter, &cancel));
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| StoreError::io(folder, error))?;
+        let ended = runtime.block_on(async {
+            let interrupts = Interrupts::new()?;
+            std::thread::spawn(thread);
+            Ok(watch(interrupts, receiver, &cancel, times).await)
+        });
+        Ok((ended.map_err(|error: io::Error| StoreError::io(folder, error))?, grant))
+    }
+
+    /// Two jobs of one action would write into one folder. A cluster may start one while another that it gave up still works.
+    fn wait_until_alone(&self, folder: &Path) -> Result<Option<fs::File>, StoreError> {
+        let path = folder.join("lock");
+        let io = |error| StoreError::io(&path, error);
+        let file = fs::File::options().create(true).append(true).open(&path).map_err(io)?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(file)),
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(500));
+                }
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(error)) => return Err(io(error)),
+            }
+        }
+    }
+}
+
+/// How the work ended.
+struct Ended {
+    result: Result<Execution, ExecutionError>,
+    at_limit: bool,
+}
+
+/// When work has to end.
+struct Times {
+    /// The node's timeout: how long it is, milliseconds, and when it is over.
+    timeout: Option<(u64, Instant)>,
+    /// When the cluster ends the job.
+    limit: Option<Instant>,
+}
+
+/// Waits for the end of the work, and sees to it that it comes.
+async fn watch(
+    mut interrupts: Interrupts,
+    mut receiver: mpsc::UnboundedReceiver<Result<Execution, ExecutionError>>,
+    cancel: &Cancellation,
+    times: Times,
+) -> Ended {
+    let mut next = times.timeout.map(|(_, at)| at);
+    let mut at_limit = false;
+    loop {
+        tokio::select! {
+            result = receiver.recv() => {
+                let gone = || ExecutionError::Panicked { message: "the work ended without a word".to_owned() };
+                let result = result.unwrap_or_else(|| Err(gone()));
+                let is_stopped = matches!(result, Err(ExecutionError::Stage(StageError::Cancelled)));
+                return match times.timeout.filter(|_| is_stopped && cancel.is_timed_out()) {
+                    Some((after_ms, _)) => {
+                        Ended { result: Err(StageError::TimedOut { after_ms }.into()), at_limit }
+                    }
+                    None => Ended { result, at_limit },
+                };
+            }
+            () = sleep_until(next) => {
+                match cancel.is_requested() {
+                    true => cancel.kill(),
+                    false => cancel.time_out(),
+                }
+                next = Some(Instant::now() + GRACE);
+            }
+            () = interrupts.next() => {
+                at_limit |= times.limit.is_some_and(|limit| limit.saturating_duration_since(Instant::now()) < NEAR_LIMIT);
+                cancel.request();
+                next = Some(Instant::now() + GRACE);
+            }
+        }
+    }
+}
+
+/// How often progress is written down.
+const BETWEEN_PROGRESS: Duration = Duration::from_secs(1);
+
+/// Writes what the work says into the job's folder, which somebody reads over the network.
+fn reporter(folder: &Path) -> io::Result<Reporter> {
+    let mut writer = ReportWriter::open(folder)?;
+    writer.write(&ReportLine::Began { host: environment::host() });
+    let state = Mutex::new((writer, None::<Instant>));
+    Ok(Reporter::new(move |report| {
+        let (writer, last) = &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Report::Progress { done, total, .. } = &report {
+            let is_soon = last.is_some_and(|last| last.elapsed() < BETWEEN_PROGRESS);
+            if is_soon && Some(*done) != *total {
+                return;
+            }
+            *last = Some(Instant::now());
+        }
+        writer.write(&ReportLine::of(report));
+    }))
+}

@@ -1,0 +1,432 @@
+//! Runs on a real cluster of one node (`tests/slurm/cluster.sh`): what comes out is what comes out here, and whatever happens to
+//! jobs, the coordinator or the cluster costs time and no result. Without Slurm's programs, or not as root, these say so and end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::sandbox::{Said, Sandbox};
+
+/// A cluster of this test alone.
+struct Cluster {
+    folder: tempfile::TempDir,
+    port: u16,
+    settings: Vec<(&'static str, String)>,
+}
+
+impl Cluster {
+    /// Starts one; `None` where that cannot be done.
+    #[expect(clippy::print_stderr, reason = "whoever reads what tests say should know")]
+    fn start(settings: &[(&'static str, &str)]) -> Option<Cluster> {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let is_there = |program: &str| {
+            ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
+                .iter()
+                .any(|folder| fs::exists(format!("{folder}/{program}")).unwrap_or(false))
+        };
+        let needed = ["slurmctld", "slurmd", "sbatch", "munged"];
+        if !rustix::process::geteuid().is_root() || !needed.into_iter().all(is_there) {
+            eprintln!("skipped: it takes root and Slurm ({})", needed.join(", "));
+            return None;
+        }
+        // Tests run beside each other, in processes of their own.
+        let place =
+            std::process::id() % 5_000 + 5_000 * u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let cluster = Cluster {
+            folder: tempfile::tempdir().unwrap(),
+            port: 20_000 + 2 * (place % 5_000) as u16,
+            settings: settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+        };
+        cluster.control("start");
+        Some(cluster)
+    }
+
+    fn control(&self, verb: &str) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slurm/cluster.sh");
+        let mut command = Command::new("bash");
+        command.args([script, verb]).arg(self.folder.path());
+        command.env("OKAPI_TEST_SLURM_PORT", self.port.to_string());
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        assert!(command.stdin(Stdio::null()).status().unwrap().success(), "cluster.sh {verb}");
+    }
+
+    fn conf(&self) -> String {
+        self.folder.path().join("slurm.conf").display().to_string()
+    }
+
+    /// What a program of Slurm says.
+    fn ask(&self, line: &str) -> String {
+        let mut words = line.split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        let output = command.args(words).env("SLURM_CONF", self.conf()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The daemon that keeps the queue.
+    fn controller(&self) -> Pid {
+        let pid = fs::read_to_string(self.folder.path().join("slurmctld.pid")).unwrap();
+        Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
+    }
+
+    fn command(&self, sandbox: &Sandbox, more: &[&str]) -> Command {
+        let arguments =
+            [&["run", "p.yaml", "--executor", "slurm", "--progress", "json"], more].concat();
+        let mut command = sandbox.command(&arguments);
+        command.env("SLURM_CONF", self.conf());
+        command
+    }
+
+    fn run(&self, sandbox: &Sandbox, more: &[&str]) -> Said {
+        Said::of(self.command(sandbox, more).output().unwrap())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.control("stop");
+    }
+}
+
+/// The events of a kind.
+fn events(said: &Said, kind: &str) -> Vec<Value> {
+    let all = said.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    all.filter(|event| event["event"] == kind).collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Waits until something holds.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(90), "waited for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Nodes that write a line when they run, and take a while.
+fn slow(seconds: u32, more: &str) -> Sandbox {
+    let sandbox = Sandbox::new(&format!(
+        r#"
+okapi: 1
+name: slow
+nodes:
+  work:
+    for_each: {{n: [1, 2, 3]}}
+    stage: command
+    pass_env: [MARK]
+    resources: {{mem: 50M}}
+{more}
+    run: echo ${{each.n}} >> "$MARK"; sleep {seconds}; echo ${{each.n}} > "$OKAPI_OUTPUT_DATA"
+    outputs: {{data: text}}
+publish: {{"results/${{each.n}}": work}}
+"#
+    ));
+    sandbox.write("mark", "");
+    sandbox
+}
+
+/// Starts a run of such nodes that see the file that they write to.
+fn start(cluster: &Cluster, sandbox: &Sandbox) -> Child {
+    let mut command = cluster.command(sandbox, &["--no-sandbox"]);
+    command.env("MARK", sandbox.path("mark")).spawn().unwrap()
+}
+
+fn marks(sandbox: &Sandbox) -> Vec<String> {
+    let mut marks: Vec<String> = sandbox.read("mark").lines().map(str::to_owned).collect();
+    marks.sort();
+    marks
+}
+
+fn end(child: Child) -> Said {
+    Said::of(child.wait_with_output().unwrap())
+}
+
+const MANY: &str = r#"
+okapi: 1
+name: many
+slurm: {time: 5m}
+nodes:
+  seeds: {stage: import, params: {path: seeds.jsonl, kind: instructions}}
+  part:
+    for_each: {n: [0, 1, 2, 3]}
+    stage: command
+    inputs: {rows: seeds}
+    files: [part.sh]
+    resources: {cpu: 2, mem: 100M}
+    run: sh part.sh ${each.n} < "$OKAPI_INPUT_ROWS" > "$OKAPI_OUTPUT_ROWS"
+    outputs: {rows: instructions}
+  all: {stage: mix, inputs: {data: part}, params: {order: shuffled}, seed: 3}
+  tiny:
+    stage: init_model
+    inputs: {corpus: "all:data"}
+    params: {family: bloom, layers: 1, hidden: 16, heads: 2, vocabulary: 300}
+    seed: 1
+    resources: {cpu: 2, mem: 500M}
+  tuned:
+    stage: sft
+    inputs: {model: tiny, examples: "all:data"}
+    prompts: {prompt: prompt.j2}
+    params: {epochs: 2, batch: 4, learning_rate: 0.01, max_length: 64}
+    seed: 1
+    resources: {cpu: 2, mem: 500M}
+  here: {stage: command, executor: local, run: 'echo ${SLURM_JOB_ID:-none} > "$OKAPI_OUTPUT_T"', outputs: {t: text}}
+publish: {results/all: "all:data", results/tuned: "tuned:model", results/here: here}
+"#;
+
+fn many() -> Sandbox {
+    let sandbox = Sandbox::new(MANY);
+    let row = |n: u32| format!("{{\"instruction\":\"Say {n}.\",\"output\":\"It is {n}.\"}}\n");
+    sandbox.write("seeds.jsonl", &(0..40).map(row).collect::<String>());
+    sandbox.write("part.sh", "awk \"NR % 4 == $1\"\n");
+    sandbox.write("prompt.j2", "{{ instruction }}\n{{ input }}\n");
+    sandbox
+}
+
+#[test]
+fn what_comes_out_of_jobs_is_what_comes_out_here() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    let (here, there) = (many(), many());
+    here.run_with(&["--lock"]);
+    let said = cluster.run(&there, &["--lock"]);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    assert_eq!(there.read("p.lock"), here.read("p.lock"));
+    let submitted: BTreeMap<String, String> = events(&said, "node_submitted")
+        .iter()
+        .map(|event| (text(&event["node"]), text(&event["job"])))
+        .collect();
+    // Like instances went into the queue together, and what is to stay here stayed.
+    let array = |n: u32| submitted[&format!("part[n={n}]")].split_once('_').unwrap().0;
+    assert!((1..4).all(|n| array(n) == array(0)), "{submitted:?}");
+    assert!(submitted.contains_key("tuned") && !submitted.contains_key("here"), "{submitted:?}");
+    // Curves and the log are those of any run.
+    assert!(!events(&said, "node_measures").is_empty());
+    let log = there.okapi(&["log", "last", "tuned"]);
+    assert_eq!(log.code, Some(0), "{}", log.stderr);
+    // Nothing is left of the jobs, and nothing is left to do.
+    assert_eq!(fs::read_dir(there.path(".okapi/jobs/batches")).unwrap().count(), 0);
+    assert!(cluster.run(&there, &[]).executed().is_empty());
+    assert_eq!(there.okapi(&["audit", "p.yaml", "--locked"]).code, Some(0));
+}
+
+#[test]
+fn the_jobs_of_a_killed_coordinator_are_found_again() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    let sandbox = slow(6, "");
+    let mut child = start(&cluster, &sandbox);
+    until("the jobs to begin", || marks(&sandbox).len() == 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = end(start(&cluster, &sandbox));
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    // Each worked once, and the second run submitted none of them.
+    assert_eq!(marks(&sandbox), ["1", "2", "3"]);
+    assert_eq!(sandbox.published().len(), 3);
+    assert_eq!(cluster.ask("squeue --noheader --array --states=all").lines().count(), 3);
+    // Killed again when all has ended, and before anybody has looked.
+    let sandbox = slow(2, "");
+    let mut child = start(&cluster, &sandbox);
+    until("the jobs to begin", || marks(&sandbox).len() == 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("the jobs to end", || cluster.ask("squeue --noheader").is_empty());
+    let said = end(start(&cluster, &sandbox));
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    assert_eq!(marks(&sandbox), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_worker_that_is_killed_is_named_and_tried_again() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    let kill_one = |sandbox: &Sandbox| {
+        until("the jobs to begin", || marks(sandbox).len() == 3);
+        let store = sandbox.path(".okapi").display().to_string();
+        let listed =
+            Command::new("pgrep").args(["-f", &format!("okapi worker --store {store}")]).output();
+        let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+        let pid: i32 = listed.lines().next().unwrap().parse().unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    };
+    let sandbox = slow(6, "    retries: 1");
+    let child = start(&cluster, &sandbox);
+    kill_one(&sandbox);
+    let said = end(child);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    let retried = events(&said, "node_retrying");
+    assert_eq!(retried.len(), 1, "{}", said.stdout);
+    assert!(text(&retried[0]["message"]).contains("without a result"), "{retried:?}");
+    assert_eq!(marks(&sandbox).len(), 4);
+    // Without another try it fails, and what did not fail is kept.
+    let sandbox = slow(6, "");
+    let child = start(&cluster, &sandbox);
+    kill_one(&sandbox);
+    let said = end(child);
+    assert_eq!(said.code, Some(1), "{}", said.stdout);
+    let said = end(start(&cluster, &sandbox));
+    assert_eq!(said.code, Some(0), "{}", said.stdout);
+    assert_eq!(said.executed().len(), 1);
+}
+
+#[test]
+fn an_interrupt_cancels_the_jobs() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    let sandbox = slow(60, "");
+    let child = start(&cluster, &sandbox);
+    until("the jobs to begin", || marks(&sandbox).len() == 3);
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let said = end(child);
+    assert_eq!(said.code, Some(130), "{}\n{}", said.stdout, said.stderr);
+    until("the queue to be empty", || cluster.ask("squeue --noheader").is_empty());
+    // Nothing of them is taken for running by the next run.
+    sandbox.edit("p.yaml", "sleep 60", "sleep 0");
+    assert_eq!(end(start(&cluster, &sandbox)).code, Some(0));
+}
+
+#[test]
+fn what_a_cluster_never_takes_fails_at_once_with_a_remedy() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    for (options, words) in [
+        ("slurm: {partition: nowhere}", ["partition", "sinfo"]),
+        ("slurm: {gres: 'gpu:7'}", ["node configuration", "resources"]),
+        ("slurm: {extra: [--no-such-option]}", ["no-such-option", "extra"]),
+    ] {
+        let sandbox = slow(0, &format!("    {options}"));
+        let begun = Instant::now();
+        let said = cluster.run(&sandbox, &["--keep-going"]);
+        assert_eq!(said.code, Some(1), "{}", said.stdout);
+        let failed = events(&said, "node_failed");
+        assert_eq!(failed.len(), 3, "{}", said.stdout);
+        let told = failed[0].to_string();
+        assert!(words.iter().all(|word| told.contains(word)), "{options}: {told}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{options}");
+    }
+}
+
+#[test]
+fn a_full_queue_is_waited_for() {
+    let Some(cluster) = Cluster::start(&[
+        ("OKAPI_TEST_SLURM_MAX_JOBS", "4"),
+        ("OKAPI_TEST_SLURM_MIN_JOB_AGE", "2"),
+    ]) else {
+        return;
+    };
+    let held = ["sbatch", "--parsable", "--mem=10M", "--wrap", "sleep 4"];
+    for _ in 0..3 {
+        let mut command = Command::new(held[0]);
+        command
+            .args(&held[1..])
+            .env("SLURM_CONF", cluster.conf())
+            .current_dir(cluster.folder.path());
+        assert!(command.status().unwrap().success());
+    }
+    let sandbox = slow(0, "");
+    let said = end(start(&cluster, &sandbox));
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    let told: BTreeSet<String> =
+        events(&said, "node_log").iter().map(|event| text(&event["line"])).collect();
+    assert!(told.iter().any(|line| line.contains("takes no more jobs for now")), "{told:?}");
+    assert_eq!(marks(&sandbox), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_drained_node_and_a_controller_that_is_away_cost_time_only() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    cluster.ask("scontrol update nodename=node1 state=drain reason=test");
+    let sandbox = slow(4, "");
+    let child = start(&cluster, &sandbox);
+    std::thread::sleep(Duration::from_secs(7));
+    assert!(marks(&sandbox).is_empty());
+    cluster.ask("scontrol update nodename=node1 state=resume");
+    until("the jobs to begin", || marks(&sandbox).len() == 3);
+    // What the jobs leave behind is found without it.
+    kill_process(cluster.controller(), Signal::STOP).unwrap();
+    let said = end(child);
+    kill_process(cluster.controller(), Signal::CONT).unwrap();
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    let told: Vec<String> =
+        events(&said, "node_log").iter().map(|event| text(&event["line"])).collect();
+    assert!(told.iter().any(|line| line.contains("drained")), "{told:?}");
+    assert_eq!(marks(&sandbox), ["1", "2", "3"]);
+}
+
+#[test]
+fn what_runs_out_of_memory_gets_more() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    let pipeline = |retries: u32| {
+        format!(
+            r#"
+okapi: 1
+name: large
+nodes:
+  work:
+    stage: command
+    resources: {{mem: 60M}}
+    retries: {retries}
+    slurm: {{more_memory: 10}}
+    run: (head -c 200000000 /dev/zero; sleep 5) | tail -n 1 | wc -c > "$OKAPI_OUTPUT_DATA"
+    outputs: {{data: text}}
+"#
+        )
+    };
+    let sandbox = Sandbox::new(&pipeline(0));
+    let said = cluster.run(&sandbox, &[]);
+    assert_eq!(said.code, Some(1), "{}", said.stdout);
+    let failed = &events(&said, "node_failed")[0];
+    assert!(text(&failed["message"]).contains("ran out of memory"), "{failed}");
+    assert!(text(&failed["hint"]).contains("more_memory"), "{failed}");
+    sandbox.write("p.yaml", &pipeline(1));
+    let said = cluster.run(&sandbox, &[]);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+}
+
+#[test]
+fn jobs_get_the_gpus_that_they_ask_for() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    let sandbox = Sandbox::new(
+        r#"
+okapi: 1
+name: gpus
+nodes:
+  work:
+    for_each: {n: [1, 2, 3]}
+    stage: command
+    resources: {gpu: 1, mem: 50M}
+    run: sleep 1; echo "$CUDA_VISIBLE_DEVICES" > "$OKAPI_OUTPUT_DATA"
+    outputs: {data: text}
+publish: {"results/${each.n}": work}
+"#,
+    );
+    let said = cluster.run(&sandbox, &[]);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    let seen = sandbox.published();
+    let seen: Vec<&str> = seen.values().map(|it| std::str::from_utf8(it).unwrap().trim()).collect();
+    assert_eq!(seen.len(), 3);
+    assert!(seen.iter().all(|gpu| ["0", "1"].contains(gpu)), "{seen:?}");
+    // Here there is none, and `plan` says so.
+    let said = sandbox.okapi(&["plan", "p.yaml", "--force", "work"]);
+    assert!(said.stdout.contains("3 blocked"), "{}", said.stdout);
+    let said = sandbox.okapi(&["plan", "p.yaml", "--force", "work", "--executor", "slurm"]);
+    assert!(said.stdout.contains("3 to run"), "{}", said.stdout);
+}
+
+#[test]
+fn a_timeout_counts_from_the_moment_at_which_a_job_begins() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    // Only one fits at a time, so the last waits longer than it may work.
+    let sandbox = slow(3, "    timeout: 6s");
+    sandbox.edit("p.yaml", "mem: 50M", "cpu: 8, mem: 50M");
+    let said = end(start(&cluster, &sandbox));
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    sandbox.edit("p.yaml", "sleep 3", "sleep 60");
+    let said = end(start(&cluster, &sandbox));
+    assert_eq!(said.code, Some(1), "{}", said.stdout);
+    let failed = &events(&said, "node_failed")[0];
+    assert!(text(&failed["message"]).contains("timed out after 6 s"), "{failed}");
+}
