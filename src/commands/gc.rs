@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use okapi_cache::gc::{GcRequest, gc as collect};
 use okapi_cache::{Access, ActionDigest, Durability, Store, StoreError};
+use okapi_engine::executor::slurm::submitted_jobs;
 use okapi_engine::run_record::{self, RunInfo};
 use serde_json::json;
 
@@ -13,6 +14,24 @@ use crate::failure::Failure;
 use crate::project;
 use crate::ui::{format, output};
 
+/// What jobs of a killed run have made, or are about to read, no result refers to yet.
+fn refuse_under_jobs(store: &Store) -> Result<(), Failure> {
+    match submitted_jobs(store) {
+        0 => Ok(()),
+        jobs => {
+            let jobs = format::count(jobs as u64, "job");
+            let message =
+                format!("{jobs} of a cluster, from a run that was killed, may be at work");
+            let folder = store.jobs_folder();
+            let hint = format!(
+                "`okapi run` takes up what they made; or cancel them and remove {}",
+                folder.display()
+            );
+            Err(Failure::unwritten(message).with_hint(hint))
+        }
+    }
+}
+
 /// Removes what kept runs do not need.
 pub(crate) fn gc(global: &Global, arguments: &GcArgs) -> Result<ExitCode, Failure> {
     let root = project::root_without_pipeline(global)?;
@@ -21,6 +40,9 @@ pub(crate) fn gc(global: &Global, arguments: &GcArgs) -> Result<ExitCode, Failur
     let store = project::open_store(global, &root, Access::ReadWrite, Durability::Batch)?;
     // From here on no run adds results that would be missed below.
     let alone = if arguments.dry_run { None } else { Some(store.alone()?) };
+    if alone.is_some() {
+        refuse_under_jobs(&store)?;
+    }
     store.refresh()?;
     let (kept, dropped) = split(run_record::list(&store)?, arguments.keep_runs);
     let request = GcRequest { keep: actions_to_keep(&store, &kept)?, max_size: arguments.max_size };

@@ -290,6 +290,53 @@ fn an_interrupt_cancels_the_jobs() {
 }
 
 #[test]
+fn a_failure_takes_back_what_only_waits() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    // The first to begin takes the whole node, and fails while the others wait for it.
+    let sandbox = slow(1, "");
+    sandbox.edit("p.yaml", "mem: 50M", "cpu: 8, mem: 50M");
+    sandbox.edit("p.yaml", "sleep 1;", "sleep 3; exit 3;");
+    let said = end(start(&cluster, &sandbox));
+    assert_eq!(said.code, Some(1), "{}\n{}", said.stdout, said.stderr);
+    assert_eq!(marks(&sandbox).len(), 1);
+    until("the queue to be empty", || cluster.ask("squeue --noheader").is_empty());
+}
+
+#[test]
+fn a_job_whose_time_is_up_says_so_and_goes_on_where_it_was() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    // The shortest time that Slurm gives is a minute.
+    let sandbox = slow(1, "    slurm: {partition: short, time: 30s}\n    retries: 1");
+    sandbox.edit("p.yaml", "{n: [1, 2, 3]}", "{n: [1]}");
+    let run = "if test -e \"$OKAPI_SCRATCH/half\"; then sleep 1; else mkdir -p \"$OKAPI_SCRATCH\"; touch \"$OKAPI_SCRATCH/half\"; sleep 300; fi;";
+    sandbox.edit("p.yaml", "sleep 1;", run);
+    let said = end(start(&cluster, &sandbox));
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    let retried = events(&said, "node_retrying");
+    assert_eq!(retried.len(), 1, "{}", said.stdout);
+    assert!(text(&retried[0]["message"]).contains("ran into its time limit"), "{retried:?}");
+}
+
+#[test]
+fn the_collector_leaves_a_store_alone_whose_jobs_may_be_at_work() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    let sandbox = slow(5, "");
+    let mut child = start(&cluster, &sandbox);
+    until("the jobs to begin", || marks(&sandbox).len() == 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = sandbox.okapi(&["gc"]);
+    assert_eq!(said.code, Some(3), "{}", said.stdout);
+    until("the jobs to end", || cluster.ask("squeue --noheader").is_empty());
+    let said = sandbox.okapi(&["gc"]);
+    assert_eq!(said.code, Some(3), "{}", said.stdout);
+    assert!(said.stderr.contains("3 jobs of a cluster"), "{}", said.stderr);
+    assert_eq!(end(start(&cluster, &sandbox)).code, Some(0));
+    assert_eq!(marks(&sandbox), ["1", "2", "3"]);
+    assert_eq!(sandbox.okapi(&["gc"]).code, Some(0));
+}
+
+#[test]
 fn what_a_cluster_never_takes_fails_at_once_with_a_remedy() {
     let Some(cluster) = Cluster::start(&[]) else { return };
     for (options, words) in [

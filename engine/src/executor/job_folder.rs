@@ -80,6 +80,12 @@ impl JobFolders {
         Ok(actions)
     }
 
+    /// How many jobs were submitted, and may still be at work.
+    pub(crate) fn submitted(&self) -> usize {
+        let jobs = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        jobs.filter(|job| job.path().join(SUBMITTED).exists()).count()
+    }
+
     /// Forgets that a job was submitted, and what it said.
     pub(crate) fn forget_try(&self, action: &ActionDigest) {
         // What is not there need not be removed.
@@ -110,12 +116,14 @@ impl JobFolders {
     }
 }
 
-/// Writes a file that is whole when it has its name.
-pub(crate) fn write_whole(path: &Path, value: &impl Serialize) -> io::Result<()> {
+/// Writes a file that is whole when it has its name; after a power cut, too, if it is to be durable.
+pub(crate) fn write_whole(path: &Path, value: &impl Serialize, is_durable: bool) -> io::Result<()> {
     let temp = path.with_extension(format!("{}.tmp", std::process::id()));
     let mut file = fs::File::create(&temp)?;
-    serde_json::to_writer(&mut file, value)?;
-    file.sync_data()?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    if is_durable {
+        file.sync_data()?;
+    }
     fs::rename(&temp, path)
 }
 

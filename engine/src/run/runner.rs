@@ -43,6 +43,8 @@ struct Running {
     cancel: Cancellation,
     attempt: u32,
     deadline: Option<Instant>,
+    /// It is a job that waits in a cluster's queue.
+    is_queued: bool,
 }
 
 /// An instance that is neither ready nor running for now.
@@ -358,7 +360,9 @@ impl<'a> Runner<'a> {
             instance.timeout_ms.map(Duration::from_millis).filter(|_| !grant.is_elsewhere);
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let is_elsewhere = grant.is_elsewhere;
-        let running = Running { action, grant, lease, cancel: cancel.clone(), attempt, deadline };
+        let is_queued = is_elsewhere;
+        let running =
+            Running { action, grant, lease, cancel: cancel.clone(), attempt, deadline, is_queued };
         self.running.insert(id, running);
         let sender = self.sender.clone();
         let reports = self.sender.clone();
@@ -398,6 +402,9 @@ impl<'a> Runner<'a> {
                 emit(Event::NodeSpend { node: self.name(id), spend });
             }
             Message::Report(id, Report::Elsewhere { job, host }) => {
+                if let Some(running) = self.running.get_mut(&id).filter(|_| host.is_some()) {
+                    running.is_queued = false;
+                }
                 emit(Event::NodeSubmitted { node: self.name(id), job, host });
             }
             Message::Report(id, Report::Log(line)) => {
@@ -538,6 +545,11 @@ impl<'a> Runner<'a> {
             by_hand: script.exists().then(|| format!("sh {}", script.display())),
         });
         self.failed += 1;
+        if !self.request.keep_going {
+            // What works may end its work; what has not begun need not.
+            let queued = self.running.values().filter(|running| running.is_queued);
+            queued.for_each(|running| running.cancel.request());
+        }
         for skipped in self.schedule.failed(id) {
             self.skipped += 1;
             emit(Event::NodeSkipped { node: self.name(skipped), because_of: self.name(id) });

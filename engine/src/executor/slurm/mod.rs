@@ -38,6 +38,11 @@ pub struct JobSettings {
     pub hidden: Option<Vec<PathBuf>>,
 }
 
+/// How many jobs were submitted from a store, and may still be at work: those of runs that were killed.
+pub fn submitted_jobs(store: &Store) -> usize {
+    JobFolders::of(store).submitted()
+}
+
 /// What is to be done, and who is told of it.
 pub struct Order {
     /// The work.

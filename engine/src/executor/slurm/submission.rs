@@ -91,7 +91,7 @@ impl Queue {
         fs::write(folder.join(LIST), lines)?;
         for (index, action) in batch.actions.iter().enumerate() {
             let submitted = Submitted { job: None, batch: batch.name.clone(), index };
-            write_whole(&self.folders.job(action).join(SUBMITTED), &submitted)?;
+            write_whole(&self.folders.job(action).join(SUBMITTED), &submitted, false)?;
         }
         Ok(())
     }
@@ -161,7 +161,7 @@ impl Queue {
         let Some(ticket) = self.tickets.get_mut(action) else { return };
         let submitted = Submitted { job: Some(id.clone()), batch: batch.to_owned(), index };
         // Without it the job is found by its batch.
-        let _ = write_whole(&self.folders.job(action).join(SUBMITTED), &submitted);
+        let _ = write_whole(&self.folders.job(action).join(SUBMITTED), &submitted, false);
         (ticket.report)(Report::Elsewhere { job: id.clone(), host: None });
         ticket.stand = Stand::Submitted { id, batch: batch.to_owned(), index };
     }
