@@ -153,8 +153,17 @@ const MANY: &str = r#"
 okapi: 1
 name: many
 slurm: {time: 5m}
+teachers:
+  chat: {kind: offline}
 nodes:
   seeds: {stage: import, params: {path: seeds.jsonl, kind: instructions}}
+  translated:
+    for_each: {lang: [de, ru]}
+    stage: translate
+    inputs: {data: seeds}
+    prompts: {translate: translate.j2}
+    teacher: chat
+    params: {language: "${each.lang}", max_reject_rate: 1}
   part:
     for_each: {n: [0, 1, 2, 3]}
     stage: command
@@ -186,6 +195,8 @@ fn many() -> Sandbox {
     let row = |n: u32| format!("{{\"instruction\":\"Say {n}.\",\"output\":\"It is {n}.\"}}\n");
     sandbox.write("seeds.jsonl", &(0..40).map(row).collect::<String>());
     sandbox.write("part.sh", "awk \"NR % 4 == $1\"\n");
+    let translate = concat!(env!("CARGO_MANIFEST_DIR"), "/prompts/translate.j2");
+    sandbox.write("translate.j2", &fs::read_to_string(translate).unwrap());
     sandbox.write("prompt.j2", "{{ instruction }}\n{{ input }}\n");
     sandbox
 }
@@ -205,7 +216,11 @@ fn what_comes_out_of_jobs_is_what_comes_out_here() {
     // Like instances went into the queue together, and what is to stay here stayed.
     let array = |n: u32| submitted[&format!("part[n={n}]")].split_once('_').unwrap().0;
     assert!((1..4).all(|n| array(n) == array(0)), "{submitted:?}");
-    assert!(submitted.contains_key("tuned") && !submitted.contains_key("here"), "{submitted:?}");
+    let expected =
+        ["all", "part[n=0]", "part[n=1]", "part[n=2]", "part[n=3]", "seeds", "tiny", "tuned"];
+    assert_eq!(submitted.keys().collect::<Vec<_>>(), expected);
+    // Whoever asks teachers is one process, with one rate and one budget.
+    assert_eq!(said.executed().iter().filter(|node| node.starts_with("translated")).count(), 2);
     // Curves and the log are those of any run.
     assert!(!events(&said, "node_measures").is_empty());
     let log = there.okapi(&["log", "last", "tuned"]);
@@ -334,6 +349,33 @@ fn the_collector_leaves_a_store_alone_whose_jobs_may_be_at_work() {
     assert_eq!(end(start(&cluster, &sandbox)).code, Some(0));
     assert_eq!(marks(&sandbox), ["1", "2", "3"]);
     assert_eq!(sandbox.okapi(&["gc"]).code, Some(0));
+}
+
+#[test]
+fn a_submission_without_an_answer_is_looked_for_before_it_is_made_again() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    let lie = "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1";
+    for submits in [true, false] {
+        let sandbox = slow(1, "");
+        // The first call is answered by nothing, whether or not it was heard.
+        let first = if submits { "/usr/bin/sbatch \"$@\" > /dev/null;" } else { "" };
+        let calls = sandbox.path("calls").display().to_string();
+        let script = format!(
+            "#!/bin/sh\necho x >> {calls}\nif [ \"$(wc -l < {calls})\" = 1 ]; then {first} {lie}; fi\nexec /usr/bin/sbatch \"$@\"\n"
+        );
+        sandbox.write("bin/sbatch", &script);
+        let mut mode = fs::metadata(sandbox.path("bin/sbatch")).unwrap().permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o755);
+        fs::set_permissions(sandbox.path("bin/sbatch"), mode).unwrap();
+        let mut command = cluster.command(&sandbox, &["--no-sandbox"]);
+        let path = format!("{}:{}", sandbox.path("bin").display(), std::env::var("PATH").unwrap());
+        command.env("PATH", path).env("MARK", sandbox.path("mark"));
+        let said = Said::of(command.output().unwrap());
+        assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+        assert_eq!(marks(&sandbox), ["1", "2", "3"]);
+        let expected = if submits { 1 } else { 2 };
+        assert_eq!(sandbox.read("calls").lines().count(), expected);
+    }
 }
 
 #[test]
