@@ -14,7 +14,7 @@
 //! longest path still ahead of them; ties go to the smaller id, so that the order is repeatable.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::graph::{Graph, InstanceId, Resources};
 use crate::machine::Machine;
@@ -70,6 +70,8 @@ pub struct Schedule<'a> {
     /// Ready instances by what they ask for, so that a thousand that wait for the one GPU do not
     /// stand before the one that needs none.
     ready: BTreeMap<Demand, BinaryHeap<(u64, Reverse<InstanceId>)>>,
+    /// Instances that have just become ready, if they are to be looked for elsewhere before they wait for a slot.
+    new: Option<BTreeSet<(Reverse<u64>, InstanceId)>>,
     free_cpu_milli: u32,
     free_memory: u64,
     free_gpus: Vec<String>,
@@ -122,6 +124,7 @@ impl<'a> Schedule<'a> {
             readers,
             path_ahead,
             ready: BTreeMap::new(),
+            new: None,
             free_cpu_milli: machine.slots.saturating_mul(1000),
             free_memory: machine.memory,
             free_gpus: machine.gpus.clone(),
@@ -137,6 +140,19 @@ impl<'a> Schedule<'a> {
             schedule.set(id as InstanceId, standing);
         }
         schedule
+    }
+
+    /// From now on an instance that becomes ready leaves by [`Schedule::take_new`] first, whether or not what it asks
+    /// for is free: looking for its result elsewhere takes no slot.
+    pub fn look_elsewhere_first(&mut self) {
+        let ready = std::mem::take(&mut self.ready).into_values().flatten();
+        self.new = Some(ready.map(|(path, Reverse(id))| (Reverse(path), id)).collect());
+    }
+
+    /// Takes the instance with the longest path ahead among those that have become ready and were not taken before. The
+    /// caller says [`Schedule::done`] or [`Schedule::put_back`].
+    pub fn take_new(&mut self) -> Option<InstanceId> {
+        self.new.as_mut()?.pop_first().map(|(_, id)| id)
     }
 
     /// Where an instance stands.
@@ -246,9 +262,18 @@ impl<'a> Schedule<'a> {
         }
         match standing {
             Standing::Ready => {
-                let Resources { cpu_milli, memory, gpu } = self.demand(id);
-                let queue = self.ready.entry((cpu_milli, memory, gpu)).or_default();
-                queue.push((self.path_ahead[id as usize], Reverse(id)));
+                let path = self.path_ahead[id as usize];
+                let is_new = !matches!(before, Standing::Ready | Standing::Running);
+                match &mut self.new {
+                    Some(new) if is_new => {
+                        new.insert((Reverse(path), id));
+                    }
+                    _ => {
+                        let Resources { cpu_milli, memory, gpu } = self.demand(id);
+                        let queue = self.ready.entry((cpu_milli, memory, gpu)).or_default();
+                        queue.push((path, Reverse(id)));
+                    }
+                }
             }
             Standing::Running => self.running += 1,
             Standing::Done | Standing::Failed | Standing::Skipped { .. } => self.unsettled -= 1,
@@ -320,6 +345,36 @@ mod tests {
         assert_eq!(schedule.take_ready(), Some(0));
         schedule.done(0);
         assert_eq!(schedule.take_ready(), Some(2));
+    }
+
+    #[test]
+    fn what_is_looked_for_elsewhere_waits_for_no_slot() {
+        // 0 -> 2, and 1 alone; one slot.
+        let graph = graph(&[vec![], vec![], vec![0]], &[Resources::default(); 3]);
+        let machine = Machine { slots: 1, memory: 0, gpus: vec![] };
+        let mut schedule = Schedule::new(&graph, &machine, &[true; 3], |_| 1);
+        schedule.look_elsewhere_first();
+        assert_eq!(schedule.take_ready(), None);
+        assert_eq!(schedule.take_new(), Some(0));
+        schedule.put_back(0);
+        assert_eq!(schedule.take_ready(), Some(0));
+        let grant = schedule.grant(0);
+        // The slot is taken, and the other can be looked for all the same.
+        assert_eq!(schedule.take_new(), Some(1));
+        assert_eq!(schedule.take_new(), None);
+        schedule.put_back(1);
+        assert_eq!(schedule.take_ready(), None);
+        schedule.release(grant);
+        // One that failed and is tried again was looked for before.
+        schedule.put_back(0);
+        assert_eq!(schedule.take_new(), None);
+        assert_eq!(schedule.take_ready(), Some(0));
+        schedule.done(0);
+        assert_eq!(schedule.take_new(), Some(2));
+        schedule.done(2);
+        assert_eq!(schedule.take_ready(), Some(1));
+        schedule.done(1);
+        assert!(schedule.is_finished());
     }
 
     #[test]

@@ -90,6 +90,11 @@ impl Remote {
         &self.requests.shown
     }
 
+    /// Whether it was opened for reading only.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     /// Whether asking it makes sense: it was not set aside.
     pub fn can_read(&self) -> bool {
         self.requests.can_read()
@@ -111,12 +116,14 @@ impl Remote {
     }
 
     /// Asks for the result of an action in the background: looks it up, takes the lease, fetches its objects, commits it.
-    /// `kinds` are those of the action's outputs. `answer` is called once, from a thread of the remote's.
+    /// `kinds` are those of the action's outputs. `found` is told how many bytes its outputs have, if there is a result;
+    /// `answer` is called once. Both are called from threads of the remote's.
     pub fn obtain(
         &self,
         store: Arc<Store>,
         action: ActionDigest,
         kinds: Vec<ArtifactKind>,
+        found: impl FnOnce(u64) + Send + 'static,
         answer: impl FnOnce(Obtained) + Send + 'static,
     ) {
         let requests = Arc::clone(&self.requests);
@@ -124,7 +131,7 @@ impl Remote {
         let work = async move {
             // Never closed. Leases are open files: not more at once than can be asked for.
             let _permit = asking.acquire_owned().await;
-            match obtain(&requests, &store, &action, &kinds).await {
+            match obtain(&requests, &store, &action, &kinds, found).await {
                 Ok(obtained) => obtained,
                 Err(RemoteError::Store(error)) => Obtained::StoreTrouble(error),
                 Err(error) => {
@@ -287,6 +294,7 @@ async fn obtain(
     store: &Store,
     action: &ActionDigest,
     kinds: &[ArtifactKind],
+    tell: impl FnOnce(u64),
 ) -> Result<Obtained, RemoteError> {
     let Some(result) = requests.result(action).await? else { return Ok(Obtained::Nothing) };
     let found: Vec<_> = result.outputs.iter().map(|output| output.kind).collect();
@@ -297,6 +305,7 @@ async fn obtain(
         });
     }
     let Some(lease) = store.try_lease(action)? else { return Ok(Obtained::Leased) };
+    tell(result.outputs.iter().map(|output| output.size).sum());
     let moved = requests.fetch_objects(store, &result).await?;
     store.commit(result.into_commit(Some(lease)))?;
     Ok(Obtained::Fetched(moved))

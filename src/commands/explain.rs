@@ -55,6 +55,7 @@ pub(crate) fn explain(global: &Global, arguments: &ExplainArgs) -> Result<ExitCo
         let Some(planned) = planned.get(name) else { continue };
         let known = match evaluation.states[id as usize] {
             State::Cached { action, .. }
+            | State::Elsewhere { action, .. }
             | State::Runs { action, .. }
             | State::Blocked { action, .. } => {
                 Some(known_action(&question, &evaluation, id, action))

@@ -177,6 +177,7 @@ fn work(
         launcher: Launcher::default(),
         previous: &previous,
         logs: reporter.record.logs(),
+        remote: None,
     };
     let evaluation = evaluate_for_run(&request);
     reporter.saved_ms = evaluation.states.iter().map(saved_by).sum();

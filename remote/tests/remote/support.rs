@@ -94,7 +94,7 @@ pub(crate) fn obtain(
 ) -> Obtained {
     let (sender, receiver) = mpsc::channel();
     let answer = move |obtained| sender.send(obtained).unwrap();
-    remote.obtain(Arc::clone(store), *action, kinds, answer);
+    remote.obtain(Arc::clone(store), *action, kinds, drop, answer);
     receiver.recv().unwrap()
 }
 
