@@ -11,7 +11,7 @@ use okapi_cache::{Access, Artifact, Durability, Store, StoreError, hash_source};
 use okapi_engine::action::PassedEnv;
 use okapi_engine::device_choice;
 use okapi_engine::diagnostic::Diagnostics;
-use okapi_engine::evaluate::Question;
+use okapi_engine::evaluate::{NOTHING_ELSEWHERE, Question};
 use okapi_engine::executor::command_process::Launcher;
 use okapi_engine::executor::sandbox::{Sandbox, SandboxError};
 use okapi_engine::graph::Graph;
@@ -487,6 +487,7 @@ impl Loaded {
             forced: &self.forced,
             machine,
             store,
+            elsewhere: &NOTHING_ELSEWHERE,
         }
     }
 }

@@ -15,6 +15,11 @@ impl Digest {
         Digest(*blake3::hash(bytes).as_bytes())
     }
 
+    /// Computes the digest of bytes that come in pieces.
+    pub fn hasher() -> PieceHasher {
+        PieceHasher(blake3::Hasher::new())
+    }
+
     /// The digest that these 32 bytes are.
     pub const fn from_bytes(bytes: [u8; 32]) -> Digest {
         Digest(bytes)
@@ -28,6 +33,22 @@ impl Digest {
     /// The first twelve hexadecimal digits, for people.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
+    }
+}
+
+/// Hashes bytes that come in pieces, in the calling thread.
+#[derive(Debug, Clone)]
+pub struct PieceHasher(blake3::Hasher);
+
+impl PieceHasher {
+    /// Takes the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all pieces.
+    pub fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
     }
 }
 

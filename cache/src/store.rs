@@ -247,6 +247,16 @@ impl Store {
 
     // Objects.
 
+    /// A name in `tmp/` for a file that is not whole yet.
+    pub(crate) fn new_temp_path(&self) -> Result<PathBuf, StoreError> {
+        let path = self.writer.temp_path();
+        if self.queue.is_none() {
+            return Err(StoreError::ReadOnly { path: self.root.clone() });
+        }
+        self.writer.faults.check().at(&path)?;
+        Ok(path)
+    }
+
     /// Where an object lies if it is there. Nobody may write to it.
     pub fn object_path(&self, digest: &Digest) -> PathBuf {
         self.cas.path(digest)

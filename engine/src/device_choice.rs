@@ -20,14 +20,14 @@ pub fn choose(graph: &mut Graph, registry: &StageRegistry, machine: &Machine) {
         };
         let Ok(mut declared) = serde_json::from_str(&instance.declared) else { continue };
         let settings = serde_json::from_str(&instance.settings).unwrap_or_default();
-        let there = match instance.is_elsewhere() {
+        let there = match instance.is_on_cluster() {
             // What a job gets is what its node asks for.
             true => instance.resources.gpu as usize,
             false => machine.gpus.len(),
         };
         let gpus = stage.choose_device(&mut declared, &settings, there);
         instance.declared = canonical_json::to_string(&declared).into();
-        if gpus > 0 && instance.resources.cpu_milli == ALL_SLOTS && !instance.is_elsewhere() {
+        if gpus > 0 && instance.resources.cpu_milli == ALL_SLOTS && !instance.is_on_cluster() {
             // Where the node does not say, as many run beside each other as there are GPUs.
             let share = 1000 * machine.slots / (machine.gpus.len() as u32).max(1);
             instance.resources.cpu_milli = share.max(1000);

@@ -188,7 +188,7 @@ pub(crate) fn estimates(
     let mut found: BTreeMap<InstanceId, Estimate> = BTreeMap::new();
     for (id, instance) in (0..).zip(&graph.instances) {
         let state = &evaluation.states[id as usize];
-        if matches!(state, State::NotSelected | State::Cached { .. }) {
+        if matches!(state, State::NotSelected | State::Cached { .. } | State::Elsewhere { .. }) {
             continue;
         }
         let Some(stage) = registry.get(&graph.node(id).stage) else { continue };
@@ -240,6 +240,10 @@ fn expected(
     feed: &Feed,
 ) -> Expected {
     if let Some(artifact) = evaluation.artifact(feed) {
+        let state = &evaluation.states[feed.instance as usize];
+        if matches!(state, State::Elsewhere { .. }) && !question.store.is_complete(&artifact) {
+            return Expected::Unknown;
+        }
         let place = |digest| question.store.object_path(digest);
         return match artifact.kind {
             ArtifactKind::File => Expected::Present(place(&artifact.digest)),

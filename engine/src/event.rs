@@ -39,6 +39,38 @@ pub enum Event {
         action: String,
         /// How long the work took when it was done, milliseconds.
         saved_ms: u64,
+        /// Bytes that were fetched from the remote, if the result came from there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fetched_bytes: Option<u64>,
+    },
+    /// An instance's result was found on the remote, and its objects are being fetched.
+    NodeFetching {
+        /// The instance.
+        node: String,
+        /// Its action digest.
+        action: String,
+        /// Bytes of its outputs, as far as they are not here.
+        bytes: u64,
+    },
+    /// Everything is done, but the remote lacks results of this run: they are being sent.
+    Sending {
+        /// How many.
+        results: u64,
+    },
+    /// What went over to the remote, and what came from there.
+    RemoteUsed {
+        /// Its address.
+        remote: String,
+        /// Results that came from there.
+        fetched: u64,
+        /// Bytes that were fetched for them.
+        fetched_bytes: u64,
+        /// Results that are there now and were not before.
+        sent: u64,
+        /// Bytes that were sent for them.
+        sent_bytes: u64,
+        /// Results that should be there and are not: the next run sends them, or `okapi cache push`.
+        unsent: u64,
     },
     /// Many instances' results were found at once, before anything ran.
     Cached {

@@ -164,7 +164,7 @@ pub struct Publish {
 
 impl Instance {
     /// Whether it is a job of a cluster, with resources that are not this machine's.
-    pub fn is_elsewhere(&self) -> bool {
+    pub fn is_on_cluster(&self) -> bool {
         self.place.is_some_and(|place| place != Place::Local)
     }
 }

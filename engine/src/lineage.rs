@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use okapi_cache::canonical_json::{write_string, write_value};
-use okapi_cache::{ActionDigest, Store};
+use okapi_cache::{ActionDigest, Measures, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, InstanceId};
@@ -110,7 +110,7 @@ struct Declared {
 /// It is written as it goes, as there may be ten thousand ancestors, and each run asks for it.
 pub(crate) fn text(
     graph: &Graph,
-    store: &Store,
+    measures: &dyn Fn(&ActionDigest) -> Measures,
     instance: InstanceId,
     action_of: impl Fn(InstanceId) -> ActionDigest,
 ) -> Option<String> {
@@ -123,7 +123,7 @@ pub(crate) fn text(
     write_map(&mut text, ancestors(graph, instance), |text, id| {
         write_string(text, &graph.instances[id as usize].name);
         text.push(':');
-        write_ancestor(text, graph, store, id, &action_of(id), with_times);
+        write_ancestor(text, graph, measures, id, &action_of(id), with_times);
     });
     text.push_str(",\"inputs\":");
     write_map(&mut text, graph.instances[instance as usize].inputs.iter(), |text, input| {
@@ -143,18 +143,22 @@ pub(crate) fn text(
     Some(text)
 }
 
+/// What the results in a store were measured to be. What cannot be read is as good as lost.
+pub(crate) fn measures_in(store: &Store) -> impl Fn(&ActionDigest) -> Measures {
+    |action| store.measures(action).ok().flatten().unwrap_or_default()
+}
+
 /// Writes an [`Ancestor`].
 fn write_ancestor(
     text: &mut String,
     graph: &Graph,
-    store: &Store,
+    measures: &dyn Fn(&ActionDigest) -> Measures,
     id: InstanceId,
     action: &ActionDigest,
     with_times: bool,
 ) {
     let reader = &graph.instances[id as usize];
-    // What cannot be read is as good as lost.
-    let measures = store.measures(action).ok().flatten().unwrap_or_default();
+    let measures = measures(action);
     let declared: Option<Declared> = serde_json::from_str(&reader.declared).ok();
     // Writing to a string never fails, here and below.
     let _ = write!(text, "{{\"action\":\"{action}\"");

@@ -81,7 +81,7 @@ impl SlurmOptions {
 /// to a teacher's rate and to the budget, and nodes of a cluster need no way out.
 pub fn choose(graph: &mut Graph, registry: &StageRegistry, default: Place) {
     let Graph { instances, nodes, .. } = graph;
-    if default == Place::Local && !instances.iter().any(Instance::is_elsewhere) {
+    if default == Place::Local && !instances.iter().any(Instance::is_on_cluster) {
         // As ever; looking at each would take a good part of a run that finds everything.
         return;
     }

@@ -63,6 +63,9 @@ pub struct PlannedNode {
     /// What it would compute with a model, as far as that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<WorkEstimate>,
+    /// Bytes of its outputs, if they would be fetched from the remote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetched_bytes: Option<u64>,
     /// Bytes that its outputs would take in the store, as far as they are known and worth saying.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
@@ -103,6 +106,8 @@ impl PlannedNode {
 pub enum Verdict {
     /// Its result is used.
     Cached,
+    /// Its result is on the remote, is fetched and used.
+    Fetched,
     /// It runs.
     Runs,
     /// It runs unless the inputs that are made anew come out as before.
@@ -116,6 +121,12 @@ pub enum Verdict {
 pub struct PlanSummary {
     /// Instances whose result is used.
     pub cached: u64,
+    /// Instances whose result would be fetched from the remote.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub fetched: u64,
+    /// Bytes of their outputs.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub fetched_bytes: u64,
     /// Instances that run.
     pub runs: u64,
     /// Instances that may run.
@@ -188,7 +199,7 @@ impl Plan {
                 node.disk_bytes = estimate.disk_bytes;
                 assumptions.extend(estimate.assumptions.drain(..));
             }
-            let is_cached = matches!(state, State::Cached { .. });
+            let is_cached = matches!(state, State::Cached { .. } | State::Elsewhere { .. });
             node.unforeseen = estimate.is_none() && !is_cached && asks(id);
             node.estimate = estimate.filter(Estimate::asks);
             if let Some(reason) = self.summary.block(node, question, id as InstanceId, &blocked) {
@@ -224,6 +235,7 @@ pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifes
             estimate: None,
             memory: None,
             work: None,
+            fetched_bytes: None,
             disk_bytes: None,
             unforeseen: false,
         };
@@ -232,6 +244,12 @@ pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifes
             State::Cached { action, duration_ms, .. } => {
                 node.action = Some(action);
                 node.last_duration_ms = Some(u64::from(duration_ms));
+            }
+            State::Elsewhere { action, duration_ms, bytes, .. } => {
+                node.verdict = Verdict::Fetched;
+                node.action = Some(action);
+                node.last_duration_ms = Some(u64::from(duration_ms));
+                node.fetched_bytes = Some(bytes);
             }
             State::Runs { action, miss } => {
                 let known = known_action(question, evaluation, id as InstanceId, action);
@@ -261,13 +279,18 @@ pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifes
                 node.waits_for = Some(name);
             }
         }
-        if node.verdict != Verdict::Cached {
+        if !matches!(node.verdict, Verdict::Cached | Verdict::Fetched) {
             node.last_duration_ms = last_duration(question.store, previous, &instance.name);
         }
         summary.add(&node);
         nodes.push(node);
     }
     Plan { version: VERSION, pipeline: graph.name.clone(), nodes, summary, bill: None }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn lacks_gpus(gpus: u32, offered: usize) -> String {
@@ -293,21 +316,21 @@ impl PlanSummary {
         id: InstanceId,
         blocked: &BTreeMap<InstanceId, String>,
     ) -> Option<String> {
-        if matches!(node.verdict, Verdict::Cached | Verdict::Blocked) {
+        if matches!(node.verdict, Verdict::Cached | Verdict::Fetched | Verdict::Blocked) {
             return None;
         }
         let instance = &question.graph.instances[id as usize];
-        let is_elsewhere = instance.is_elsewhere();
+        let is_on_cluster = instance.is_on_cluster();
         let needed =
             instance.inputs.iter().flat_map(|input| &input.feeds).map(|feed| feed.instance);
         let reason = match needed.filter_map(|it| blocked.get(&it)).next() {
             Some(name) => format!("needs {name}, which is blocked"),
-            None if !is_elsewhere && node.gpus as usize > question.machine.gpus.len() => {
+            None if !is_on_cluster && node.gpus as usize > question.machine.gpus.len() => {
                 lacks_gpus(node.gpus, question.machine.gpus.len())
             }
             None => {
                 let memory = node.memory.as_ref()?;
-                let has = match (is_elsewhere, memory.on_gpu) {
+                let has = match (is_on_cluster, memory.on_gpu) {
                     (false, false) => question.machine.memory,
                     (false, true) => gpu_memory()?,
                     // What the GPUs of a cluster have is not known here.
@@ -335,6 +358,12 @@ impl PlanSummary {
         match node.verdict {
             Verdict::Cached => {
                 self.cached += 1;
+                self.saved_ms += last.unwrap_or(0);
+                return;
+            }
+            Verdict::Fetched => {
+                self.fetched += 1;
+                self.fetched_bytes += node.fetched_bytes.unwrap_or(0);
                 self.saved_ms += last.unwrap_or(0);
                 return;
             }
@@ -367,10 +396,11 @@ pub fn known_action(
         passed_env: question.passed_env,
     };
     let mut document = String::new();
-    let lineage = lineage::text(question.graph, question.store, id, |ancestor| {
+    let measures = |action: &ActionDigest| question.measures(action);
+    let lineage = lineage::text(question.graph, &measures, id, |ancestor| {
         evaluation
             .action(ancestor)
-            .expect("the ancestors of an instance with a known action are cached")
+            .expect("the ancestors of an instance with a known action have results")
     });
     writer.write(id, &mut document, lineage.as_deref(), |feed| {
         evaluation.artifact(feed).expect("the inputs of an instance with a known action are known")
@@ -400,6 +430,7 @@ mod tests {
             estimate: None,
             memory: None,
             work: reckoned_ms.map(|ms| WorkEstimate { operations: 1.0, ms, on_gpu: false }),
+            fetched_bytes: None,
             disk_bytes: None,
             unforeseen: false,
         };

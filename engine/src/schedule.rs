@@ -14,7 +14,7 @@
 //! longest path still ahead of them; ties go to the smaller id, so that the order is repeatable.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::graph::{Graph, InstanceId, Resources};
 use crate::machine::Machine;
@@ -52,7 +52,7 @@ pub struct Grant {
     /// GPU ids of this machine.
     pub gpus: Vec<String>,
     /// Whether it is a place in a cluster's queue, and nothing of this machine.
-    pub is_elsewhere: bool,
+    pub is_on_cluster: bool,
 }
 
 /// What an instance asks for, as a key.
@@ -61,7 +61,7 @@ enum Demand {
     /// Processors, memory and GPUs of this machine.
     Here(u32, u64, u32),
     /// A place in a cluster's queue.
-    Elsewhere,
+    Cluster,
 }
 
 /// The state of a run's instances.
@@ -78,6 +78,8 @@ pub struct Schedule<'a> {
     /// Ready instances by what they ask for, so that a thousand that wait for the one GPU do not
     /// stand before the one that needs none.
     ready: BTreeMap<Demand, BinaryHeap<(u64, Reverse<InstanceId>)>>,
+    /// Instances that have just become ready, if they are to be looked for elsewhere before they wait for a slot.
+    new: Option<BTreeSet<(Reverse<u64>, InstanceId)>>,
     free_cpu_milli: u32,
     free_memory: u64,
     free_gpus: Vec<String>,
@@ -131,6 +133,7 @@ impl<'a> Schedule<'a> {
             readers,
             path_ahead,
             ready: BTreeMap::new(),
+            new: None,
             free_cpu_milli: machine.slots.saturating_mul(1000),
             free_memory: machine.memory,
             free_gpus: machine.gpus.clone(),
@@ -147,6 +150,19 @@ impl<'a> Schedule<'a> {
             schedule.set(id as InstanceId, standing);
         }
         schedule
+    }
+
+    /// From now on an instance that becomes ready leaves by [`Schedule::take_new`] first, whether or not what it asks
+    /// for is free: looking for its result elsewhere takes no slot.
+    pub fn look_elsewhere_first(&mut self) {
+        let ready = std::mem::take(&mut self.ready).into_values().flatten();
+        self.new = Some(ready.map(|(path, Reverse(id))| (Reverse(path), id)).collect());
+    }
+
+    /// Takes the instance with the longest path ahead among those that have become ready and were not taken before. The
+    /// caller says [`Schedule::done`] or [`Schedule::put_back`].
+    pub fn take_new(&mut self) -> Option<InstanceId> {
+        self.new.as_mut()?.pop_first().map(|(_, id)| id)
     }
 
     /// Where an instance stands.
@@ -169,7 +185,7 @@ impl<'a> Schedule<'a> {
     /// or [`Schedule::put_back`].
     pub fn take_ready(&mut self) -> Option<InstanceId> {
         let fits = |demand: &Demand| match *demand {
-            Demand::Elsewhere => self.free_cluster_jobs > 0,
+            Demand::Cluster => self.free_cluster_jobs > 0,
             Demand::Here(cpu_milli, memory, gpus) => {
                 cpu_milli <= self.free_cpu_milli
                     && memory <= self.free_memory
@@ -187,17 +203,17 @@ impl<'a> Schedule<'a> {
     /// Grants an instance that was just taken what it needs to run.
     pub fn grant(&mut self, id: InstanceId) -> Grant {
         let instance = &self.graph.instances[id as usize];
-        if instance.is_elsewhere() {
+        if instance.is_on_cluster() {
             self.free_cluster_jobs -= 1;
             self.set(id, Standing::Running);
-            return Grant { resources: instance.resources, gpus: Vec::new(), is_elsewhere: true };
+            return Grant { resources: instance.resources, gpus: Vec::new(), is_on_cluster: true };
         }
         let resources = self.demand(id);
         self.free_cpu_milli -= resources.cpu_milli;
         self.free_memory -= resources.memory;
         let gpus = self.free_gpus.drain(..resources.gpu as usize).collect();
         self.set(id, Standing::Running);
-        Grant { resources, gpus, is_elsewhere: false }
+        Grant { resources, gpus, is_on_cluster: false }
     }
 
     fn demand(&self, id: InstanceId) -> Resources {
@@ -206,7 +222,7 @@ impl<'a> Schedule<'a> {
 
     /// Gives back what a running instance held.
     pub fn release(&mut self, grant: Grant) {
-        if grant.is_elsewhere {
+        if grant.is_on_cluster {
             self.free_cluster_jobs += 1;
             return;
         }
@@ -269,13 +285,22 @@ impl<'a> Schedule<'a> {
         }
         match standing {
             Standing::Ready => {
-                let Resources { cpu_milli, memory, gpu } = self.demand(id);
-                let demand = match self.graph.instances[id as usize].is_elsewhere() {
-                    true => Demand::Elsewhere,
-                    false => Demand::Here(cpu_milli, memory, gpu),
-                };
-                let queue = self.ready.entry(demand).or_default();
-                queue.push((self.path_ahead[id as usize], Reverse(id)));
+                let path = self.path_ahead[id as usize];
+                let is_new = !matches!(before, Standing::Ready | Standing::Running);
+                match &mut self.new {
+                    Some(new) if is_new => {
+                        new.insert((Reverse(path), id));
+                    }
+                    _ => {
+                        let Resources { cpu_milli, memory, gpu } = self.demand(id);
+                        let demand = match self.graph.instances[id as usize].is_on_cluster() {
+                            true => Demand::Cluster,
+                            false => Demand::Here(cpu_milli, memory, gpu),
+                        };
+                        let queue = self.ready.entry(demand).or_default();
+                        queue.push((path, Reverse(id)));
+                    }
+                }
             }
             Standing::Running => self.running += 1,
             Standing::Done | Standing::Failed | Standing::Skipped { .. } => self.unsettled -= 1,
@@ -349,6 +374,36 @@ mod tests {
         assert_eq!(schedule.take_ready(), Some(0));
         schedule.done(0);
         assert_eq!(schedule.take_ready(), Some(2));
+    }
+
+    #[test]
+    fn what_is_looked_for_elsewhere_waits_for_no_slot() {
+        // 0 -> 2, and 1 alone; one slot.
+        let graph = graph(&[vec![], vec![], vec![0]], &[Resources::default(); 3]);
+        let machine = Machine { slots: 1, memory: 0, gpus: vec![], cluster_jobs: 0 };
+        let mut schedule = Schedule::new(&graph, &machine, &[true; 3], |_| 1);
+        schedule.look_elsewhere_first();
+        assert_eq!(schedule.take_ready(), None);
+        assert_eq!(schedule.take_new(), Some(0));
+        schedule.put_back(0);
+        assert_eq!(schedule.take_ready(), Some(0));
+        let grant = schedule.grant(0);
+        // The slot is taken, and the other can be looked for all the same.
+        assert_eq!(schedule.take_new(), Some(1));
+        assert_eq!(schedule.take_new(), None);
+        schedule.put_back(1);
+        assert_eq!(schedule.take_ready(), None);
+        schedule.release(grant);
+        // One that failed and is tried again was looked for before.
+        schedule.put_back(0);
+        assert_eq!(schedule.take_new(), None);
+        assert_eq!(schedule.take_ready(), Some(0));
+        schedule.done(0);
+        assert_eq!(schedule.take_new(), Some(2));
+        schedule.done(2);
+        assert_eq!(schedule.take_ready(), Some(1));
+        schedule.done(1);
+        assert!(schedule.is_finished());
     }
 
     #[test]

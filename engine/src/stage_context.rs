@@ -286,7 +286,7 @@ pub enum Report {
     /// A line for the node's log.
     Log(String),
     /// The work is a job of a cluster.
-    Elsewhere {
+    OnCluster {
         /// The cluster's name for it.
         job: String,
         /// Where it works, once it does.

@@ -55,6 +55,7 @@ pub(crate) fn explain(global: &Global, arguments: &ExplainArgs) -> Result<ExitCo
         let Some(planned) = planned.get(name) else { continue };
         let known = match evaluation.states[id as usize] {
             State::Cached { action, .. }
+            | State::Elsewhere { action, .. }
             | State::Runs { action, .. }
             | State::Blocked { action, .. } => {
                 Some(known_action(&question, &evaluation, id, action))
@@ -164,7 +165,7 @@ fn waiting(planned: &PlannedNode) -> String {
             "  its action is known once {on} has run; if that comes out as before, this is cached\n"
         ),
         Verdict::Blocked => format!("  its action is known once {on} has run\n"),
-        Verdict::Cached | Verdict::Runs => {
+        Verdict::Cached | Verdict::Fetched | Verdict::Runs => {
             format!("  it runs for the first time, once {on} has run\n")
         }
     }

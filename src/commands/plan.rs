@@ -53,6 +53,7 @@ pub(crate) fn plan(global: &Global, arguments: &PlanArgs) -> Result<ExitCode, Fa
 pub(crate) fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Cached => "cached",
+        Verdict::Fetched => "fetched",
         Verdict::Runs => "runs",
         Verdict::MayRun => "may run",
         Verdict::Blocked => "blocked",

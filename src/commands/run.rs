@@ -184,6 +184,7 @@ fn work(
         },
         previous: &previous,
         logs: reporter.record.logs(),
+        remote: None,
     };
     let evaluation = evaluate_for_run(&request);
     reporter.saved_ms = evaluation.states.iter().map(saved_by).sum();

@@ -128,8 +128,32 @@ pub(super) fn describe(event: &Event, tally: Tally) -> Option<String> {
             format!("run     {node}  ({reason})")
         }
         Event::NodeStarted { node, attempt, .. } => format!("run     {node}  (try {attempt})"),
+        Event::NodeCached { node, saved_ms, fetched_bytes: Some(bytes), .. } => format!(
+            "fetched {node}  [{settled}/{total}]  {}, saved {}",
+            format::size(*bytes),
+            format::duration(*saved_ms)
+        ),
         Event::NodeCached { node, saved_ms, .. } => {
             format!("cached  {node}  [{settled}/{total}]  saved {}", format::duration(*saved_ms))
+        }
+        Event::NodeFetching { node, bytes, .. } => {
+            format!("fetch   {node}  {}", format::size(*bytes))
+        }
+        Event::Sending { results } => {
+            format!("sending {} to the remote", format::count(*results, "result"))
+        }
+        Event::RemoteUsed { remote, fetched, fetched_bytes, sent, sent_bytes, unsent } => {
+            let mut line = format!(
+                "remote  {remote}: fetched {} ({}), sent {} ({})",
+                format::count(*fetched, "result"),
+                format::size(*fetched_bytes),
+                format::count(*sent, "result"),
+                format::size(*sent_bytes),
+            );
+            if *unsent > 0 {
+                line.push_str(&format!("; {unsent} not sent, the next run tries again"));
+            }
+            line
         }
         Event::NodeFinished {
             node, duration_ms, output_bytes, unchanged, metrics, spend, ..

@@ -44,7 +44,7 @@ impl<'a> Chain<'a> {
             return None;
         }
         let of = |id: InstanceId| self.recorded[id as usize].as_ref();
-        let lineage = lineage::text(graph, store, id, |ancestor| {
+        let lineage = lineage::text(graph, &lineage::measures_in(store), id, |ancestor| {
             of(ancestor).expect("all above a complete instance have results").action
         });
         let writer = ActionWriter { graph, sources, passed_env };

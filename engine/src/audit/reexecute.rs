@@ -315,7 +315,7 @@ impl Free {
         self.cpu_milli = self.cpu_milli.saturating_sub(resources.cpu_milli);
         self.memory = self.memory.saturating_sub(resources.memory);
         let gpus = self.gpus.split_off(self.gpus.len() - resources.gpu as usize);
-        Some(Grant { resources, gpus, is_elsewhere: false })
+        Some(Grant { resources, gpus, is_on_cluster: false })
     }
 
     fn give(&mut self, grant: &Grant) {

@@ -288,14 +288,14 @@ impl ReportLine {
             Report::Measures { step, values } => ReportLine::Measures { step, values },
             Report::Spend(spend) => ReportLine::Spend(spend),
             Report::Log(line) => ReportLine::Log(line),
-            Report::Elsewhere { host, .. } => ReportLine::Began { host: host.unwrap_or_default() },
+            Report::OnCluster { host, .. } => ReportLine::Began { host: host.unwrap_or_default() },
         }
     }
 
     pub(crate) fn into_report(self, job: &str) -> Report {
         match self {
             ReportLine::Began { host } => {
-                Report::Elsewhere { job: job.to_owned(), host: Some(host) }
+                Report::OnCluster { job: job.to_owned(), host: Some(host) }
             }
             ReportLine::Progress { done, total, unit } => {
                 let known = UNITS.into_iter().find(|known| *known == unit);

@@ -98,7 +98,7 @@ impl Worker<'_> {
         let mut grant = Grant {
             resources: Resources { cpu_milli: job.threads as u32 * 1000, memory: 0, gpu: gpus },
             gpus: Vec::new(),
-            is_elsewhere: false,
+            is_on_cluster: false,
         };
         if machine.gpus.len() < gpus as usize {
             let error = StageError::Failed {

@@ -44,7 +44,7 @@ impl Runner<'_> {
             return Some(known.clone());
         }
         let (graph, store) = (self.request.graph, &self.request.store);
-        let text = lineage::text(graph, store, id, |ancestor| {
+        let text = lineage::text(graph, &lineage::measures_in(store), id, |ancestor| {
             let later = || Some(self.outputs.get(&ancestor)?.action);
             self.evaluation
                 .action(ancestor)

@@ -14,14 +14,16 @@ mod assemble;
 mod expected;
 pub mod interrupts;
 mod jobs;
+mod remote;
 mod request;
 mod runner;
 
+pub(crate) use remote::output_kinds;
 pub use request::{Results, RunRequest, RunSummary, Settled};
 
 use okapi_cache::StoreError;
 
-use crate::evaluate::{Evaluation, Question, evaluate};
+use crate::evaluate::{Evaluation, NOTHING_ELSEWHERE, Question, evaluate};
 use crate::event::Event;
 use runner::Runner;
 
@@ -60,5 +62,6 @@ pub fn evaluate_for_run(request: &RunRequest<'_>) -> Evaluation {
         forced: request.forced,
         machine: request.machine,
         store: &request.store,
+        elsewhere: &NOTHING_ELSEWHERE,
     })
 }

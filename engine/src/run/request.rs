@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use okapi_cache::{ActionDigest, Artifact, Store, StoreError};
+use okapi_remote::Remote;
 
 use crate::action::PassedEnv;
 use crate::evaluate::Evaluation;
@@ -53,6 +54,8 @@ pub struct RunRequest<'a> {
     pub previous: &'a dyn Fn() -> Manifest,
     /// The folder for logs of failed instances.
     pub logs: PathBuf,
+    /// Where results are looked for that the store does not have, and sent.
+    pub remote: Option<Arc<Remote>>,
 }
 
 /// How a run ended.

@@ -5,15 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use okapi_cache::{Commit, Lease, ResultInfo, StoreError};
+use okapi_cache::{ActionDigest, CachedOutputs, Commit, Lease, ResultInfo, StoreError};
 use tokio::sync::mpsc;
 
 use super::expected::expected_durations;
 use super::interrupts::{Interrupts, sleep_until};
 use super::jobs::{Raised, TRIES_FOR_CLUSTER};
+use super::remote::{Answer, Shared};
 use super::{RunRequest, RunSummary, Settled};
 use crate::action::{Action, kept_with};
-use crate::evaluate::{Decision, Evaluation, Miss, State, decide};
+use crate::evaluate::{Decision, Evaluation, Miss, NOTHING_ELSEWHERE, State, decide};
 use crate::event::{Event, Outcome};
 use crate::executor::local::SCRIPT;
 use crate::executor::slurm::Slurm;
@@ -30,9 +31,10 @@ use crate::stage_context::{Cancellation, Report, Reporter, StageError};
 const LEASE_POLL: Duration = Duration::from_millis(20);
 
 /// What a job's thread sends to the loop.
-enum Message {
+pub(super) enum Message {
     Report(InstanceId, Report),
     Ended(InstanceId, Result<Execution, ExecutionError>),
+    Remote(Answer),
 }
 
 /// An instance that is being executed.
@@ -58,7 +60,7 @@ enum Aside {
 pub(super) struct Runner<'a> {
     pub(super) request: &'a RunRequest<'a>,
     pub(super) evaluation: &'a Evaluation,
-    schedule: Schedule<'a>,
+    pub(super) schedule: Schedule<'a>,
     /// Outputs of instances that were settled by this run.
     pub(super) outputs: BTreeMap<InstanceId, Settled>,
     running: BTreeMap<InstanceId, Running>,
@@ -70,17 +72,18 @@ pub(super) struct Runner<'a> {
     pub(super) lineages: BTreeMap<InstanceId, String>,
     pub(super) previous: Manifest,
     executor: Executor,
-    sender: mpsc::UnboundedSender<Message>,
+    pub(super) sender: mpsc::UnboundedSender<Message>,
     receiver: Option<mpsc::UnboundedReceiver<Message>>,
     executed: Vec<InstanceId>,
     cached_later: u64,
     failed: u64,
     skipped: u64,
-    interrupted: bool,
+    pub(super) interrupted: bool,
     budget_reached: bool,
     /// What each instance asked of services outside in this run.
     spends: BTreeMap<InstanceId, Spend>,
-    store_error: Option<StoreError>,
+    pub(super) store_error: Option<StoreError>,
+    pub(super) shared: Shared,
     slurm: Option<Slurm>,
     /// What tries after the first ask for, where one ran out of memory or time.
     pub(super) raised: BTreeMap<InstanceId, Raised>,
@@ -96,12 +99,15 @@ impl<'a> Runner<'a> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let previous = (request.previous)();
         let expected = expected_durations(request, &previous);
+        let mut schedule =
+            Schedule::new(request.graph, request.machine, &to_settle, |id| expected[id as usize]);
+        if request.remote.is_some() {
+            schedule.look_elsewhere_first();
+        }
         Runner {
             request,
             evaluation,
-            schedule: Schedule::new(request.graph, request.machine, &to_settle, |id| {
-                expected[id as usize]
-            }),
+            schedule,
             outputs: BTreeMap::new(),
             running: BTreeMap::new(),
             aside: BTreeMap::new(),
@@ -124,6 +130,7 @@ impl<'a> Runner<'a> {
             budget_reached: false,
             spends: BTreeMap::new(),
             store_error: None,
+            shared: Shared::default(),
             slurm: None,
             raised: BTreeMap::new(),
         }
@@ -140,6 +147,7 @@ impl<'a> Runner<'a> {
             }
         };
         let mut kill_at = None;
+        self.offer_unsent();
         loop {
             if !self.is_stopping() {
                 self.start_what_can_start(emit);
@@ -188,6 +196,7 @@ impl<'a> Runner<'a> {
         if let Err(error) = flushed {
             self.store_error.get_or_insert(error);
         }
+        self.finish_sending(&mut receiver, &mut interrupts, emit).await;
     }
 
     /// Whether no new instance may start.
@@ -199,7 +208,7 @@ impl<'a> Runner<'a> {
 
     /// Whether nothing is left that this run could do.
     fn is_stuck_or_finished(&self) -> bool {
-        self.schedule.is_finished() || self.aside.is_empty()
+        self.schedule.is_finished() || self.aside.is_empty() && self.shared.asking.is_empty()
     }
 
     fn next_wake(&self, kill_at: Option<Instant>) -> Option<Instant> {
@@ -247,8 +256,10 @@ impl<'a> Runner<'a> {
     }
 
     fn start_what_can_start(&mut self, emit: &mut dyn FnMut(Event)) {
+        self.look_elsewhere(emit);
         while let Some(id) = self.schedule.take_ready() {
             self.consider(id, emit);
+            self.look_elsewhere(emit);
             if self.is_stopping() {
                 break;
             }
@@ -261,19 +272,20 @@ impl<'a> Runner<'a> {
         let instance = &request.graph.instances[id as usize];
         let waited = self.waited.remove(&id);
         let action = self.action(id);
-        let is_elsewhere = instance.is_elsewhere();
-        if !is_elsewhere && instance.resources.gpu as usize > request.machine.gpus.len() {
-            self.fail(id, blocked_by_gpus(request, id), emit);
-            return;
-        }
         let forced = request.forced[id as usize];
-        let miss = match decide(&request.store, &action.digest, forced) {
+        let miss = match decide(&request.store, &NOTHING_ELSEWHERE, &action.digest, forced) {
             Decision::Hit(cached) => {
                 self.settle_from_cache(id, &action, &cached, emit);
                 return;
             }
             Decision::Miss(miss) => miss,
+            Decision::Elsewhere(_) => Miss::NoResult,
         };
+        if !instance.is_on_cluster() && instance.resources.gpu as usize > request.machine.gpus.len()
+        {
+            self.fail(id, blocked_by_gpus(request, id), emit);
+            return;
+        }
         let lease = match request.store.try_lease(&action.digest) {
             Ok(Some(lease)) => lease,
             Ok(None) => {
@@ -300,7 +312,7 @@ impl<'a> Runner<'a> {
                 self.schedule.put_back(id);
                 return;
             }
-            if let Decision::Hit(cached) = decide(&request.store, &action.digest, false) {
+            if let Some(cached) = self.hit(&action.digest, false) {
                 drop(lease);
                 self.settle_from_cache(id, &action, &cached, emit);
                 return;
@@ -309,11 +321,19 @@ impl<'a> Runner<'a> {
         self.start(id, action, miss, lease, emit);
     }
 
-    fn settle_from_cache(
+    /// The result of an action that can be used as it is.
+    pub(super) fn hit(&self, action: &ActionDigest, forced: bool) -> Option<CachedOutputs> {
+        match decide(&self.request.store, &NOTHING_ELSEWHERE, action, forced) {
+            Decision::Hit(cached) => Some(cached),
+            Decision::Miss(_) | Decision::Elsewhere(_) => None,
+        }
+    }
+
+    pub(super) fn settle_from_cache(
         &mut self,
         id: InstanceId,
         action: &Action,
-        cached: &okapi_cache::CachedOutputs,
+        cached: &CachedOutputs,
         emit: &mut dyn FnMut(Event),
     ) {
         self.cached_later += 1;
@@ -321,6 +341,7 @@ impl<'a> Runner<'a> {
             node: self.name(id),
             action: action.digest.to_string(),
             saved_ms: u64::from(cached.duration_ms()),
+            fetched_bytes: self.take_fetched(id),
         });
         let outputs = cached.outputs().to_vec();
         self.outputs.insert(id, Settled { action: action.digest, outputs });
@@ -357,10 +378,10 @@ impl<'a> Runner<'a> {
         let cancel = Cancellation::default();
         // A job elsewhere may wait in a queue; it keeps its time itself.
         let timeout =
-            instance.timeout_ms.map(Duration::from_millis).filter(|_| !grant.is_elsewhere);
+            instance.timeout_ms.map(Duration::from_millis).filter(|_| !grant.is_on_cluster);
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        let is_elsewhere = grant.is_elsewhere;
-        let is_queued = is_elsewhere;
+        let is_on_cluster = grant.is_on_cluster;
+        let is_queued = is_on_cluster;
         let running =
             Running { action, grant, lease, cancel: cancel.clone(), attempt, deadline, is_queued };
         self.running.insert(id, running);
@@ -369,7 +390,7 @@ impl<'a> Runner<'a> {
         // The loop lives as long as any job; after it nobody listens.
         let report = move |report| drop(reports.send(Message::Report(id, report)));
         let done = move |outcome| drop(sender.send(Message::Ended(id, outcome)));
-        if is_elsewhere {
+        if is_on_cluster {
             let (report, done) = (Box::new(report), Box::new(done));
             let order = self.order(id, job, cancel, report, done);
             self.slurm().submit(order);
@@ -389,6 +410,7 @@ impl<'a> Runner<'a> {
 
     fn receive(&mut self, message: Message, emit: &mut dyn FnMut(Event)) {
         match message {
+            Message::Remote(answer) => self.receive_answer(answer, emit),
             Message::Report(id, Report::Progress { done, total, unit }) => {
                 emit(Event::NodeProgress { node: self.name(id), done, total, unit: unit.into() });
             }
@@ -401,7 +423,7 @@ impl<'a> Runner<'a> {
                 let spend = *spend;
                 emit(Event::NodeSpend { node: self.name(id), spend });
             }
-            Message::Report(id, Report::Elsewhere { job, host }) => {
+            Message::Report(id, Report::OnCluster { job, host }) => {
                 if let Some(running) = self.running.get_mut(&id).filter(|_| host.is_some()) {
                     running.is_queued = false;
                 }
@@ -477,6 +499,7 @@ impl<'a> Runner<'a> {
             spend,
         });
         self.executed.push(id);
+        self.offer(id, action);
         self.outputs.insert(id, Settled { action, outputs: execution.outputs });
         self.schedule.done(id);
     }

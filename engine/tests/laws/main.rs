@@ -4,7 +4,8 @@
 //! 2. it runs nothing that did not need to run: exactly what an oracle names that knows every
 //!    content, and every action that has ever been done;
 //! 3. what `plan` calls cached is cached, and nothing runs that it does not announce;
-//! 4. a run after a run runs nothing.
+//! 4. a run after a run runs nothing;
+//! 5. what one store has sent to a remote another fetches, and runs nothing; whatever is damaged there costs work only.
 //!
 //! The graphs are made of one stage that mixes its inputs, its params and its files. Some params
 //! make it drop what it read, so that different inputs give the same output: early cutoff.
@@ -14,6 +15,7 @@
 mod identity;
 mod model;
 mod project;
+mod sharing;
 
 use std::collections::BTreeSet;
 
@@ -23,7 +25,7 @@ use model::{Edit, Model, ModelNode, edits, models};
 use okapi_engine::lineage::LineageScope;
 use project::Project;
 
-fn config(cases: u32) -> ProptestConfig {
+pub(crate) fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 

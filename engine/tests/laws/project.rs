@@ -3,12 +3,15 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use okapi_cache::{Access, ActionDigest, Durability, Faults, Store};
 use okapi_engine::action::parse_artifact;
-use okapi_engine::evaluate::{Question, evaluate};
+use okapi_engine::evaluate::{
+    FoundElsewhere, NOTHING_ELSEWHERE, Question, ask_remote, evaluate_with,
+};
 use okapi_engine::event::{Event, Outcome};
 use okapi_engine::executor::command_process::Launcher;
 use okapi_engine::executor::slurm::JobSettings;
@@ -23,6 +26,7 @@ use okapi_engine::stage::{
     StageRegistry,
 };
 use okapi_engine::stage_context::{InputPath, StageContext, StageError, StageSuccess};
+use okapi_remote::{Address, Options, Remote};
 
 use crate::model::{Model, mix, testimony};
 
@@ -30,14 +34,19 @@ pub(crate) struct Project {
     root: tempfile::TempDir,
     store: Option<Arc<Store>>,
     previous: RefCell<Manifest>,
+    /// The folder of a remote.
+    pub(crate) remote: Option<PathBuf>,
 }
 
 pub(crate) struct Planned {
+    pub(crate) fetched: BTreeSet<String>,
     pub(crate) cached: BTreeSet<String>,
     pub(crate) runs: BTreeSet<String>,
 }
 
 pub(crate) struct Ran {
+    pub(crate) fetched: BTreeSet<String>,
+    pub(crate) warnings: Vec<String>,
     pub(crate) executed: BTreeSet<String>,
     pub(crate) outputs: BTreeMap<String, Vec<u8>>,
     pub(crate) actions: BTreeMap<String, ActionDigest>,
@@ -47,7 +56,7 @@ impl Project {
     pub(crate) fn new() -> Project {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("src")).unwrap();
-        Project { root, store: None, previous: RefCell::default() }
+        Project { root, store: None, previous: RefCell::default(), remote: None }
     }
 
     /// The next use opens the store anew, as another process would.
@@ -74,6 +83,12 @@ impl Project {
     pub(crate) fn assert_store_is_clean(&self) {
         let report = okapi_cache::verify::verify(&self.store(), false, &mut |_| {}).unwrap();
         assert!(report.is_clean(), "{report:?}");
+    }
+
+    fn open_remote(&self) -> Option<Arc<Remote>> {
+        let folder = self.remote.as_ref()?;
+        let address = Address::parse(folder.to_str().unwrap(), self.root.path()).unwrap();
+        Some(Arc::new(Remote::open(&address, &Options::default()).unwrap()))
     }
 
     fn store(&self) -> Arc<Store> {
@@ -118,8 +133,16 @@ impl Project {
             forced: &vec![false; graph.instances.len()],
             machine: &machine(1),
             store: &store,
+            elsewhere: &NOTHING_ELSEWHERE,
         };
-        let plan = plan(&question, &evaluate(&question), &self.previous.borrow());
+        let remote = self.open_remote();
+        let mut ask = |actions: &[ActionDigest]| match &remote {
+            None => FoundElsewhere::new(),
+            Some(remote) => ask_remote(remote, actions),
+        };
+        let (evaluation, elsewhere) = evaluate_with(&question, &mut ask);
+        let question = Question { elsewhere: &elsewhere, ..question };
+        let plan = plan(&question, &evaluation, &self.previous.borrow());
         let with = |verdict| {
             let nodes = plan.nodes.iter().filter(|node| node.verdict == verdict);
             nodes.map(|node| node.node.clone()).collect()
@@ -132,7 +155,11 @@ impl Project {
             .map(|it| it.node.clone())
             .collect();
         let runs: BTreeSet<String> = with(Verdict::Runs);
-        Planned { cached: with(Verdict::Cached), runs: &runs - &waits }
+        Planned {
+            cached: with(Verdict::Cached),
+            fetched: with(Verdict::Fetched),
+            runs: &runs - &waits,
+        }
     }
 
     pub(crate) fn run(&self, graph: &Graph, jobs: u32) -> Ran {
@@ -163,13 +190,20 @@ impl Project {
             launcher: Launcher::default(),
             previous: &|| self.previous.borrow().clone(),
             logs: self.root.path().join("logs"),
+            remote: self.open_remote(),
         };
         let evaluation = okapi_engine::run::evaluate_for_run(&request);
-        let mut executed = BTreeSet::new();
-        let summary = run(&request, &evaluation, &mut |event| {
-            if let Event::NodeFinished { node, .. } = event {
+        let (mut executed, mut fetched) = (BTreeSet::new(), BTreeSet::new());
+        let mut warnings = Vec::new();
+        let summary = run(&request, &evaluation, &mut |event| match event {
+            Event::NodeFinished { node, .. } => {
                 assert!(executed.insert(node), "an instance ran twice in one run");
             }
+            Event::NodeCached { node, fetched_bytes: Some(_), .. } => {
+                fetched.insert(node);
+            }
+            Event::Warning { message } => warnings.push(message),
+            _ => {}
         })
         .map_err(|error| error.to_string())?;
         if let Some(error) = summary.store_error {
@@ -190,7 +224,7 @@ impl Project {
         let mut manifest = ManifestText::with_capacity(actions.len());
         actions.iter().for_each(|(name, action)| manifest.push(name, action));
         self.previous.replace(Manifest::parse(&manifest.finish().0).unwrap());
-        Ok(Ran { executed, outputs, actions })
+        Ok(Ran { fetched, warnings, executed, outputs, actions })
     }
 }
 

@@ -184,7 +184,7 @@ impl Queue {
         self.folders.put_aside(&action, false);
         let stand = match read_whole(&self.folders.job(&action).join(SUBMITTED)) {
             Some(Submitted { job: Some(id), batch, index }) => {
-                report(Report::Elsewhere { job: id.clone(), host: None });
+                report(Report::OnCluster { job: id.clone(), host: None });
                 Stand::Submitted { id, batch, index }
             }
             Some(Submitted { job: None, batch, index }) => Stand::Unknown { batch, index },

@@ -162,7 +162,7 @@ impl Queue {
         let submitted = Submitted { job: Some(id.clone()), batch: batch.to_owned(), index };
         // Without it the job is found by its batch.
         let _ = write_whole(&self.folders.job(action).join(SUBMITTED), &submitted, false);
-        (ticket.report)(Report::Elsewhere { job: id.clone(), host: None });
+        (ticket.report)(Report::OnCluster { job: id.clone(), host: None });
         ticket.stand = Stand::Submitted { id, batch: batch.to_owned(), index };
     }
 

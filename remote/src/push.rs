@@ -1,0 +1,179 @@
+//! From a store to the remote: objects first, then the result that names them.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use okapi_cache::{
+    ActionDigest, Artifact, ArtifactKind, Digest, ResultFile, Store, StoreError, TreeEntry,
+};
+
+use crate::error::RemoteError;
+use crate::fetch::Moved;
+use crate::keys::Key;
+use crate::requests::{Created, LARGEST_WHOLE, PARTS_FROM, Requests};
+
+/// What became of a result that was offered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Pushed {
+    /// The remote has it now.
+    New(Moved),
+    /// The remote had it, with the same outputs.
+    Agreed(Moved),
+    /// The remote had one with other outputs and keeps it: the action is not repeatable.
+    Differs {
+        /// What the remote has.
+        there: Vec<Artifact>,
+    },
+    /// The remote had another, or a damaged one, and has this one now.
+    Replaced(Moved),
+    /// There is no such result in the store, or one of its outputs is lost.
+    NotHere,
+}
+
+/// When a result takes the place of one that the remote has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// If that one cannot be read.
+    Damaged,
+    /// Always.
+    Any,
+}
+
+impl Requests {
+    /// Offers a result with its objects.
+    pub(crate) async fn push(
+        &self,
+        store: &Store,
+        action: &ActionDigest,
+        replace: Replace,
+    ) -> Result<Pushed, RemoteError> {
+        let Some(result) = store.result_file(action)? else { return Ok(Pushed::NotHere) };
+        if result.outputs.iter().any(|output| !store.is_complete(output)) {
+            return Ok(Pushed::NotHere);
+        }
+        // A result comes after its objects and goes before them, so with the one all are there.
+        if replace != Replace::Any
+            && let Ok(Some(there)) = self.result(action).await
+        {
+            return Ok(compare(&result, &there, Moved::default()));
+        }
+        let moved = self.put_objects(store, &result).await?;
+        let key = Key::Action(*action);
+        let text = result.encode().into_bytes();
+        if replace == Replace::Any {
+            self.put(&key, text).await?;
+            return Ok(Pushed::Replaced(moved));
+        }
+        if self.create(&key, text.clone()).await? == Created::Yes {
+            return Ok(Pushed::New(moved));
+        }
+        match self.result(action).await {
+            // Another writer was faster.
+            Ok(Some(there)) => Ok(compare(&result, &there, moved)),
+            Ok(None) => {
+                self.put(&key, text).await?;
+                Ok(Pushed::New(moved))
+            }
+            Err(RemoteError::Damaged { .. } | RemoteError::BadResult { .. }) => {
+                self.put(&key, text).await?;
+                Ok(Pushed::Replaced(moved))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends the objects that the remote does not have.
+    async fn put_objects(&self, store: &Store, result: &ResultFile) -> Result<Moved, RemoteError> {
+        let objects = objects_of(store, result);
+        let sent = stream::iter(objects).map(|(digest, size)| self.put_object(store, digest, size));
+        let sent = sent.buffer_unordered(self.limits.parallel);
+        let add = |mut all: Moved, one: Moved| async move {
+            all.add(one);
+            Ok(all)
+        };
+        sent.try_fold(Moved::default(), add).await
+    }
+
+    /// Sends an object unless the remote has one of its size.
+    pub(crate) async fn put_object(
+        &self,
+        store: &Store,
+        digest: Digest,
+        size: u64,
+    ) -> Result<Moved, RemoteError> {
+        let key = Key::Object(digest);
+        match self.size(&key).await? {
+            Some(there) if there == size => return Ok(Moved::default()),
+            there => self.send_object(store, digest, size, there.is_some()).await?,
+        }
+        Ok(Moved { objects: 1, bytes: size })
+    }
+
+    /// Sends an object; `over` writes over what is there.
+    pub(crate) async fn send_object(
+        &self,
+        store: &Store,
+        digest: Digest,
+        size: u64,
+        over: bool,
+    ) -> Result<(), RemoteError> {
+        let path = store.object_path(&digest);
+        let key = Key::Object(digest);
+        if size >= PARTS_FROM && self.has_parts {
+            let found = self.put_in_parts(&digest, &path, size).await?;
+            if found != digest {
+                return Err(damaged_here(store, &digest));
+            }
+            return Ok(());
+        }
+        if size > LARGEST_WHOLE {
+            return Err(RemoteError::TooLarge { digest, bytes: size, limit: LARGEST_WHOLE });
+        }
+        let bytes = std::fs::read(&path).map_err(|error| StoreError::io(&path, error))?;
+        if Digest::of(&bytes) != digest {
+            return Err(damaged_here(store, &digest));
+        }
+        if over || self.create(&key, bytes.clone()).await? == Created::Unsupported {
+            self.put(&key, bytes).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Moves a damaged object aside, and says so.
+fn damaged_here(store: &Store, digest: &Digest) -> RemoteError {
+    let path = store.object_path(digest);
+    let error = store.check_object(digest).err();
+    error.unwrap_or(StoreError::Missing { digest: *digest, path }).into()
+}
+
+fn compare(ours: &ResultFile, there: &ResultFile, moved: Moved) -> Pushed {
+    match ours.outputs == there.outputs {
+        true => Pushed::Agreed(moved),
+        false => Pushed::Differs { there: there.outputs.clone() },
+    }
+}
+
+/// Every object of a result that the store has, with its size. Outputs are all there; log and kept files may not be.
+pub(crate) fn objects_of(store: &Store, result: &ResultFile) -> Vec<(Digest, u64)> {
+    let mut objects = BTreeMap::new();
+    let mut add = |digest: Digest| {
+        if let Some(size) = store.object_size(&digest) {
+            objects.insert(digest, size);
+        }
+    };
+    for artifact in result.outputs.iter().chain(&result.info.keeps) {
+        add(artifact.digest);
+        if artifact.kind == ArtifactKind::Tree
+            && let Ok(tree) = store.read_tree(&artifact.digest)
+        {
+            for entry in tree.entries {
+                if let TreeEntry::File { digest, .. } = entry {
+                    add(digest);
+                }
+            }
+        }
+    }
+    result.info.log.into_iter().for_each(&mut add);
+    objects.into_iter().collect()
+}

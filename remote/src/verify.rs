@@ -1,0 +1,200 @@
+//! Looks at what a remote has: are the bytes what their names say, are the outputs of results there?
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use okapi_cache::{ActionDigest, Digest, Store};
+
+use crate::error::RemoteError;
+use crate::keys::{Key, Kind};
+use crate::push::{Pushed, Replace};
+use crate::remote::Remote;
+use crate::requests::{Listed, Requests};
+
+/// What a look at a remote found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RemoteReport {
+    /// Objects that are what their names say.
+    pub good_objects: u64,
+    /// Their bytes.
+    pub good_bytes: u64,
+    /// Results that can be used, as far as their objects are there.
+    pub good_results: u64,
+    /// Things that were not looked at, as a sample was asked for.
+    pub not_looked_at: u64,
+    /// What is wrong, sorted by name.
+    pub wrong: Vec<Wrong>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrong {
+    /// Where.
+    pub key: Key,
+    /// What.
+    pub message: String,
+    /// What was done about it, if that was asked for.
+    pub repaired: Option<Repaired>,
+}
+
+/// What was done about something wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repaired {
+    /// The store had it: it is there again.
+    Sent,
+    /// The store did not have it: it is a miss from now on.
+    Deleted,
+}
+
+impl Remote {
+    /// Looks at everything, or at a sample of so many objects and results. `repair` sends what `store` has, and deletes
+    /// the rest. `progress` is told how many bytes were hashed since it was told last.
+    ///
+    /// # Errors
+    /// When the remote fails; a thing that is wrong is no error.
+    pub fn verify(
+        &self,
+        store: &Store,
+        sample: Option<usize>,
+        repair: bool,
+        progress: &dyn Fn(u64),
+    ) -> Result<RemoteReport, RemoteError> {
+        if repair {
+            self.check_writable()?;
+        }
+        self.wait(async {
+            let requests = self.requests();
+            let objects = requests.list(Kind::Object).await?;
+            let results = requests.list(Kind::Action).await?;
+            let sizes: BTreeMap<Digest, u64> = objects.iter().filter_map(object).collect();
+            let all = objects.len() + results.len();
+            let (objects, results) = (pick(objects, sample), pick(results, sample));
+            let mut report = RemoteReport {
+                not_looked_at: (all - objects.len() - results.len()) as u64,
+                ..RemoteReport::default()
+            };
+            let parallel = requests.limits.parallel;
+            let looked =
+                stream::iter(objects.iter().filter_map(object)).map(|(digest, size)| async move {
+                    let found = requests.hash(&Key::Object(digest), size).await?;
+                    Ok::<_, RemoteError>((digest, size, found))
+                });
+            let mut looked = std::pin::pin!(looked.buffer_unordered(parallel));
+            while let Some((digest, size, found)) = looked.try_next().await? {
+                progress(size);
+                match found {
+                    // Collected meanwhile.
+                    None => {}
+                    Some(found) if found == digest => {
+                        report.good_objects += 1;
+                        report.good_bytes += size;
+                    }
+                    Some(found) => report.wrong.push(Wrong {
+                        key: Key::Object(digest),
+                        message: format!("its {size} bytes hash to {}", found.short()),
+                        repaired: None,
+                    }),
+                }
+            }
+            let actions = results.iter().filter_map(|listed| match listed.key {
+                Key::Action(action) => Some(action),
+                _ => None,
+            });
+            let sizes = &sizes;
+            let looked = stream::iter(actions).map(|action| async move {
+                Ok::<_, RemoteError>((action, requests.look_at(store, &action, sizes).await?))
+            });
+            let mut looked = std::pin::pin!(looked.buffer_unordered(parallel));
+            while let Some((action, message)) = looked.try_next().await? {
+                match message {
+                    None => report.good_results += 1,
+                    Some(message) => {
+                        let key = Key::Action(action);
+                        report.wrong.push(Wrong { key, message, repaired: None });
+                    }
+                }
+            }
+            report.wrong.sort_by(|a, b| a.key.cmp(&b.key));
+            if repair {
+                for wrong in &mut report.wrong {
+                    wrong.repaired = Some(requests.repair(store, &wrong.key).await?);
+                }
+            }
+            Ok(report)
+        })
+    }
+}
+
+impl Requests {
+    /// What is wrong with a result.
+    async fn look_at(
+        &self,
+        store: &Store,
+        action: &ActionDigest,
+        sizes: &BTreeMap<Digest, u64>,
+    ) -> Result<Option<String>, RemoteError> {
+        let result = match self.result(action).await {
+            Ok(Some(result)) => result,
+            // Collected meanwhile.
+            Ok(None) => return Ok(None),
+            Err(RemoteError::Damaged { message, .. }) => return Ok(Some(message)),
+            Err(RemoteError::BadResult { source, .. }) => return Ok(Some(source.to_string())),
+            Err(error) => return Err(error),
+        };
+        let without = okapi_cache::ResultFile {
+            info: okapi_cache::ResultInfo { log: None, keeps: Vec::new(), ..result.info.clone() },
+            ..result
+        };
+        for digest in self.named_by(store, &without).await? {
+            // A listing may lag behind.
+            if !sizes.contains_key(&digest) && self.size(&Key::Object(digest)).await?.is_none() {
+                return Ok(Some(format!(
+                    "the object {} that it names is not there",
+                    digest.short()
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn repair(&self, store: &Store, key: &Key) -> Result<Repaired, RemoteError> {
+        let sent = match key {
+            Key::Object(digest) => match store.object_size(digest) {
+                Some(size) => self.send_object(store, *digest, size, true).await.map(|()| true),
+                None => Ok(false),
+            },
+            Key::Action(action) => {
+                self.push(store, action, Replace::Any).await.map(|it| it != Pushed::NotHere)
+            }
+            Key::Record(_) | Key::Run(_) => Ok(false),
+        };
+        match sent {
+            Ok(true) => Ok(Repaired::Sent),
+            // What this store has is damaged, too, and was set aside.
+            Ok(false) | Err(RemoteError::Store(_)) => {
+                self.delete(key).await?;
+                Ok(Repaired::Deleted)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn object(listed: &Listed) -> Option<(Digest, u64)> {
+    match listed.key {
+        Key::Object(digest) => Some((digest, listed.size)),
+        _ => None,
+    }
+}
+
+/// So many of these, evenly spread: names are digests, so that is as good as chance.
+fn pick(listed: Vec<Listed>, sample: Option<usize>) -> Vec<Listed> {
+    let count = listed.len();
+    match sample {
+        Some(sample) if sample < count => {
+            let mut all: Vec<_> = listed.into_iter().map(Some).collect();
+            (0..sample).filter_map(|place| all[place * count / sample].take()).collect()
+        }
+        _ => listed,
+    }
+}

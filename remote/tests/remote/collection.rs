@@ -1,0 +1,91 @@
+//! Collection: what kept runs refer to stays, and what is young.
+
+use okapi_cache::ActionDigest;
+use okapi_remote::{CollectRequest, Kind, Options, Replace, RunRoot};
+
+use crate::folder::files;
+use crate::support::{agrees, commit, is_clean, remote, store};
+
+const ALL: u64 = u64::MAX;
+
+fn request(keep_runs: usize, max_size: Option<u64>, written_before_unix_ms: u64) -> CollectRequest {
+    CollectRequest { keep_runs, max_size, written_before_unix_ms }
+}
+
+#[test]
+fn kept_results_stay_complete_and_the_rest_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (store(folder.path(), "one"), store(folder.path(), "two"));
+    let remote = remote(folder.path(), &Options::default());
+    let shared = one.put_bytes(b"shared by all").unwrap();
+    let mut made = Vec::new();
+    for number in 0..4_u64 {
+        let own = one.put_bytes(&vec![number as u8; 1000]).unwrap();
+        let tree = crate::support::tree(&one, folder.path(), 2 + number as usize);
+        let action = commit(&one, &format!("{{\"n\":{number}}}"), &[shared, own, tree]);
+        remote.push(&one, &action, Replace::Damaged).unwrap();
+        // The newest two are of one pipeline, the oldest two of others.
+        let pipeline = if number < 2 { format!("old-{number}") } else { "main".to_owned() };
+        remote
+            .put_run(&format!("run-{number}"), &RunRoot::new(pipeline, number, vec![action]))
+            .unwrap();
+        made.push(action);
+    }
+    let names: Vec<_> = remote.runs().unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["run-3", "run-2", "run-1", "run-0"]);
+
+    // Everything is younger than the grace.
+    let young = remote.survey(&two, &request(1, None, 0)).unwrap();
+    assert_eq!(young.doomed, []);
+    assert!(young.young_bytes > 1000);
+
+    // The newest run of each pipeline stays.
+    let before = files(folder.path()).len();
+    let collection = remote.survey(&two, &request(1, None, ALL)).unwrap();
+    assert_eq!((collection.kept_runs, collection.kept_results), (3, 3));
+    assert_eq!((collection.count(Kind::Run), collection.count(Kind::Action)), (1, 1));
+    assert_eq!(files(folder.path()).len(), before, "looking removes nothing");
+    remote.remove(&collection).unwrap();
+    check(&remote, folder.path(), &one, &[made[0], made[1], made[3]], &[made[2]], "a");
+
+    // A limit drops the oldest.
+    let collection = remote.survey(&two, &request(9, Some(3000), ALL)).unwrap();
+    assert_eq!(collection.kept_runs, 1);
+    assert!(collection.kept_bytes <= 3000);
+    remote.remove(&collection).unwrap();
+    check(&remote, folder.path(), &one, &[made[3]], &[made[0], made[1], made[2]], "b");
+}
+
+fn check(
+    remote: &okapi_remote::Remote,
+    folder: &std::path::Path,
+    origin: &okapi_cache::Store,
+    kept: &[ActionDigest],
+    gone: &[ActionDigest],
+    name: &str,
+) {
+    let fresh = store(folder, name);
+    for action in kept {
+        remote.pull(&fresh, action).unwrap().unwrap();
+        assert!(agrees(&fresh, origin, action));
+    }
+    for action in gone {
+        assert_eq!(remote.pull(&fresh, action).unwrap(), None);
+    }
+    is_clean(&fresh);
+    assert_eq!(remote.verify(&fresh, None, false, &|_| {}).unwrap().wrong, []);
+}
+
+#[test]
+fn a_run_that_cannot_be_read_ends_collection() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = store(folder.path(), "one");
+    let remote = remote(folder.path(), &Options::default());
+    remote.put_run("run", &RunRoot::new("p".to_owned(), 1, vec![])).unwrap();
+    assert!(remote.survey(&one, &request(9, None, ALL)).is_ok());
+    for damage in ["{", "{\"okapi_run\":2,\"pipeline\":\"\",\"finished_unix_ms\":0,\"actions\":[]}"]
+    {
+        std::fs::write(folder.path().join("remote/okapi/v1/run/run.json"), damage).unwrap();
+        assert!(remote.survey(&one, &request(9, None, ALL)).is_err());
+    }
+}
