@@ -5,6 +5,7 @@
 pub mod command_process;
 pub(crate) mod job_maker;
 pub mod local;
+pub mod poll;
 pub mod sandbox;
 pub mod watchdog;
 pub mod work_folder;
