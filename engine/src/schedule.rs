@@ -18,6 +18,11 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::graph::{Graph, InstanceId, Resources};
 use crate::machine::Machine;
+use crate::service::ServiceId;
+
+/// How many instances ask one service at once. One uses up its rate, but not while it begins and ends, nor if it has
+/// only a few rows.
+pub const ASKING_AT_ONCE: u32 = 4;
 
 /// Where an instance stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +58,8 @@ pub struct Grant {
     pub gpus: Vec<String>,
 }
 
-/// What an instance asks for, as a key: processors, memory, GPUs.
-type Demand = (u32, u64, u32);
+/// What an instance asks for, as a key: processors, memory, GPUs, a service.
+type Demand = (u32, u64, u32, Option<ServiceId>);
 
 /// The state of a run's instances.
 #[derive(Debug)]
@@ -73,6 +78,10 @@ pub struct Schedule<'a> {
     free_cpu_milli: u32,
     free_memory: u64,
     free_gpus: Vec<String>,
+    /// The service of each instance; no entries if none has one.
+    services: Vec<Option<ServiceId>>,
+    /// How many instances ask each service.
+    asking: Vec<u32>,
     running: usize,
     unsettled: usize,
 }
@@ -84,6 +93,17 @@ impl<'a> Schedule<'a> {
         graph: &'a Graph,
         machine: &'a Machine,
         to_settle: &[bool],
+        weight: impl Fn(InstanceId) -> u64,
+    ) -> Schedule<'a> {
+        Schedule::with_services(graph, machine, to_settle, Vec::new(), weight)
+    }
+
+    /// The same, with the service that each instance shares with others.
+    pub fn with_services(
+        graph: &'a Graph,
+        machine: &'a Machine,
+        to_settle: &[bool],
+        services: Vec<Option<ServiceId>>,
         weight: impl Fn(InstanceId) -> u64,
     ) -> Schedule<'a> {
         let count = graph.instances.len();
@@ -125,6 +145,8 @@ impl<'a> Schedule<'a> {
             free_cpu_milli: machine.slots.saturating_mul(1000),
             free_memory: machine.memory,
             free_gpus: machine.gpus.clone(),
+            asking: vec![0; services.iter().flatten().max().map_or(0, |last| *last as usize + 1)],
+            services,
             running: 0,
             unsettled: 0,
         };
@@ -162,6 +184,7 @@ impl<'a> Schedule<'a> {
             demand.0 <= self.free_cpu_milli
                 && demand.1 <= self.free_memory
                 && demand.2 as usize <= self.free_gpus.len()
+                && demand.3.is_none_or(|it| self.asking[it as usize] < ASKING_AT_ONCE)
         };
         let (_, queue) = self
             .ready
@@ -183,6 +206,10 @@ impl<'a> Schedule<'a> {
 
     fn demand(&self, id: InstanceId) -> Resources {
         self.machine.clamp(self.graph.instances[id as usize].resources)
+    }
+
+    fn service(&self, id: InstanceId) -> Option<ServiceId> {
+        self.services.get(id as usize).copied().flatten()
     }
 
     /// Gives back what a running instance held.
@@ -241,16 +268,21 @@ impl<'a> Schedule<'a> {
     /// The one place where a standing changes.
     fn set(&mut self, id: InstanceId, standing: Standing) {
         let before = std::mem::replace(&mut self.standing[id as usize], standing);
+        let service = self.service(id);
         if before == Standing::Running {
             self.running -= 1;
+            service.into_iter().for_each(|it| self.asking[it as usize] -= 1);
         }
         match standing {
             Standing::Ready => {
                 let Resources { cpu_milli, memory, gpu } = self.demand(id);
-                let queue = self.ready.entry((cpu_milli, memory, gpu)).or_default();
+                let queue = self.ready.entry((cpu_milli, memory, gpu, service)).or_default();
                 queue.push((self.path_ahead[id as usize], Reverse(id)));
             }
-            Standing::Running => self.running += 1,
+            Standing::Running => {
+                self.running += 1;
+                service.into_iter().for_each(|it| self.asking[it as usize] += 1);
+            }
             Standing::Done | Standing::Failed | Standing::Skipped { .. } => self.unsettled -= 1,
             Standing::Settled | Standing::Waiting { .. } => {}
         }
@@ -332,6 +364,33 @@ mod tests {
         let first = schedule.take_ready().unwrap();
         assert_eq!(schedule.grant(first).gpus, ["7"]);
         assert_eq!(schedule.take_ready(), Some(3));
+        assert_eq!(schedule.take_ready(), None);
+    }
+
+    #[test]
+    fn few_ask_a_service_at_once_and_hold_up_nobody_else() {
+        let graph = graph(&vec![vec![]; 8], &[Resources::default(); 8]);
+        let machine = Machine { slots: 100, memory: 0, gpus: vec![] };
+        // Six ask one service, one asks another, one asks none.
+        let services = [vec![Some(0); 6], vec![Some(1), None]].concat();
+        let mut schedule =
+            Schedule::with_services(&graph, &machine, &[true; 8], services, |id| 8 - u64::from(id));
+        let mut started = Vec::new();
+        let mut grants = Vec::new();
+        while let Some(id) = schedule.take_ready() {
+            started.push(id);
+            grants.push(schedule.grant(id));
+        }
+        assert_eq!(started, [0, 1, 2, 3, 6, 7]);
+        // One is done, one will be tried again: two places, and the longest path first.
+        schedule.release(grants.remove(0));
+        schedule.done(0);
+        schedule.release(grants.remove(0));
+        schedule.put_back(1);
+        for expected in [1, 4] {
+            assert_eq!(schedule.take_ready(), Some(expected));
+            schedule.grant(expected);
+        }
         assert_eq!(schedule.take_ready(), None);
     }
 

@@ -51,7 +51,11 @@ pub fn run(
 
 /// Evaluates anew, as [`run`] needs it.
 pub fn evaluate_for_run(request: &RunRequest<'_>) -> Evaluation {
-    evaluate(&Question {
+    evaluate(&question(request))
+}
+
+fn question<'a>(request: &'a RunRequest<'_>) -> Question<'a> {
+    Question {
         graph: request.graph,
         selection: request.selection,
         sources: request.sources,
@@ -59,5 +63,5 @@ pub fn evaluate_for_run(request: &RunRequest<'_>) -> Evaluation {
         forced: request.forced,
         machine: request.machine,
         store: &request.store,
-    })
+    }
 }

@@ -21,6 +21,7 @@ use crate::graph::InstanceId;
 use crate::manifest::Manifest;
 use crate::retry::{wait_before_next, wait_for_other_run};
 use crate::schedule::{Grant, Schedule, Standing};
+use crate::service::services;
 use crate::spend::Spend;
 use crate::stage_context::{Cancellation, Report, Reporter, StageError};
 
@@ -85,13 +86,18 @@ impl<'a> Runner<'a> {
             .collect();
         let (sender, receiver) = mpsc::unbounded_channel();
         let previous = (request.previous)();
-        let expected = expected_durations(request, &previous);
+        let expected = expected_durations(request, evaluation, &previous);
+        let services = services(request.graph, &request.registry);
         Runner {
             request,
             evaluation,
-            schedule: Schedule::new(request.graph, request.machine, &to_settle, |id| {
-                expected[id as usize]
-            }),
+            schedule: Schedule::with_services(
+                request.graph,
+                request.machine,
+                &to_settle,
+                services,
+                |id| expected[id as usize],
+            ),
             outputs: BTreeMap::new(),
             running: BTreeMap::new(),
             aside: BTreeMap::new(),
