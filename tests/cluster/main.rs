@@ -11,6 +11,7 @@ use chance::Chance;
 use okapi_cache::ArtifactKind;
 use okapi_engine::executor::poll::PollInterval;
 use okapi_engine::machine::Machine;
+use okapi_engine::schedule::ASKING_AT_ONCE;
 use okapi_engine::service::ServiceId;
 use pipeline::Pipeline;
 use simulation::{Cluster, LowerBound, Work, simulate};
@@ -219,4 +220,16 @@ fn a_run_has_as_many_jobs_as_its_axes_say() {
     // Two SFTs, responses, the reward model and PPO; base, SFT and RLHF at each benchmark; BLOOMZ once.
     let of_each = 5 + 3 * benchmarks;
     assert_eq!(jobs, languages * models * seeds * of_each + languages * benchmarks);
+}
+
+#[test]
+fn jobs_on_all_gpus_leave_processors_to_what_asks_a_teacher() {
+    for gpus in [1, 8, 64] {
+        let cluster = cluster(gpus, REQUESTS_PER_MINUTE);
+        let pipeline = Pipeline::load(&cluster.machine);
+        let on_gpus = pipeline.graph.instances.iter().filter(|it| it.resources.gpu > 0);
+        let most = on_gpus.map(|it| it.resources.cpu_milli).max().unwrap();
+        let left = cluster.machine.slots * 1000 - most * gpus;
+        assert!(left >= ASKING_AT_ONCE * 1000, "{gpus} GPUs leave {left} thousandths of a slot");
+    }
 }
