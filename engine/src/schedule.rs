@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Every change of state goes through `Schedule::set`. Ready instances leave in the order of the
-//! longest path still ahead of them; ties go to the smaller id, so that the order is repeatable.
+//! longest path still ahead of them; ties go to the smaller id, so that the order is repeatable. One that
+//! asks a service of which [`ASKING_AT_ONCE`] ask already stays ready until one of them ends.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
