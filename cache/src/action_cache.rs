@@ -97,12 +97,22 @@ struct StoredMeasures<'a> {
     info: Measures,
 }
 
+/// There is one for each result of the store in memory: it is small.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
+    document_offset: u64,
+    /// 0 where there is no document yet.
+    document_length: u32,
     first_output: u32,
-    outputs: u16,
     duration_ms: u32,
-    document: Option<(u64, u32)>,
+    outputs: u16,
+}
+
+impl Entry {
+    /// Where the document lies, if it is written.
+    fn document(&self) -> Option<(u64, u32)> {
+        (self.document_length > 0).then_some((self.document_offset, self.document_length))
+    }
 }
 
 /// Hashes a digest by taking its first bytes: it is a hash already.
@@ -157,9 +167,8 @@ impl ActionCache {
     pub(crate) fn lookup(&self, action: &ActionDigest) -> Option<CachedOutputs> {
         let state = self.state();
         let entry = state.index.entries.get(action.0.as_bytes())?;
-        let first = entry.first_output as usize;
         Some(CachedOutputs {
-            outputs: state.index.outputs[first..first + usize::from(entry.outputs)].into(),
+            outputs: state.index.outputs_of(entry).into(),
             duration_ms: entry.duration_ms,
         })
     }
@@ -177,7 +186,7 @@ impl ActionCache {
     ) {
         let mut state = self.state();
         let duration = clamp_ms(stored.info.duration_ms);
-        state.index.insert(action, outputs.iter().copied(), duration, None);
+        state.index.insert(action, outputs, duration, (0, 0));
         state.pending.insert(action, stored);
     }
 
@@ -228,7 +237,7 @@ impl ActionCache {
             return Ok(Some(stored.clone()));
         }
         let entry = state.index.entries.get(action.0.as_bytes()).copied();
-        let Some((offset, length)) = entry.and_then(|entry| entry.document) else {
+        let Some((offset, length)) = entry.and_then(|entry| entry.document()) else {
             return Ok(None);
         };
         let bytes = state.documents.read_at(offset, length as usize)?;
@@ -248,7 +257,7 @@ impl ActionCache {
             }));
         }
         let entry = state.index.entries.get(action.0.as_bytes()).copied();
-        let Some((offset, length)) = entry.and_then(|entry| entry.document) else {
+        let Some((offset, length)) = entry.and_then(|entry| entry.document()) else {
             return Ok(None);
         };
         let bytes = state.documents.read_at(offset, length as usize)?;
@@ -269,33 +278,34 @@ impl ActionCache {
         actions
     }
 
-    /// Keeps the results of these actions and forgets all others.
+    /// Keeps the results of these actions and forgets all others. Documents go from file to file one by one: all of them
+    /// may take more memory than there is.
     pub(crate) fn retain(
         &self,
         keep: &[ActionDigest],
         temp: &dyn Fn() -> std::path::PathBuf,
     ) -> Result<(), StoreError> {
-        let mut documents = Vec::new();
-        let mut results = Vec::new();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let mut documents = state.documents.begin_replacement(&temp())?;
+        let mut actions = state.actions.begin_replacement(&temp())?;
         for action in keep {
-            let (Some(cached), stored) = (self.lookup(action), self.document(action)?) else {
+            let Some(entry) = state.index.entries.get(action.0.as_bytes()).copied() else {
                 continue;
             };
-            documents
-                .push(stored.map_or(Vec::new(), |it| serde_json::to_vec(&it).unwrap_or_default()));
-            results.push((*action, cached));
+            let document = match state.pending.get(action).map(serde_json::to_vec) {
+                Some(stored) => stored.unwrap_or_default(),
+                None => match entry.document() {
+                    Some((offset, length)) => state.documents.read_at(offset, length as usize)?,
+                    None => Vec::new(),
+                },
+            };
+            let place = (documents.push(&document)?, document.len() as u32);
+            let outputs = state.index.outputs_of(&entry);
+            actions.push(&encode(action, outputs, entry.duration_ms, place))?;
         }
-        let mut state = self.state();
-        let offsets = state.documents.replace(&documents, &temp())?;
-        let records: Vec<_> = results
-            .iter()
-            .zip(offsets.iter().zip(&documents))
-            .map(|((action, cached), (&offset, document))| {
-                let place = (offset, document.len() as u32);
-                encode(action, &cached.outputs, cached.duration_ms, place)
-            })
-            .collect();
-        state.actions.replace(&records, &temp())?;
+        state.documents.finish_replacement(documents)?;
+        state.actions.finish_replacement(actions)?;
         state.reload()
     }
 
@@ -333,29 +343,46 @@ impl State {
 }
 
 impl Index {
+    fn outputs_of(&self, entry: &Entry) -> &[Artifact] {
+        let first = entry.first_output as usize;
+        &self.outputs[first..first + usize::from(entry.outputs)]
+    }
+
     fn insert(
         &mut self,
         action: ActionDigest,
-        outputs: impl ExactSizeIterator<Item = Artifact>,
+        outputs: &[Artifact],
         duration_ms: u32,
-        document: Option<(u64, u32)>,
+        document: (u64, u32),
     ) {
         let entry = Entry {
+            document_offset: document.0,
+            document_length: document.1,
             first_output: self.outputs.len() as u32,
-            outputs: outputs.len() as u16,
             duration_ms,
-            document,
+            outputs: outputs.len() as u16,
         };
-        self.outputs.extend(outputs);
+        self.outputs.extend_from_slice(outputs);
         self.entries.insert(*action.0.as_bytes(), entry);
     }
 
     /// A record that cannot be read is as good as none: its action runs again.
     fn insert_record(&mut self, payload: &[u8]) {
-        if let Some((action, outputs, duration_ms, document)) = decode(payload) {
-            let document = (document.1 > 0).then_some(document);
-            self.insert(action, outputs.into_iter(), duration_ms, document);
+        let first_output = self.outputs.len();
+        let Some((action, mut entry)) = decode(payload, &mut self.outputs) else {
+            self.outputs.truncate(first_output);
+            return;
+        };
+        entry.first_output = first_output as u32;
+        let known = self.entries.entry(action).or_insert(entry);
+        let start = known.first_output as usize;
+        let of_known = start..start + usize::from(known.outputs);
+        if start < first_output && self.outputs[of_known] == self.outputs[first_output..] {
+            // The same outputs again, as when this process reads what it wrote: once is enough.
+            self.outputs.truncate(first_output);
+            entry.first_output = known.first_output;
         }
+        *known = entry;
     }
 }
 
@@ -386,15 +413,13 @@ fn encode(
     bytes
 }
 
-type Record = (ActionDigest, Vec<Artifact>, u32, (u64, u32));
-
-fn decode(mut bytes: &[u8]) -> Option<Record> {
-    let action = ActionDigest(Digest::from_bytes(take(&mut bytes)?));
+/// The action of a record and what is known of it; its outputs go to the end of `outputs`.
+fn decode(mut bytes: &[u8], outputs: &mut Vec<Artifact>) -> Option<([u8; 32], Entry)> {
+    let action = take(&mut bytes)?;
     let duration_ms = u32::from_le_bytes(take(&mut bytes)?);
-    let offset = u64::from_le_bytes(take(&mut bytes)?);
-    let length = u32::from_le_bytes(take(&mut bytes)?);
+    let document_offset = u64::from_le_bytes(take(&mut bytes)?);
+    let document_length = u32::from_le_bytes(take(&mut bytes)?);
     let count = u16::from_le_bytes(take(&mut bytes)?);
-    let mut outputs = Vec::with_capacity(usize::from(count));
     for _ in 0..count {
         let kind = match take(&mut bytes)? {
             [0] => ArtifactKind::File,
@@ -404,7 +429,9 @@ fn decode(mut bytes: &[u8]) -> Option<Record> {
         let digest = Digest::from_bytes(take(&mut bytes)?);
         outputs.push(Artifact { kind, digest, size: u64::from_le_bytes(take(&mut bytes)?) });
     }
-    bytes.is_empty().then_some((action, outputs, duration_ms, (offset, length)))
+    let entry =
+        Entry { document_offset, document_length, first_output: 0, duration_ms, outputs: count };
+    bytes.is_empty().then_some((action, entry))
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {

@@ -14,7 +14,7 @@
 //! only: reading goes on at the next marker whose frame is whole, and the damage is counted.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -24,8 +24,8 @@ use crate::error::AtPath;
 
 const MARKER: u32 = 0x10_6B_A7_1F;
 const FRAME_HEADER: usize = 12;
-/// How much is read at once where the whole is not kept.
-const WINDOW: u64 = 64 * 1024 * 1024;
+/// How much is read at once: a log may be larger than the memory, and a reader keeps less of it than it reads.
+const WINDOW: u64 = 8 * 1024 * 1024;
 /// No record is longer; a length beyond it is damage.
 const LONGEST: u32 = 256 * 1024 * 1024;
 
@@ -39,6 +39,8 @@ pub(crate) struct LogFile {
     end: u64,
     /// Bytes that were skipped because they are damaged.
     pub(crate) skipped: u64,
+    /// How much is read at once.
+    window: u64,
 }
 
 /// What [`LogFile::read_new`] found.
@@ -49,7 +51,8 @@ pub(crate) struct NewRecords {
 
 impl LogFile {
     pub(crate) fn new(path: PathBuf, kind: &str) -> LogFile {
-        LogFile { path, header: format!("okapi log {kind} 1\n"), file: None, end: 0, skipped: 0 }
+        let header = format!("okapi log {kind} 1\n");
+        LogFile { path, header, file: None, end: 0, skipped: 0, window: WINDOW }
     }
 
     /// Hands every record that is new since the last look to `each`, with the offset of its
@@ -59,37 +62,43 @@ impl LogFile {
         each: &mut dyn FnMut(u64, &[u8]),
     ) -> Result<NewRecords, StoreError> {
         let replaced = self.reopen()?;
-        let Some(file) = &self.file else { return Ok(NewRecords { replaced }) };
-        let length = file.metadata().at(&self.path)?.len();
-        if length > self.end {
-            let (end, skipped) = scan(file, self.end, length, each).at(&self.path)?;
-            self.end = end;
-            self.skipped += skipped;
-        }
+        self.read_windows(self.end, each)?;
         Ok(NewRecords { replaced })
     }
 
-    /// The same for every record from `offset` on, a window at a time: the log may be larger than
-    /// the memory. `offset` is where a frame begins, or 0. Returns where the last whole frame ends.
+    /// The same for every record from `offset` on, which is where a frame begins, or 0. Returns where the last whole
+    /// frame ends.
     pub(crate) fn read_from(
         &mut self,
         offset: u64,
         each: &mut dyn FnMut(u64, &[u8]),
     ) -> Result<u64, StoreError> {
         self.reopen()?;
+        self.read_windows(offset, each)
+    }
+
+    fn read_windows(
+        &mut self,
+        offset: u64,
+        each: &mut dyn FnMut(u64, &[u8]),
+    ) -> Result<u64, StoreError> {
         let Some(file) = &self.file else { return Ok(0) };
         let length = file.metadata().at(&self.path)?.len();
         let mut at = offset.max(self.header.len() as u64);
-        let mut window = WINDOW;
+        let mut window = self.window;
+        let mut bytes = Vec::new();
         while at < length {
             let until = length.min(at + window);
-            let (end, skipped) = scan(file, at, until, each).at(&self.path)?;
+            bytes.resize((until - at) as usize, 0);
+            read_up_to(file, &mut bytes, at).at(&self.path)?;
+            let (end, skipped) = scan(&bytes, at, each);
             self.skipped += skipped;
             if end > at {
-                window = WINDOW;
+                window = self.window;
             } else if until == length {
                 break;
             } else {
+                // A frame that is longer than the window.
                 window *= 2;
             }
             at = end;
@@ -177,26 +186,33 @@ impl LogFile {
     }
 
     /// Replaces the whole file by `records`, atomically. Other processes notice at their next look.
-    pub(crate) fn replace(
-        &mut self,
-        records: &[Vec<u8>],
-        temp: &Path,
-    ) -> Result<Vec<u64>, StoreError> {
-        let _lock = self.lock()?;
-        let mut bytes = self.header.clone().into_bytes();
-        let mut offsets = Vec::with_capacity(records.len());
+    pub(crate) fn replace(&mut self, records: &[Vec<u8>], temp: &Path) -> Result<(), StoreError> {
+        let mut replacement = self.begin_replacement(temp)?;
         for record in records {
-            write_frame(&mut bytes, record);
-            offsets.push((bytes.len() - record.len()) as u64);
+            replacement.push(record)?;
         }
-        let mut file = File::create(temp).at(temp)?;
-        file.write_all(&bytes).at(temp)?;
-        file.sync_data().at(temp)?;
-        std::fs::rename(temp, &self.path).at(&self.path)?;
+        self.finish_replacement(replacement)
+    }
+
+    /// Begins a file that will take the place of this one, at `temp`. Nobody appends meanwhile; this one can be read.
+    pub(crate) fn begin_replacement(&mut self, temp: &Path) -> Result<Replacement, StoreError> {
+        let lock = self.lock()?;
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(temp).at(temp)?);
+        file.write_all(self.header.as_bytes()).at(temp)?;
+        let end = self.header.len() as u64;
+        Ok(Replacement { file, path: temp.to_owned(), end, frame: Vec::new(), _lock: lock })
+    }
+
+    /// Puts the other file in the place of this one, in one step.
+    pub(crate) fn finish_replacement(&mut self, new: Replacement) -> Result<(), StoreError> {
+        let Replacement { file, path, end, frame: _, _lock } = new;
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error).at(&path)?;
+        file.sync_data().at(&path)?;
+        std::fs::rename(&path, &self.path).at(&self.path)?;
         self.file = None;
         self.reopen()?;
-        self.end = bytes.len() as u64;
-        Ok(offsets)
+        self.end = end;
+        Ok(())
     }
 
     /// Forgets what was read: the next look begins at the first record.
@@ -282,6 +298,26 @@ impl LogFile {
     }
 }
 
+/// A file that will take the place of a log.
+pub(crate) struct Replacement {
+    file: BufWriter<File>,
+    path: PathBuf,
+    end: u64,
+    frame: Vec<u8>,
+    _lock: File,
+}
+
+impl Replacement {
+    /// Adds a record; gives the offset that its payload will have.
+    pub(crate) fn push(&mut self, record: &[u8]) -> Result<u64, StoreError> {
+        self.frame.clear();
+        write_frame(&mut self.frame, record);
+        self.file.write_all(&self.frame).at(&self.path)?;
+        self.end += self.frame.len() as u64;
+        Ok(self.end - record.len() as u64)
+    }
+}
+
 /// What [`LogFile::append`] did.
 pub(crate) struct Appended {
     /// The offset of each payload.
@@ -315,16 +351,8 @@ fn parse_frame(bytes: &[u8]) -> Option<&[u8]> {
     (crc.finalize() == expected).then_some(payload)
 }
 
-/// Walks the frames between two offsets; returns where the walk ended and how many damaged bytes
-/// were skipped. What follows the last whole frame is not damage: it may still be being written.
-fn scan(
-    file: &File,
-    start: u64,
-    end: u64,
-    each: &mut dyn FnMut(u64, &[u8]),
-) -> io::Result<(u64, u64)> {
-    // The whole new part at once: it is what the caller keeps in memory anyway, but for its frames.
-    let mut bytes = vec![0; (end - start) as usize];
+/// Reads what there is from `start` on, as much as `bytes` hold; they are cut where the file ends.
+fn read_up_to(file: &File, bytes: &mut Vec<u8>, start: u64) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
         match file.read_at(&mut bytes[filled..], start + filled as u64) {
@@ -335,6 +363,12 @@ fn scan(
         }
     }
     bytes.truncate(filled);
+    Ok(())
+}
+
+/// Walks the frames in bytes that begin at an offset; returns where the walk ended and how many damaged bytes
+/// were skipped. What follows the last whole frame is not damage: it may still be being written.
+fn scan(bytes: &[u8], start: u64, each: &mut dyn FnMut(u64, &[u8])) -> (u64, u64) {
     let mut at = 0;
     let mut skipped = 0;
     while at < bytes.len() {
@@ -352,7 +386,7 @@ fn scan(
         skipped += (next - at) as u64;
         at = next;
     }
-    Ok((start + at as u64, skipped))
+    (start + at as u64, skipped)
 }
 
 #[cfg(test)]
@@ -363,6 +397,11 @@ mod tests {
         let mut found = Vec::new();
         log.read_new(&mut |_, payload| found.push(payload.to_vec())).unwrap();
         found
+    }
+
+    /// A log of which so many bytes are read at once.
+    fn with_window(path: &Path, window: u64) -> LogFile {
+        LogFile { window, ..LogFile::new(path.to_owned(), "test") }
     }
 
     fn append(log: &mut LogFile, payloads: &[&[u8]]) -> Vec<u64> {
@@ -396,6 +435,9 @@ mod tests {
             let mut log = LogFile::new(path.clone(), "test");
             let found = records(&mut log);
             assert!(all.starts_with(&found), "cut at {cut}");
+            for window in [1, 20] {
+                assert_eq!(records(&mut with_window(&path, window)), found, "cut at {cut}");
+            }
             append(&mut log, &[b"new"]);
             let expected: Vec<_> = found.into_iter().chain([b"new".to_vec()]).collect();
             assert_eq!(records(&mut LogFile::new(path.clone(), "test")), expected, "cut at {cut}");
@@ -419,6 +461,11 @@ mod tests {
             let found = records(&mut log);
             assert_eq!(found.len(), 2, "flipped at {at}");
             assert!(found.iter().all(|record| all.contains(record)), "flipped at {at}");
+            for window in [1, 20] {
+                let mut narrow = with_window(&path, window);
+                assert_eq!(records(&mut narrow), found, "flipped at {at}, {window} at once");
+                assert_eq!(narrow.skipped, log.skipped, "flipped at {at}, {window} at once");
+            }
         }
     }
 

@@ -52,6 +52,7 @@ pub mod run_diff;
 pub mod run_record;
 pub mod schedule;
 pub mod selection;
+pub mod service;
 pub mod spec;
 pub mod spend;
 pub mod stage;

@@ -1,4 +1,5 @@
-//! When a failed instance is tried again: exponential back-off, bounded in time and tries.
+//! When an instance that could not run is looked at again: one that failed, by exponential back-off, bounded in time and
+//! tries; one whose action another run is executing, the more seldom the longer that takes.
 
 use std::time::Duration;
 
@@ -17,6 +18,16 @@ pub fn wait_before_next(attempt: u32, action: &ActionDigest) -> Duration {
     base + base * stretch / 512
 }
 
+const SHORTEST_LOOK: Duration = Duration::from_millis(20);
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
+
+/// The wait until an action is looked at again that another run has been executing for so long: a tenth of that, between
+/// 20 ms and 5 s. So what is waited for is had a tenth later at worst, and a hundred runs that wait for hours ask
+/// the file system of their store 20 times a second, not 5,000 times.
+pub fn wait_for_other_run(waited: Duration) -> Duration {
+    (waited / 10).clamp(SHORTEST_LOOK, LONGEST_LOOK)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +40,22 @@ mod tests {
         assert!(waits[0] >= Duration::from_secs(1) && waits[0] < Duration::from_millis(1500));
         assert!(waits[3] >= Duration::from_secs(8) && waits[3] < Duration::from_secs(12));
         assert!(waits.iter().all(|wait| *wait < Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn another_run_is_asked_after_the_more_seldom_the_longer_it_takes() {
+        let looks_within = |total: Duration| {
+            let (mut waited, mut looks) = (Duration::ZERO, 0);
+            while waited < total {
+                let wait = wait_for_other_run(waited);
+                assert!(wait <= SHORTEST_LOOK.max(waited / 10) && wait <= LONGEST_LOOK);
+                waited += wait;
+                looks += 1;
+            }
+            looks
+        };
+        assert_eq!(looks_within(Duration::from_millis(200)), 10);
+        // Else it would be 180,000.
+        assert!(looks_within(Duration::from_secs(3600)) < 800);
     }
 }

@@ -11,13 +11,19 @@
 //! ```
 //!
 //! Every change of state goes through `Schedule::set`. Ready instances leave in the order of the
-//! longest path still ahead of them; ties go to the smaller id, so that the order is repeatable.
+//! longest path still ahead of them; ties go to the smaller id, so that the order is repeatable. One that
+//! asks a service of which [`ASKING_AT_ONCE`] ask already stays ready until one of them ends.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::graph::{Graph, InstanceId, Resources};
 use crate::machine::Machine;
+use crate::service::ServiceId;
+
+/// How many instances ask one service at once. One uses up its rate, but not while it begins and ends, nor if it has
+/// only a few rows.
+pub const ASKING_AT_ONCE: u32 = 4;
 
 /// Where an instance stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +64,8 @@ pub struct Grant {
 /// What an instance asks for, as a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Demand {
-    /// Processors, memory and GPUs of this machine.
-    Here(u32, u64, u32),
+    /// Processors, memory and GPUs of this machine, and a service.
+    Here(u32, u64, u32, Option<ServiceId>),
     /// A place in a cluster's queue.
     Cluster,
 }
@@ -84,6 +90,10 @@ pub struct Schedule<'a> {
     free_memory: u64,
     free_gpus: Vec<String>,
     free_cluster_jobs: u32,
+    /// The service of each instance; no entries if none has one.
+    services: Vec<Option<ServiceId>>,
+    /// How many instances ask each service.
+    asking: Vec<u32>,
     running: usize,
     unsettled: usize,
 }
@@ -95,6 +105,17 @@ impl<'a> Schedule<'a> {
         graph: &'a Graph,
         machine: &'a Machine,
         to_settle: &[bool],
+        weight: impl Fn(InstanceId) -> u64,
+    ) -> Schedule<'a> {
+        Schedule::with_services(graph, machine, to_settle, Vec::new(), weight)
+    }
+
+    /// The same, with the service that each instance shares with others.
+    pub fn with_services(
+        graph: &'a Graph,
+        machine: &'a Machine,
+        to_settle: &[bool],
+        services: Vec<Option<ServiceId>>,
         weight: impl Fn(InstanceId) -> u64,
     ) -> Schedule<'a> {
         let count = graph.instances.len();
@@ -138,6 +159,8 @@ impl<'a> Schedule<'a> {
             free_memory: machine.memory,
             free_gpus: machine.gpus.clone(),
             free_cluster_jobs: machine.cluster_jobs,
+            asking: vec![0; services.iter().flatten().max().map_or(0, |last| *last as usize + 1)],
+            services,
             running: 0,
             unsettled: 0,
         };
@@ -186,10 +209,11 @@ impl<'a> Schedule<'a> {
     pub fn take_ready(&mut self) -> Option<InstanceId> {
         let fits = |demand: &Demand| match *demand {
             Demand::Cluster => self.free_cluster_jobs > 0,
-            Demand::Here(cpu_milli, memory, gpus) => {
+            Demand::Here(cpu_milli, memory, gpus, service) => {
                 cpu_milli <= self.free_cpu_milli
                     && memory <= self.free_memory
                     && gpus as usize <= self.free_gpus.len()
+                    && service.is_none_or(|it| self.asking[it as usize] < ASKING_AT_ONCE)
             }
         };
         let (_, queue) = self
@@ -218,6 +242,10 @@ impl<'a> Schedule<'a> {
 
     fn demand(&self, id: InstanceId) -> Resources {
         self.machine.clamp(self.graph.instances[id as usize].resources)
+    }
+
+    fn service(&self, id: InstanceId) -> Option<ServiceId> {
+        self.services.get(id as usize).copied().flatten()
     }
 
     /// Gives back what a running instance held.
@@ -280,8 +308,10 @@ impl<'a> Schedule<'a> {
     /// The one place where a standing changes.
     fn set(&mut self, id: InstanceId, standing: Standing) {
         let before = std::mem::replace(&mut self.standing[id as usize], standing);
+        let service = self.service(id);
         if before == Standing::Running {
             self.running -= 1;
+            service.into_iter().for_each(|it| self.asking[it as usize] -= 1);
         }
         match standing {
             Standing::Ready => {
@@ -295,14 +325,17 @@ impl<'a> Schedule<'a> {
                         let Resources { cpu_milli, memory, gpu } = self.demand(id);
                         let demand = match self.graph.instances[id as usize].is_on_cluster() {
                             true => Demand::Cluster,
-                            false => Demand::Here(cpu_milli, memory, gpu),
+                            false => Demand::Here(cpu_milli, memory, gpu, service),
                         };
                         let queue = self.ready.entry(demand).or_default();
                         queue.push((path, Reverse(id)));
                     }
                 }
             }
-            Standing::Running => self.running += 1,
+            Standing::Running => {
+                self.running += 1;
+                service.into_iter().for_each(|it| self.asking[it as usize] += 1);
+            }
             Standing::Done | Standing::Failed | Standing::Skipped { .. } => self.unsettled -= 1,
             Standing::Settled | Standing::Waiting { .. } => {}
         }
@@ -416,6 +449,33 @@ mod tests {
         let first = schedule.take_ready().unwrap();
         assert_eq!(schedule.grant(first).gpus, ["7"]);
         assert_eq!(schedule.take_ready(), Some(3));
+        assert_eq!(schedule.take_ready(), None);
+    }
+
+    #[test]
+    fn few_ask_a_service_at_once_and_hold_up_nobody_else() {
+        let graph = graph(&vec![vec![]; 8], &[Resources::default(); 8]);
+        let machine = Machine { slots: 100, memory: 0, gpus: vec![], cluster_jobs: 0 };
+        // Six ask one service, one asks another, one asks none.
+        let services = [vec![Some(0); 6], vec![Some(1), None]].concat();
+        let mut schedule =
+            Schedule::with_services(&graph, &machine, &[true; 8], services, |id| 8 - u64::from(id));
+        let mut started = Vec::new();
+        let mut grants = Vec::new();
+        while let Some(id) = schedule.take_ready() {
+            started.push(id);
+            grants.push(schedule.grant(id));
+        }
+        assert_eq!(started, [0, 1, 2, 3, 6, 7]);
+        // One is done, one will be tried again: two places, and the longest path first.
+        schedule.release(grants.remove(0));
+        schedule.done(0);
+        schedule.release(grants.remove(0));
+        schedule.put_back(1);
+        for expected in [1, 4] {
+            assert_eq!(schedule.take_ready(), Some(expected));
+            schedule.grant(expected);
+        }
         assert_eq!(schedule.take_ready(), None);
     }
 

@@ -69,6 +69,18 @@ pub trait Stage: Send + Sync {
         false
     }
 
+    /// The name of the service outside whose rate limits an instance, where one instance alone uses all of it, so that
+    /// more of them at once only wait for each other. `None` if it asks none, or one that takes as many as come.
+    /// Asked of stages that take a teacher.
+    fn limiting_service(
+        &self,
+        declared: &serde_json::Value,
+        settings: &serde_json::Value,
+    ) -> Option<String> {
+        let _ = (declared, settings);
+        None
+    }
+
     /// Whether an instance may compute on a GPU.
     fn can_use_gpu(&self) -> bool {
         false

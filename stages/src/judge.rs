@@ -119,6 +119,10 @@ impl Stage for Judge {
         check_template(slot, text, &sample()).map(|_| ())
     }
 
+    fn limiting_service(&self, declared: &Value, settings: &Value) -> Option<String> {
+        crate::teachers::limiting_service(declared, settings)
+    }
+
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
         let template = template(&question.prompts["judge"], &PROMPTS[0], &sample()).ok()?;
         let ask = |row: &Response, _: &dyn Fn(&Request) -> Option<String>| {

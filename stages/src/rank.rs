@@ -138,6 +138,10 @@ impl Stage for Rank {
         check_template(slot, text, &sample()).map(|_| ())
     }
 
+    fn limiting_service(&self, declared: &Value, settings: &Value) -> Option<String> {
+        crate::teachers::limiting_service(declared, settings)
+    }
+
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
         let ranker = Ranker::new(
             question.declared,

@@ -187,6 +187,10 @@ impl Stage for SelfInstruct {
         check_template(slot, text, &sample()).map(|_| ())
     }
 
+    fn limiting_service(&self, declared: &Value, settings: &Value) -> Option<String> {
+        crate::teachers::limiting_service(declared, settings)
+    }
+
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
         let options = Options::new(question.declared);
         // A quarter of what is asked for does not come back or is set aside.

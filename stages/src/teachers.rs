@@ -1,6 +1,17 @@
 //! The kinds of teachers, as pipelines name them.
 
+use okapi_cache::canonical_json;
 use okapi_engine::stage::{Param, ParamDefault, ParamType, TeacherKind};
+use serde_json::{Value, json};
+
+/// The name of the server that an instance asks, if it is one that allows so many requests at once or a minute: an
+/// instance has as many on their way as that. A batch takes as many as come, and the offline teacher is this program.
+pub(crate) fn limiting_service(declared: &Value, settings: &Value) -> Option<String> {
+    let (identity, settings) = (&declared["teacher"], &settings["teacher"]);
+    let is_limited = identity["kind"] == "openai" && settings["mode"] != "batch";
+    // What has limits of its own is what has a client of its own.
+    is_limited.then(|| canonical_json::to_string(&json!([identity, settings])))
+}
 
 /// Part of a teacher's identity: it changes what is answered.
 const fn identity(name: &'static str, ty: ParamType, help: &'static str) -> Param {
@@ -127,3 +138,22 @@ server would.",
         },
     ],
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_server_limits_and_nothing_else() {
+        let name = |identity: Value, settings: Value| {
+            limiting_service(&json!({"teacher": identity}), &json!({"teacher": settings}))
+        };
+        let live = json!({"kind": "openai", "model": "m"});
+        assert!(name(live.clone(), json!({"concurrency": 8})).is_some());
+        assert_eq!(name(live.clone(), json!({})), name(live.clone(), json!({})));
+        assert_ne!(name(live.clone(), json!({})), name(live.clone(), json!({"base_url": "b"})));
+        assert_eq!(name(live, json!({"mode": "batch"})), None);
+        assert_eq!(name(json!({"kind": "offline"}), json!({})), None);
+        assert_eq!(limiting_service(&json!({}), &json!({})), None);
+    }
+}

@@ -174,6 +174,10 @@ impl Stage for Translate {
         check_template(slot, text, &sample()).map(|_| ())
     }
 
+    fn limiting_service(&self, declared: &Value, settings: &Value) -> Option<String> {
+        crate::teachers::limiting_service(declared, settings)
+    }
+
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
         let language = language(question.declared).ok()?;
         let kind = kind(question.declared).ok()?;

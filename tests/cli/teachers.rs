@@ -265,6 +265,66 @@ fn a_server_gives_the_same_bytes_at_any_concurrency_and_by_batches() {
     assert_eq!(live.executed(), names(&[]));
 }
 
+/// The most instances of `translate` that ran at once.
+fn most_at_once(said: &Said) -> usize {
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    let (mut running, mut most) = (0, 0);
+    for event in said.events() {
+        if !event["node"].as_str().is_some_and(|node| node.starts_with("translate[")) {
+            continue;
+        }
+        match event["event"].as_str() {
+            Some("node_started") => running += 1,
+            Some("node_finished") => running -= 1,
+            _ => {}
+        }
+        most = most.max(running);
+    }
+    most
+}
+
+#[test]
+fn few_nodes_ask_a_live_server_at_once_and_all_of_them_by_batches() {
+    let sandbox = sandbox();
+    let _server = Server::start(&sandbox, &[]);
+    let at_once = |more: &[&str]| {
+        let languages = ["-j", "8", "--set", "vars.languages=[de,ta,en,fr,es,it,ru]", "translate"];
+        most_at_once(&run(&sandbox, &[&languages, more].concat()))
+    };
+    assert_eq!(at_once(&["--store", "live", "--profile", "server"]), 4);
+    assert_eq!(at_once(&["--store", "batch", "--profile", "batch"]), 7);
+    assert_eq!(at_once(&["--store", "offline"]), 7);
+}
+
+#[test]
+fn a_first_run_begins_with_what_leads_to_most_requests() {
+    let sandbox = sandbox();
+    // What is expected of an import need not be so.
+    sandbox.write(
+        "p.yaml",
+        "
+okapi: 1
+teachers: {chat: {kind: offline}}
+nodes:
+  few: {stage: import, params: {path: seeds.jsonl, kind: instructions, expected_rows: 1}}
+  many: {stage: import, params: {path: seeds.jsonl, kind: instructions, expected_rows: 200}}
+  few_in: &translate
+    stage: translate
+    inputs: {data: few}
+    prompts: {translate: prompts/translate.j2}
+    teacher: chat
+    params: {language: de, max_reject_rate: 1}
+  many_in: {<<: *translate, inputs: {data: many}}
+",
+    );
+    let said = run(&sandbox, &["-j", "1"]);
+    let events = said.events();
+    let started = events.iter().filter(|event| event["event"] == "node_started");
+    let order: Vec<_> = started.map(|event| event["node"].as_str().unwrap()).collect();
+    // The other two have the same inputs, and so their results are there.
+    assert_eq!(order, ["many", "many_in"], "{}\n{}", said.stdout, said.stderr);
+}
+
 #[test]
 fn a_batch_is_found_again_after_a_kill() {
     let sandbox = sandbox();

@@ -54,7 +54,11 @@ pub fn run(
 
 /// Evaluates anew, as [`run`] needs it.
 pub fn evaluate_for_run(request: &RunRequest<'_>) -> Evaluation {
-    evaluate(&Question {
+    evaluate(&question(request))
+}
+
+fn question<'a>(request: &'a RunRequest<'_>) -> Question<'a> {
+    Question {
         graph: request.graph,
         selection: request.selection,
         sources: request.sources,
@@ -63,5 +67,5 @@ pub fn evaluate_for_run(request: &RunRequest<'_>) -> Evaluation {
         machine: request.machine,
         store: &request.store,
         elsewhere: &NOTHING_ELSEWHERE,
-    })
+    }
 }

@@ -1,6 +1,6 @@
 //! The loop of a run: one thread owns all of a run's state; jobs run in threads and send messages.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,13 +22,11 @@ use crate::executor::{Execution, ExecutionError, Executor};
 use crate::explain::reason_in_a_line;
 use crate::graph::InstanceId;
 use crate::manifest::Manifest;
-use crate::retry::wait_before_next;
+use crate::retry::{wait_before_next, wait_for_other_run};
 use crate::schedule::{Grant, Schedule, Standing};
+use crate::service::services;
 use crate::spend::Spend;
 use crate::stage_context::{Cancellation, Report, Reporter, StageError};
-
-/// How often an action that another run is executing is looked at.
-const LEASE_POLL: Duration = Duration::from_millis(20);
 
 /// What a job's thread sends to the loop.
 pub(super) enum Message {
@@ -52,7 +50,7 @@ struct Running {
 /// An instance that is neither ready nor running for now.
 enum Aside {
     /// Another run is executing its action; it is looked for a result then.
-    Leased { until: Instant },
+    Leased { since: Instant, until: Instant },
     /// It failed and will be tried again then.
     BackingOff { until: Instant },
 }
@@ -65,8 +63,8 @@ pub(super) struct Runner<'a> {
     pub(super) outputs: BTreeMap<InstanceId, Settled>,
     running: BTreeMap<InstanceId, Running>,
     aside: BTreeMap<InstanceId, Aside>,
-    /// Ready instances that have waited for another run: it is said once.
-    waited: BTreeSet<InstanceId>,
+    /// Ready instances that have waited for another run, and since when: it is said once.
+    waited: BTreeMap<InstanceId, Instant>,
     attempts: BTreeMap<InstanceId, u32>,
     /// The lineages of ready instances, as texts.
     pub(super) lineages: BTreeMap<InstanceId, String>,
@@ -98,9 +96,12 @@ impl<'a> Runner<'a> {
             .collect();
         let (sender, receiver) = mpsc::unbounded_channel();
         let previous = (request.previous)();
-        let expected = expected_durations(request, &previous);
-        let mut schedule =
-            Schedule::new(request.graph, request.machine, &to_settle, |id| expected[id as usize]);
+        let expected = expected_durations(request, evaluation, &previous);
+        let services = services(request.graph, &request.registry);
+        let (graph, machine) = (request.graph, request.machine);
+        let mut schedule = Schedule::with_services(graph, machine, &to_settle, services, |id| {
+            expected[id as usize]
+        });
         if request.remote.is_some() {
             schedule.look_elsewhere_first();
         }
@@ -111,7 +112,7 @@ impl<'a> Runner<'a> {
             outputs: BTreeMap::new(),
             running: BTreeMap::new(),
             aside: BTreeMap::new(),
-            waited: BTreeSet::new(),
+            waited: BTreeMap::new(),
             attempts: BTreeMap::new(),
             lineages: BTreeMap::new(),
             previous,
@@ -214,7 +215,7 @@ impl<'a> Runner<'a> {
     fn next_wake(&self, kill_at: Option<Instant>) -> Option<Instant> {
         let deadlines = self.running.values().filter_map(|running| running.deadline);
         let aside = self.aside.values().map(|aside| match aside {
-            Aside::Leased { until } => *until,
+            Aside::Leased { until, .. } => *until,
             Aside::BackingOff { until } => *until,
         });
         deadlines.chain(aside).chain(kill_at).min()
@@ -240,7 +241,7 @@ impl<'a> Runner<'a> {
             .aside
             .iter()
             .filter(|(_, aside)| match aside {
-                Aside::Leased { until } => *until <= now,
+                Aside::Leased { until, .. } => *until <= now,
                 Aside::BackingOff { until } => *until <= now,
             })
             .map(|(&id, _)| id)
@@ -248,8 +249,8 @@ impl<'a> Runner<'a> {
         for id in due {
             // Out of here before it is ready again: one that stays ready for want of a slot must not be
             // put back twice.
-            if matches!(self.aside.remove(&id), Some(Aside::Leased { .. })) {
-                self.waited.insert(id);
+            if let Some(Aside::Leased { since, .. }) = self.aside.remove(&id) {
+                self.waited.insert(id, since);
             }
             self.schedule.put_back(id);
         }
@@ -289,14 +290,17 @@ impl<'a> Runner<'a> {
         let lease = match request.store.try_lease(&action.digest) {
             Ok(Some(lease)) => lease,
             Ok(None) => {
-                if !waited {
+                if waited.is_none() {
                     let holder = request.store.lease_holder(&action.digest);
                     emit(Event::NodeWaiting {
                         node: instance.name.to_string(),
                         holder: holder.map_or_else(|| "another run".into(), |it| it.to_string()),
                     });
                 }
-                self.aside.insert(id, Aside::Leased { until: Instant::now() + LEASE_POLL });
+                let now = Instant::now();
+                let since = waited.unwrap_or(now);
+                let until = now + wait_for_other_run(now.saturating_duration_since(since));
+                self.aside.insert(id, Aside::Leased { since, until });
                 return;
             }
             Err(error) => {
