@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::address::Opened;
 use crate::breaker::Breaker;
-use crate::error::{RemoteError, scrub};
+use crate::error::{RemoteError, in_full, scrub};
 use crate::keys::{Key, Kind, ROOT};
 use crate::limits::Limits;
 
@@ -457,19 +457,4 @@ impl Requests {
 enum Arrived {
     Unfit { said: u64 },
     Store(StoreError),
-}
-
-/// An error with all that caused it: the outermost says only which store it was.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }

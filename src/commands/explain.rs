@@ -165,7 +165,7 @@ fn waiting(planned: &PlannedNode) -> String {
             "  its action is known once {on} has run; if that comes out as before, this is cached\n"
         ),
         Verdict::Blocked => format!("  its action is known once {on} has run\n"),
-        Verdict::Cached | Verdict::Runs => {
+        Verdict::Cached | Verdict::Fetched | Verdict::Runs => {
             format!("  it runs for the first time, once {on} has run\n")
         }
     }

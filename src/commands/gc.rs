@@ -15,6 +15,9 @@ use crate::ui::{format, output};
 
 /// Removes what kept runs do not need.
 pub(crate) fn gc(global: &Global, arguments: &GcArgs) -> Result<ExitCode, Failure> {
+    if arguments.remote.is_some() {
+        return super::share::gc(global, arguments);
+    }
     let root = project::root_without_pipeline(global)?;
     // Looked for before it is opened for writing: a collector makes no store.
     project::open_store(global, &root, Access::ReadOnly, Durability::None)?;

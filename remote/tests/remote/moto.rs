@@ -14,6 +14,7 @@ pub(crate) struct Moto {
 
 impl Moto {
     /// Starts it; `None`, and a word of it, if it is not installed.
+    #[expect(clippy::print_stderr, reason = "a test that did not run says so")]
     pub(crate) fn start() -> Option<Moto> {
         let Some(program) = find() else {
             eprintln!(
