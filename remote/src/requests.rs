@@ -23,6 +23,9 @@ pub(crate) const PARTS_FROM: u64 = 16 << 20;
 /// What is sent at once where objects cannot be sent in parts: it is held in memory.
 pub(crate) const LARGEST_WHOLE: u64 = 256 << 20;
 
+/// How often a WebDAV server is asked to make the folders of a file: one time for each folder of a name, and the file.
+const TRIES_TO_MAKE_FOLDERS: u32 = 6;
+
 /// What deleting is called.
 const DELETE: &str = "delete";
 
@@ -358,7 +361,18 @@ impl Requests {
         let key = key.to_string();
         let path = self.path(&key);
         let wish = Wish { side: Side::Write, what: "write", key: &key, bytes: bytes.len() as u64 };
-        self.send_there(wish, self.store.put(&path, PutPayload::from(bytes))).await?;
+        let payload = PutPayload::from(bytes);
+        let request = async {
+            for _ in 1..TRIES_TO_MAKE_FOLDERS {
+                match self.store.put(&path, payload.clone()).await {
+                    // Two that make one folder at once: the slower is told that it cannot be made, and then it is there.
+                    Err(error) if !self.has_parts && in_full(&error).contains("MKCOL") => {}
+                    other => return other,
+                }
+            }
+            self.store.put(&path, payload.clone()).await
+        };
+        self.send_there(wish, request).await?;
         Ok(())
     }
 

@@ -92,6 +92,22 @@ fn a_run_with_nothing_to_do_asks_nobody() {
 }
 
 #[test]
+fn a_machine_without_a_gpu_uses_what_one_with_a_gpu_has_made() {
+    let wants = PIPELINE.replace(
+        "  two:\n    stage: command\n",
+        "  two:\n    stage: command\n    resources: {gpu: 1}\n",
+    );
+    let (one, two) = (Sandbox::new(&wants), Sandbox::new(&wants));
+    fs::create_dir(one.path("remote")).unwrap();
+    let remote = one.path("remote").to_str().unwrap().to_owned();
+    let arguments = ["run", "p.yaml", "--remote", &remote];
+    let mut command = one.command(&arguments);
+    done(&Said::of(command.env("CUDA_VISIBLE_DEVICES", "0").output().unwrap()));
+    assert_eq!(two.okapi(&["run", "p.yaml"]).code, Some(1), "it cannot make it");
+    assert_eq!(run(&two, &["--remote", &remote]).executed(), names(&[]));
+}
+
+#[test]
 fn settings_name_the_remote_and_flags_win() {
     let (one, _) = new();
     one.write("okapi.settings.yaml", "remote:\n  url: remote\n");

@@ -8,3 +8,4 @@ mod folder;
 mod moto;
 mod proxy;
 mod support;
+mod webdav;
