@@ -224,7 +224,8 @@ Says what making the rest again would cost.
 
 Examples:
   okapi gc --dry-run
-  okapi gc --keep-runs 5 --max-size 20G")]
+  okapi gc --keep-runs 5 --max-size 20G
+  okapi gc --remote --max-size 500G          on the remote; --delete does it")]
     Gc(GcArgs),
     /// Look after the store
     #[command(subcommand)]
@@ -342,6 +343,8 @@ pub(crate) struct RunArgs {
     /// How hard results are made to survive a power cut.
     #[arg(long, value_enum, default_value_t = DurabilityArg::Batch, value_name = "HOW")]
     pub(crate) durability: DurabilityArg,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -446,6 +449,8 @@ pub(crate) struct PlanArgs {
     /// List every instance, cached ones too.
     #[arg(long)]
     pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
 }
 
 #[derive(Debug, Args)]
@@ -677,6 +682,74 @@ pub(crate) struct GcArgs {
     /// Only say what would be removed.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Collect on the remote instead: that of the settings, or `--remote=URL`. Without --delete it only says what would go.
+    #[arg(long, value_name = "URL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) remote: Option<String>,
+    /// Remove it from the remote.
+    #[arg(long, requires = "remote")]
+    pub(crate) delete: bool,
+    /// Leave alone on the remote what is younger: others may be sending.
+    #[arg(long, value_name = "HOURS", default_value_t = 24, requires = "remote")]
+    pub(crate) grace_hours: u64,
+    /// Print as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl GcArgs {
+    /// The remote that is named.
+    pub(crate) fn remote_args(&self) -> RemoteArgs {
+        RemoteArgs::of_flag(self.remote.as_deref().unwrap_or_default())
+    }
+}
+
+/// Where results are looked for that the store does not have, and sent.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RemoteArgs {
+    /// Share results there: a folder, s3://BUCKET/PREFIX, gs://, az://, or https:// for WebDAV. Left out: `remote` in
+    /// okapi.settings.yaml. [env: OKAPI_REMOTE]
+    #[arg(long, value_name = "URL")]
+    pub(crate) remote: Option<String>,
+    /// Use no remote, whatever the settings say.
+    #[arg(long, conflicts_with = "remote")]
+    pub(crate) no_remote: bool,
+    /// Use what the remote has, and send it nothing.
+    #[arg(long)]
+    pub(crate) remote_read_only: bool,
+}
+
+impl RemoteArgs {
+    /// Of a flag that may have a value: an empty one stands for the settings.
+    pub(crate) fn of_flag(url: &str) -> RemoteArgs {
+        let remote = (!url.is_empty()).then(|| url.to_owned());
+        RemoteArgs { remote, ..RemoteArgs::default() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// The pipeline whose newest results to send. Left out: every result in the store.
+    #[arg(value_name = "PIPELINE")]
+    pub(crate) pipeline: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+    /// Replace results that the remote has.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: DefaultPipelineArgs,
+    /// Nodes or instances; left out: all.
+    #[arg(value_name = "NODE")]
+    pub(crate) targets: Vec<String>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
     /// Print as JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -690,15 +763,36 @@ pub(crate) enum CacheCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Send results to the remote: those of a pipeline's last run, or all
+    #[command(after_help = "\
+What the remote has is not sent again, so a push that was interrupted goes on where it ended.
+
+Examples:
+  okapi cache push --remote s3://bucket/okapi
+  okapi cache push okapi.yaml")]
+    Push(PushArgs),
+    /// Fetch from the remote what a pipeline needs
+    #[command(after_help = "\
+Example: okapi cache pull okapi.yaml report --remote s3://bucket/okapi")]
+    Pull(PullArgs),
     /// Hash every object again and look for every output
     #[command(after_help = "\
 Exits with 3 if something is damaged or lost.
 
-Example: okapi cache verify --repair && okapi run okapi.yaml")]
+Examples:
+  okapi cache verify --repair && okapi run okapi.yaml
+  okapi cache verify --remote --sample 100")]
     Verify {
-        /// Move damaged objects aside; what needs them runs again.
+        /// Move damaged objects aside; what needs them runs again. On the remote: send what this store has, delete the
+        /// rest.
         #[arg(long)]
         repair: bool,
+        /// Look at the remote instead: that of the settings, or `--remote=URL`.
+        #[arg(long, value_name = "URL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+        remote: Option<String>,
+        /// On the remote, look at so many objects and results, evenly spread.
+        #[arg(long, value_name = "N", requires = "remote")]
+        sample: Option<usize>,
         /// Print as JSON.
         #[arg(long)]
         json: bool,

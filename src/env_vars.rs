@@ -1,4 +1,5 @@
-//! Every environment variable that okapi itself reads.
+//! Every environment variable that okapi itself reads. A remote's client also reads those of its service (`AWS_...`,
+//! `GOOGLE_...`, `AZURE_...`), and `OKAPI_REMOTE_AUTHORIZATION` for WebDAV.
 
 use std::path::PathBuf;
 
@@ -6,10 +7,17 @@ use std::path::PathBuf;
 pub(crate) const OKAPI_STORE: &str = "OKAPI_STORE";
 /// The project's root; `--project` wins.
 pub(crate) const OKAPI_PROJECT: &str = "OKAPI_PROJECT";
+/// Where results are shared; `--remote` wins, and so does `--no-remote`.
+pub(crate) const OKAPI_REMOTE: &str = "OKAPI_REMOTE";
 /// The GPUs that may be handed out, as CUDA reads it.
 pub(crate) const CUDA_VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
 /// Set to anything, switches colours off (no-color.org).
 pub(crate) const NO_COLOR: &str = "NO_COLOR";
+
+/// The text that a variable holds. An empty one counts as unset.
+pub(crate) fn text(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
 
 /// The path that a variable holds. An empty one counts as unset, as scripts that clear it expect.
 pub(crate) fn path(name: &str) -> Option<PathBuf> {

@@ -8,6 +8,8 @@ mod failure;
 mod program;
 mod project;
 mod render;
+mod settings;
+mod sharing;
 mod temporary;
 mod ui;
 

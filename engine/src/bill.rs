@@ -129,7 +129,8 @@ pub(crate) fn bill<'a>(
     // Instances of a node need not stand side by side.
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     let mut of_nodes: Vec<BTreeMap<String, Charges>> = Vec::new();
-    for (planned, stage) in instances.filter(|(node, _)| node.verdict != Verdict::Cached) {
+    let is_there = |verdict| matches!(verdict, Verdict::Cached | Verdict::Fetched);
+    for (planned, stage) in instances.filter(|(node, _)| !is_there(node.verdict)) {
         let charges = Charges::of(planned);
         let (node, axes) = parse_instance_name(&planned.node);
         let place = *places.entry(node).or_insert_with(|| {

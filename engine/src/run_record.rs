@@ -6,6 +6,7 @@
 //! runs/<id>/logs/<node>     what failed instances wrote to stdout and stderr
 //! runs/manifests/<digest>   the action of each instance (`manifest`), shared by runs
 //! runs/heads/<pipeline>     the digest of the pipeline's newest manifest
+//! runs/unsent/<remote>      results that a remote should have and does not (`run::remote`)
 //! ```
 //!
 //! An id is the time at which the run began and four digits that keep two runs of one millisecond

@@ -117,6 +117,21 @@ impl RemoteError {
     }
 }
 
+/// An error with all that caused it: the outermost says only which store it was.
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
 /// A text without what could be a secret in it: the query of a URL, and a name and password before a host.
 pub(crate) fn scrub(message: &str) -> String {
     let mut scrubbed = String::with_capacity(message.len().min(600));

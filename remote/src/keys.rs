@@ -85,8 +85,8 @@ impl Key {
 
 /// Whether a run may have this name: it becomes a part of a path.
 pub(crate) fn is_run_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    (1..=120).contains(&name.len()) && name.bytes().all(plain)
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=120).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain)
 }
 
 #[cfg(test)]
@@ -101,7 +101,7 @@ mod tests {
             Key::Object(digest),
             Key::Action(ActionDigest(digest)),
             Key::Record(digest),
-            Key::Run("2026-01-02-a_b".to_owned()),
+            Key::Run("20260102-030405.678-0000-a_b".to_owned()),
         ];
         for key in keys {
             assert_eq!(Key::parse(&key.to_string()), Some(key));
@@ -117,6 +117,8 @@ mod tests {
             "okapi/v1/object",
             "okapi/v1/run/../../x.json",
             "okapi/v1/run/.json",
+            "okapi/v1/run/..json",
+            "okapi/v1/run/..a.json",
             "okapi/v1/run/a/b.json",
             &format!("okapi/v1/object/{hex}"),
             &format!("okapi/v1/object/{}/{}.tmp", &hex[..2], &hex[2..]),

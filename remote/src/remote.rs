@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use okapi_cache::{ActionDigest, ArtifactKind, ResultFile, Store, StoreError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
@@ -226,17 +226,47 @@ impl Remote {
         self.wait(found.filter_map(async |found| found).collect())
     }
 
+    /// Brings the results of these actions that the remote has into the store, several at once, and waits. What is damaged
+    /// counts as not there, and is said by a notice; so does what fails.
+    ///
+    /// # Errors
+    /// When the store cannot take it.
+    pub fn pull_all(
+        &self,
+        store: &Store,
+        actions: &[ActionDigest],
+    ) -> Result<BTreeMap<ActionDigest, Moved>, RemoteError> {
+        let pulled = stream::iter(actions).map(|action| async move {
+            match self.pull_one(store, action).await {
+                Ok(moved) => Ok(moved.map(|moved| (*action, moved))),
+                Err(RemoteError::Store(error)) => Err(RemoteError::Store(error)),
+                Err(error) => {
+                    self.requests.say(&error);
+                    Ok(None)
+                }
+            }
+        });
+        let pulled = pulled.buffer_unordered(self.requests.limits.parallel.div_ceil(4));
+        self.wait(pulled.try_filter_map(async |moved| Ok(moved)).try_collect())
+    }
+
     /// Brings a result with its objects into the store and waits. `None`: the remote has none.
     ///
     /// # Errors
     /// When the remote fails, what it has is damaged, or the store cannot take it.
     pub fn pull(&self, store: &Store, action: &ActionDigest) -> Result<Option<Moved>, RemoteError> {
-        self.wait(async {
-            let Some(result) = self.requests.result(action).await? else { return Ok(None) };
-            let moved = self.requests.fetch_objects(store, &result).await?;
-            store.commit(result.into_commit(None))?;
-            Ok(Some(moved))
-        })
+        self.wait(self.pull_one(store, action))
+    }
+
+    async fn pull_one(
+        &self,
+        store: &Store,
+        action: &ActionDigest,
+    ) -> Result<Option<Moved>, RemoteError> {
+        let Some(result) = self.requests.result(action).await? else { return Ok(None) };
+        let moved = self.requests.fetch_objects(store, &result).await?;
+        store.commit(result.into_commit(None))?;
+        Ok(Some(moved))
     }
 
     pub(crate) fn requests(&self) -> &Requests {

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::address::Opened;
 use crate::breaker::Breaker;
-use crate::error::{RemoteError, scrub};
+use crate::error::{RemoteError, in_full, scrub};
 use crate::keys::{Key, Kind, ROOT};
 use crate::limits::Limits;
 
@@ -22,6 +22,9 @@ use crate::limits::Limits;
 pub(crate) const PARTS_FROM: u64 = 16 << 20;
 /// What is sent at once where objects cannot be sent in parts: it is held in memory.
 pub(crate) const LARGEST_WHOLE: u64 = 256 << 20;
+
+/// How often a WebDAV server is asked to make the folders of a file: one time for each folder of a name, and the file.
+const TRIES_TO_MAKE_FOLDERS: u32 = 6;
 
 /// What deleting is called.
 const DELETE: &str = "delete";
@@ -358,7 +361,18 @@ impl Requests {
         let key = key.to_string();
         let path = self.path(&key);
         let wish = Wish { side: Side::Write, what: "write", key: &key, bytes: bytes.len() as u64 };
-        self.send_there(wish, self.store.put(&path, PutPayload::from(bytes))).await?;
+        let payload = PutPayload::from(bytes);
+        let request = async {
+            for _ in 1..TRIES_TO_MAKE_FOLDERS {
+                match self.store.put(&path, payload.clone()).await {
+                    // Two that make one folder at once: the slower is told that it cannot be made, and then it is there.
+                    Err(error) if !self.has_parts && in_full(&error).contains("MKCOL") => {}
+                    other => return other,
+                }
+            }
+            self.store.put(&path, payload.clone()).await
+        };
+        self.send_there(wish, request).await?;
         Ok(())
     }
 
@@ -457,19 +471,4 @@ impl Requests {
 enum Arrived {
     Unfit { said: u64 },
     Store(StoreError),
-}
-
-/// An error with all that caused it: the outermost says only which store it was.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }

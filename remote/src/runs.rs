@@ -36,7 +36,7 @@ impl RunRoot {
 }
 
 impl Remote {
-    /// Writes down what a run ended with. `name` tells it from runs of other stores: letters, digits, `-` and `_`.
+    /// Writes down what a run ended with. `name` tells it from runs of other stores: letters, digits, `-`, `_` and `.`.
     ///
     /// # Errors
     /// When the remote fails, or may not be written.

@@ -1,4 +1,4 @@
-//! `okapi cache stats` and `okapi cache verify`.
+//! `okapi cache`: what a store holds, and whether it is in order; `share` has what is about remotes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,8 +8,8 @@ use okapi_engine::run_record;
 use okapi_engine::spend::Spend;
 use serde_json::json;
 
-use super::runs;
-use crate::cli::{CacheCommand, Global};
+use super::{runs, share};
+use crate::cli::{CacheCommand, Global, RemoteArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::project;
@@ -19,7 +19,12 @@ use crate::ui::{format, output, table};
 pub(crate) fn cache(global: &Global, command: &CacheCommand) -> Result<ExitCode, Failure> {
     match command {
         CacheCommand::Stats { json } => stats(global, *json),
-        CacheCommand::Verify { repair, json } => check(global, *repair, *json),
+        CacheCommand::Verify { repair, json, remote: None, .. } => check(global, *repair, *json),
+        CacheCommand::Verify { repair, json, sample, remote: Some(url) } => {
+            share::verify(global, &RemoteArgs::of_flag(url), *sample, *repair, *json)
+        }
+        CacheCommand::Push(arguments) => share::push(global, arguments),
+        CacheCommand::Pull(arguments) => share::pull(global, arguments),
     }
 }
 

@@ -34,6 +34,9 @@ fn refuse_under_jobs(store: &Store) -> Result<(), Failure> {
 
 /// Removes what kept runs do not need.
 pub(crate) fn gc(global: &Global, arguments: &GcArgs) -> Result<ExitCode, Failure> {
+    if arguments.remote.is_some() {
+        return super::share::gc(global, arguments);
+    }
     let root = project::root_without_pipeline(global)?;
     // Looked for before it is opened for writing: a collector makes no store.
     project::open_store(global, &root, Access::ReadOnly, Durability::None)?;

@@ -20,6 +20,7 @@ mod run;
 mod runs;
 mod schema;
 mod selftest;
+mod share;
 mod show;
 mod stages;
 mod teacher;

@@ -1,7 +1,7 @@
 //! `okapi plan`.
 
 use okapi_engine::estimate::Estimate;
-use okapi_engine::evaluate::evaluate;
+use okapi_engine::evaluate::{FoundElsewhere, Question, ask_remote, evaluate, evaluate_with};
 use okapi_engine::plan::{Plan, PlannedNode, Verdict, plan as make_plan};
 use okapi_engine::run_record;
 
@@ -9,6 +9,7 @@ use crate::cli::{Global, PlanArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::project;
+use crate::sharing;
 use crate::ui::{bill, format, output, table};
 
 /// Instances of one node with one verdict are listed one by one up to this number.
@@ -30,7 +31,16 @@ pub(crate) fn plan(global: &Global, arguments: &PlanArgs) -> Result<ExitCode, Fa
     )?;
     let machine = project::machine(None);
     let question = loaded.question(&machine, &store);
-    let evaluation = evaluate(&question);
+    let remote = sharing::open_if_asked(&arguments.remote, &loaded.place.root, &mut |message| {
+        output::note(&format!("warning: {message}"));
+    })?;
+    let (evaluation, elsewhere) = match &remote {
+        Some(remote) => evaluate_with(&question, &mut |actions| ask_remote(remote, actions)),
+        None => (evaluate(&question), FoundElsewhere::new()),
+    };
+    let question = Question { elsewhere: &elsewhere, ..question };
+    let notices = remote.iter().flat_map(|remote| remote.take_notices());
+    notices.for_each(|notice| output::note(&format!("warning: {notice}")));
     let previous = run_record::head(&store, &loaded.place.pipeline);
     let mut plan = make_plan(&question, &evaluation, &previous);
     plan.add_estimates(&question, &evaluation, &registry, &loaded.place.root);
@@ -70,7 +80,8 @@ fn listing(plan: &Plan, all: bool) -> String {
         let length = rest.iter().take_while(|node| same(node)).count();
         let (group, others) = rest.split_at(length);
         rest = others;
-        let folded = group.len() > LISTED || first.verdict == Verdict::Cached && group.len() > 1;
+        let is_there = matches!(first.verdict, Verdict::Cached | Verdict::Fetched);
+        let folded = group.len() > LISTED || is_there && group.len() > 1;
         if folded && !all {
             rows.push(vec![
                 word(first.verdict).to_owned(),
@@ -106,7 +117,7 @@ fn cost(group: &[PlannedNode]) -> String {
     }
 }
 
-/// What some instances would ask of teachers, and the memory that each would take; empty if nothing.
+/// What some instances would fetch and ask of teachers, and the memory that each would take; empty if nothing.
 fn needed(group: &[PlannedNode]) -> String {
     let memory = group.iter().filter_map(|node| node.memory.as_ref());
     let most = memory.max_by_key(|memory| memory.bytes());
@@ -117,7 +128,10 @@ fn needed(group: &[PlannedNode]) -> String {
         let whose = if memory.on_gpu { "GPU memory" } else { "memory" };
         format!("{whose} {}: {}", format::size(memory.bytes()), parts.join(", "))
     });
-    [asked(group), memory]
+    let bytes: u64 = group.iter().filter_map(|node| node.fetched_bytes).sum();
+    let is_fetched = group.iter().any(|node| node.fetched_bytes.is_some());
+    let fetched = if is_fetched { format::size(bytes) } else { String::new() };
+    [fetched, asked(group), memory]
         .into_iter()
         .filter(|text| !text.is_empty())
         .collect::<Vec<_>>()
@@ -177,6 +191,10 @@ fn summary(plan: &Plan) -> String {
         "{} cached, {} to run, {} may run, {} blocked",
         sums.cached, sums.runs, sums.may_run, sums.blocked
     );
+    if sums.fetched > 0 {
+        let bytes = format::size(sums.fetched_bytes);
+        line = format!("{} on the remote ({bytes}), {line}", sums.fetched);
+    }
     if !plan.is_up_to_date() {
         let nodes = plan.nodes.iter();
         let is_reckoned = |node: &&PlannedNode| {

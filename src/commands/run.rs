@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use okapi_cache::{Access, Digest, Store, StoreError};
+use okapi_engine::clock::unix_ms;
 use okapi_engine::evaluate::State;
 use okapi_engine::event::{Event, Outcome, VERSION};
 use okapi_engine::executor::command_process::Launcher;
@@ -23,11 +24,13 @@ use okapi_engine::stage::StageRegistry;
 use serde_json::Value;
 
 use super::determinism;
+use super::share::put_root;
 use crate::cli::{Global, Progress, RunArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::program;
 use crate::project::{self, Loaded};
+use crate::sharing;
 use crate::ui::output;
 use crate::ui::progress::{self, Display};
 
@@ -187,6 +190,13 @@ fn work(
         remote: None,
     };
     let evaluation = evaluate_for_run(&request);
+    if !evaluation.is_up_to_date() {
+        // Nothing to do, nothing to ask.
+        request.remote =
+            sharing::open_if_asked(&arguments.remote, &loaded.place.root, &mut |message| {
+                reporter.say(&Event::Warning { message });
+            })?;
+    }
     reporter.saved_ms = evaluation.states.iter().map(saved_by).sum();
     if !evaluation.is_up_to_date() {
         // Rules for commands are made only when something runs.
@@ -206,6 +216,14 @@ fn work(
     end.spend = summary.spend;
     let results = Results { evaluation: &evaluation, later: &summary.later };
     let kept = keep_manifest(store, pipeline, &loaded.graph, results);
+    if let Some(remote) = request.remote.take().filter(|it| it.can_write()) {
+        // What it keeps is a convenience of collection: a run that could not write it has not failed.
+        let head = run_record::head(store, pipeline);
+        let run = reporter.record.id().to_owned();
+        if let Err(failure) = put_root(&remote, store, &run, pipeline, unix_ms(), &head) {
+            reporter.say(&Event::Warning { message: failure.message().to_owned() });
+        }
+    }
     end.manifest = kept.as_ref().ok().copied();
     if arguments.lock && summary.outcome == Outcome::Succeeded {
         write_lock(arguments, store, loaded, results)?;

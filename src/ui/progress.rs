@@ -120,6 +120,9 @@ pub(super) fn is_trouble(event: &Event) -> bool {
     }
 }
 
+/// What is smaller is fetched before anybody has read that it is being fetched.
+const WORTH_SAYING: u64 = 16 << 20;
+
 /// An event as one line, or as a block for a failure; `None` for what only moves a bar.
 pub(super) fn describe(event: &Event, tally: Tally) -> Option<String> {
     let Tally { settled, total, saved_ms } = tally;
@@ -136,7 +139,7 @@ pub(super) fn describe(event: &Event, tally: Tally) -> Option<String> {
         Event::NodeCached { node, saved_ms, .. } => {
             format!("cached  {node}  [{settled}/{total}]  saved {}", format::duration(*saved_ms))
         }
-        Event::NodeFetching { node, bytes, .. } => {
+        Event::NodeFetching { node, bytes, .. } if *bytes >= WORTH_SAYING => {
             format!("fetch   {node}  {}", format::size(*bytes))
         }
         Event::Sending { results } => {
@@ -207,6 +210,7 @@ pub(super) fn describe(event: &Event, tally: Tally) -> Option<String> {
             line + &spent(spend)
         }
         Event::RunStarted { .. }
+        | Event::NodeFetching { .. }
         | Event::Cached { .. }
         | Event::NodeProgress { .. }
         | Event::NodeMeasures { .. }

@@ -216,7 +216,11 @@ impl Display for Terminal {
                 self.end(node);
             }
             Event::NodeSkipped { .. } => self.skipped += 1,
-            Event::Published { .. } | Event::NodeWaiting { .. } => print = true,
+            Event::Published { .. }
+            | Event::NodeWaiting { .. }
+            | Event::NodeFetching { .. }
+            | Event::Sending { .. }
+            | Event::RemoteUsed { .. } => print = true,
             Event::RunFinished { .. } => {
                 self.clear();
                 print = true;

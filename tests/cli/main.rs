@@ -28,10 +28,16 @@ mod init;
 mod mixes;
 mod models;
 mod mono_or_multi;
+#[path = "../../remote/tests/remote/moto.rs"]
+mod moto;
 mod order;
+#[path = "../../remote/tests/remote/proxy.rs"]
+#[expect(dead_code, reason = "not every fault is tried here")]
+mod proxy;
 mod quickstart;
 mod races;
 mod releases;
+mod remotes;
 mod reports;
 mod sandbox;
 mod semantics;

@@ -1,7 +1,6 @@
 //! What a remote must do, whatever it is and however it behaves.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![expect(clippy::print_stderr, reason = "a test that did not run says so")]
 
 mod collection;
 mod faults;
@@ -9,3 +8,4 @@ mod folder;
 mod moto;
 mod proxy;
 mod support;
+mod webdav;

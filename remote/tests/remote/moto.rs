@@ -14,11 +14,12 @@ pub(crate) struct Moto {
 
 impl Moto {
     /// Starts it; `None`, and a word of it, if it is not installed.
+    #[expect(clippy::print_stderr, reason = "a test that did not run says so")]
     pub(crate) fn start() -> Option<Moto> {
-        let Some(program) = find() else {
+        let Some(program) = find("moto_server") else {
             eprintln!(
                 "did not run: there is no moto_server in PATH or target/moto-venv \
-                 (python3 -m venv target/moto-venv && target/moto-venv/bin/pip install 'moto[server]')"
+                 (python3 -m venv target/moto-venv && target/moto-venv/bin/pip install 'moto[server]' wsgidav cheroot)"
             );
             return None;
         };
@@ -59,13 +60,12 @@ impl Drop for Moto {
     }
 }
 
-fn find() -> Option<PathBuf> {
+/// A program in the path, or among those that were installed for tests.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let root = env!("CARGO_MANIFEST_DIR");
     let beside =
         [format!("{root}/target/moto-venv/bin"), format!("{root}/../target/moto-venv/bin")];
     let path = std::env::var("PATH").unwrap_or_default();
     let folders = beside.into_iter().chain(path.split(':').map(str::to_owned));
-    folders
-        .map(|folder| PathBuf::from(folder).join("moto_server"))
-        .find(|program| program.is_file())
+    folders.map(|folder| PathBuf::from(folder).join(name)).find(|program| program.is_file())
 }

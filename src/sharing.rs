@@ -1,0 +1,95 @@
+//! Which remote a command uses, if any: from the command line, the environment, or the project's settings.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use okapi_remote::{AUTHORIZATION, Address, Limits, Options, Remote, RemoteError};
+
+use crate::cli::RemoteArgs;
+use crate::env_vars;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::settings::{self, RemoteSettings};
+
+/// What variables that services and their clients read begin with.
+const SERVICES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
+
+/// The remote of a command that can do without: what cannot be opened is warned of.
+pub(crate) fn open_if_asked(
+    arguments: &RemoteArgs,
+    root: &Path,
+    warn: &mut dyn FnMut(String),
+) -> Result<Option<Arc<Remote>>, Failure> {
+    let Some((address, options)) = choose(arguments, root)? else { return Ok(None) };
+    match Remote::open(&address, &options) {
+        Ok(remote) => Ok(Some(Arc::new(remote))),
+        Err(error @ RemoteError::Address { .. }) => Err(failure(&error, ExitCode::BadUsage)),
+        Err(error) => {
+            warn(format!("no remote: {error}"));
+            Ok(None)
+        }
+    }
+}
+
+/// The remote of a command that is about it.
+pub(crate) fn open(arguments: &RemoteArgs, root: &Path) -> Result<Remote, Failure> {
+    let Some((address, options)) = choose(arguments, root)? else {
+        let hint = format!(
+            "name one by --remote, {}, or `remote: {{url: ...}}` in {}",
+            env_vars::OKAPI_REMOTE,
+            settings::FILE
+        );
+        return Err(Failure::usage("no remote is named").with_hint(hint));
+    };
+    Remote::open(&address, &options).map_err(|error| failure(&error, ExitCode::BadUsage))
+}
+
+/// An error of the remote, for commands that are about it.
+pub(crate) fn failure(error: &RemoteError, code: ExitCode) -> Failure {
+    let message = error.to_string();
+    let failure = match (error, code) {
+        (RemoteError::Store(_), _) => Failure::unwritten(message),
+        (_, ExitCode::BadUsage) => Failure::usage(message),
+        _ => Failure::failed(message),
+    };
+    failure.with_hint(error.hint().map(str::to_owned))
+}
+
+fn choose(arguments: &RemoteArgs, root: &Path) -> Result<Option<(Address, Options)>, Failure> {
+    if arguments.no_remote {
+        return Ok(None);
+    }
+    // Settings with a mistake are a mistake, whether or not they are needed.
+    let settings = settings::read(root)?.remote;
+    let here = Path::new(".");
+    let from_environment = || env_vars::text(env_vars::OKAPI_REMOTE);
+    let (named, base) = match arguments.remote.clone().or_else(from_environment) {
+        Some(named) => (named, std::path::absolute(here).unwrap_or_else(|_| root.to_owned())),
+        None => match &settings {
+            Some(settings) => (settings.url.clone(), root.to_owned()),
+            None => return Ok(None),
+        },
+    };
+    let address =
+        Address::parse(&named, &base).map_err(|error| failure(&error, ExitCode::BadUsage))?;
+    let timeout = settings.as_ref().map(|it| Duration::from_secs(it.timeout));
+    let limits = Limits::default();
+    let options = Options {
+        limits: Limits { timeout: timeout.unwrap_or(limits.timeout), ..limits },
+        read_only: arguments.remote_read_only
+            || settings.as_ref().is_some_and(|it: &RemoteSettings| it.read_only),
+        environment: environment(),
+    };
+    Ok(Some((address, options)))
+}
+
+fn environment() -> Vec<(String, String)> {
+    let is_wanted = |name: &str| {
+        name == AUTHORIZATION || SERVICES.iter().any(|service| name.starts_with(service))
+    };
+    let all = std::env::vars_os();
+    let texts =
+        all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    texts.filter(|(name, value)| is_wanted(name) && !value.is_empty()).collect()
+}
