@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use okapi_data::language::LANGUAGES;
+use okapi_engine::graph::parse_instance_name;
 use okapi_engine::lineage::{Lineage, LineageScope};
 use okapi_engine::port::{Accepts, PortKind};
 use okapi_engine::stage::{
@@ -37,7 +38,9 @@ the folder as it is, and `mlcroissant load --jsonld croissant.json --record_set 
       inputs: {data: \"translate:data\"}         # one configuration for each language
       params: {title: Instructions in 26 languages, license: cc-by-nc-4.0}
 
-A configuration has the name of its language (the axis `language_axis`), and otherwise that of its node and axes. As the card
+A configuration has the name of its language (the axis `language_axis`), and where there are two of it, or none, that of
+its node and axes. Rows that two nodes give alike to the byte in one language, such as English ones that were translated into
+English, are one configuration. As the card
 names actions, the folder is made anew when an action above it changes, even where the rows stay.
 
 Croissant wants to know too who made a data set, where it is and since when, which no run can know: `creators`, `url` and
@@ -74,7 +77,7 @@ static PARAMS: [Param; 9] = [
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "dataset",
-    version: 2,
+    version: 3,
     summary: "puts rows into a folder that the Hugging Face hub takes, with a card and a Croissant description",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[InputPort {
@@ -133,6 +136,11 @@ impl Stage for Dataset {
                 items.iter().map(|(key, path)| (&**key, &**path)).collect()
             }
         };
+        let origins = lineage.inputs.get("data");
+        let node = |key: &str| -> Option<&str> {
+            Some(parse_instance_name(&origins?.get(key)?.instance).0)
+        };
+        let inputs = without_twins(inputs, axis, &node)?;
         let languages: Vec<Option<&str>> =
             inputs.iter().map(|(key, _)| language_of(key, axis)).collect();
         let mut configurations = Vec::new();
@@ -149,7 +157,7 @@ impl Stage for Dataset {
                 return Err(StageError::failed(message));
             }
             let content = copy(path, &folder.join(croissant::path(&name)), key)?;
-            let origin = lineage.inputs.get("data").and_then(|origins| origins.get(*key));
+            let origin = origins.and_then(|origins| origins.get(*key));
             let origin = origin.map(|origin| &*origin.instance);
             configurations.push(Configuration { name, language: *language, content, origin });
             if context.cancel.is_requested() {
@@ -194,6 +202,35 @@ impl Stage for Dataset {
         success.metrics.insert("configurations".to_owned(), configurations.len() as f64);
         Ok(success)
     }
+}
+
+/// The inputs but those whose rows are, to the byte, rows that another node gave before in the same language: English
+/// ones before and after a translation into English. `node` says which one made an input.
+fn without_twins<'a>(
+    inputs: Vec<(&'a str, &'a Path)>,
+    axis: &str,
+    node: &dyn Fn(&str) -> Option<&'a str>,
+) -> Result<Vec<(&'a str, &'a Path)>, StageError> {
+    let mut kept: Vec<(&str, &Path)> = Vec::new();
+    for (key, path) in inputs {
+        let language = language_of(key, axis);
+        let io = |source| StageError::Io { path: path.to_owned(), source };
+        let length = |path: &Path| std::fs::metadata(path).map(|found| found.len()).map_err(io);
+        let mut is_twin = false;
+        for (other_key, other) in &kept {
+            let may_be = language.is_some()
+                && language_of(other_key, axis) == language
+                && node(other_key) != node(key);
+            // Most differ in length, and need not be read.
+            is_twin |= may_be
+                && length(path)? == length(other)?
+                && std::fs::read(path).map_err(io)? == std::fs::read(other).map_err(io)?;
+        }
+        if !is_twin {
+            kept.push((key, path));
+        }
+    }
+    Ok(kept)
 }
 
 /// The language in a key such as `lang=de,seed=1` or `translate[lang=de]:data`.
@@ -348,6 +385,39 @@ mod tests {
         assert_eq!(language_of("code=de", "lang"), None);
         assert_eq!(file_name("a[b=../../etc]:data"), "a_b_______etc__data");
         assert_eq!(file_name("../.."), "default");
+    }
+
+    #[test]
+    fn what_comes_twice_in_a_language_is_one_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (one, same, other) = (
+            write("one", "{\"a\":1}\n"),
+            write("same", "{\"a\":1}\n"),
+            write("other", "{\"a\":2}\n"),
+        );
+        let kept = |inputs: &[(&str, &Path)]| {
+            let node = |key: &str| match key.split_once('[')?.0 {
+                "new" => Some("new"),
+                _ => Some("translated"),
+            };
+            let kept = without_twins(inputs.to_vec(), "lang", &node).unwrap();
+            kept.into_iter().map(|(key, _)| key.to_owned()).collect::<Vec<_>>()
+        };
+        let inputs = [
+            ("new[lang=en]:data", &*one),
+            ("translated[lang=en]:data", &*same),
+            ("translated[lang=de]:data", &*same),
+        ];
+        assert_eq!(kept(&inputs), ["new[lang=en]:data", "translated[lang=de]:data"]);
+        assert_eq!(kept(&[("new[lang=en]", &*one), ("b[lang=en]", &*other)]).len(), 2);
+        let seeds = [("new[lang=en,seed=1]", &*one), ("new[lang=en,seed=2]", &*same)];
+        assert_eq!(kept(&seeds).len(), 2, "of one node, which tells them apart");
+        assert_eq!(kept(&[("new", &*one), ("b", &*same)]).len(), 2, "of no language");
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod rank;
 mod release;
 mod report;
 mod report_rows;
+mod report_sets;
 mod reward_model;
 mod row_members;
 mod self_instruct;

@@ -1,6 +1,6 @@
 //! `report`: scores, curves, statistics and costs of a pipeline as one document.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use okapi_engine::graph_render::lineage_svg;
@@ -11,12 +11,13 @@ use okapi_engine::stage::{
     ParamType, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
-use okapi_report::published::Base;
 use okapi_report::{Fact, Report};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::labels::{self, Labels};
-use crate::report_rows::{add_resources, answers, curves, items, rejects, scores, statistics};
+use crate::report_rows::{add_resources, answers, curves, items, rejects, scores};
+use crate::report_sets::statistics;
 
 /// The stage.
 pub(crate) struct MakeReport;
@@ -57,7 +58,9 @@ joined by the answers that both looked at, and their rows by id. These scores ha
 which recipe is the better one; of the others, unseen in tuning perhaps, they stand beside.
 
 The columns of the paper's tables are the methods `base`, `bloomz`, `sft` and `rlhf`, and the rows languages by their
-codes; `compare_with` says for a model which published table stands beside. What no axis and no node says is an error, and
+codes; `compare_with` says for a model which published table stands beside. A model of another size than the paper's is
+told from it in words; what else is different, `score_note` has to say. Data sets are called by their nodes, or as `sets`
+says, and `compare_sets` puts the paper's lengths beside. What no axis and no node says is an error, and
 so are two scores that nothing tells apart. Over several seeds the report has means with their standard errors.
 
 What teachers were asked is counted as the answers that went into the results, however often the work was begun
@@ -65,7 +68,7 @@ and whichever of them were recorded before. So a report of a run that was killed
 one that was not. With `times` it also says how long each node took and what was paid: for the executions that made
 these results, which no other run repeats; payments of executions that were killed are not among them.";
 
-static PARAMS: [Param; 9] = [
+static PARAMS: [Param; 12] = [
     Param {
         name: "title",
         ty: ParamType::String,
@@ -124,6 +127,28 @@ static PARAMS: [Param; 9] = [
         help: "by the label of a model, the base model of the Okapi paper whose published scores stand beside",
     },
     Param {
+        name: "sets",
+        ty: ParamType::Map(&ParamType::String),
+        default: ParamDefault::Absent,
+        identity: true,
+        help: "what data sets are called, by the node that made them: `{english: New, translated: New}` are one in two languages",
+    },
+    Param {
+        name: "compare_sets",
+        ty: ParamType::Map(&ParamType::Choice(&["alpaca", "generated"])),
+        default: ParamDefault::Absent,
+        identity: true,
+        help: "by what a data set is called, the one of the Okapi paper whose published lengths stand beside",
+    },
+    Param {
+        name: "score_note",
+        ty: ParamType::String,
+        default: ParamDefault::Absent,
+        identity: true,
+        help: "what must be known of all scores, and stands below each table of them: who translated the questions, what \
+               stands in for what the paper has",
+    },
+    Param {
         name: "times",
         ty: ParamType::Bool,
         default: ParamDefault::Value("false"),
@@ -138,7 +163,7 @@ const fn port(name: &'static str, kinds: &'static [PortKind], help: &'static str
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "report",
-    version: 3,
+    version: 4,
     summary: "makes scores, curves and statistics one document, each number with its source",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[
@@ -158,7 +183,7 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
         port(
             "rejects",
             &[PortKind::Rejects],
-            "rows that were set aside, from `self_instruct`, `translate`, `rank` and `judge`",
+            "rows that were set aside, from `self_instruct`, `decontaminate`, `translate`, `rank` and `judge`",
         ),
     ]),
     outputs: Outputs::Fixed(&[
@@ -252,30 +277,39 @@ fn report(context: &StageContext<'_>, lineage: &Lineage) -> Result<Report, Stage
     let mut report = Report {
         version: Report::VERSION,
         summary: text("summary"),
+        score_note: text("score_note"),
         facts: facts(params),
-        compare_with: compare_with(params)?,
+        compare_with: compare_with(params, "compare_with")?,
+        compare_sets: compare_with(params, "compare_sets")?,
         scores: scores(&read("scores"), &labels)?,
         answers: answers(&read("judged"), &read("languages"), &labels)?,
         curves: curves(&read("curves"), &labels)?,
-        statistics: statistics(&read("statistics"), &labels)?,
+        statistics: statistics(&read("statistics"), &labels, &params["sets"])?,
         rejects: rejects(&read("rejects"), &labels)?,
         graph: Some(lineage_svg(lineage, &title)),
         title,
         ..Report::default()
     };
     add_resources(&mut report, lineage, &labels)?;
-    for model in report.compare_with.keys() {
-        if !report.scores.iter().any(|score| score.model == *model) {
-            let models: std::collections::BTreeSet<&str> =
-                report.scores.iter().map(|score| &*score.model).collect();
-            let models: Vec<&str> = models.into_iter().collect();
-            context.reporter.log(format!(
-                "`compare_with` names `{model}`, and the models with scores are: {}",
-                models.join(", ")
-            ));
-        }
-    }
+    let models = report.scores.iter().map(|score| &*score.model).collect();
+    let sets = report.statistics.iter().map(|set| &*set.name).collect();
+    say_unknown(context, "compare_with", report.compare_with.keys(), "models with scores", &models);
+    say_unknown(context, "compare_sets", report.compare_sets.keys(), "data sets", &sets);
     Ok(report)
+}
+
+/// Says of what a param names that there is no such thing here: nothing stands beside it.
+fn say_unknown<'a>(
+    context: &StageContext<'_>,
+    param: &str,
+    named: impl Iterator<Item = &'a String>,
+    what: &str,
+    known: &BTreeSet<&str>,
+) {
+    for name in named.filter(|name| !known.contains(name.as_str())) {
+        let known = known.iter().copied().collect::<Vec<_>>().join(", ");
+        context.reporter.log(format!("`{param}` names `{name}`, and the {what} are: {known}"));
+    }
 }
 
 fn facts(params: &Value) -> Vec<Fact> {
@@ -291,14 +325,18 @@ fn facts(params: &Value) -> Vec<Fact> {
     written.chain(with_times).collect()
 }
 
-fn compare_with(params: &Value) -> Result<BTreeMap<String, Base>, StageError> {
-    let written = params["compare_with"].as_object().into_iter().flatten();
+/// What of the paper's stands beside, by the name of what is ours.
+fn compare_with<T: DeserializeOwned>(
+    params: &Value,
+    param: &str,
+) -> Result<BTreeMap<String, T>, StageError> {
+    let written = params[param].as_object().into_iter().flatten();
     written
-        .map(|(model, base)| {
-            let base = serde_json::from_value(base.clone());
-            let base =
-                base.map_err(|error| StageError::failed(format!("`compare_with`: {error}")))?;
-            Ok((model.clone(), base))
+        .map(|(name, published)| {
+            let published = serde_json::from_value(published.clone());
+            let published =
+                published.map_err(|error| StageError::failed(format!("`{param}`: {error}")))?;
+            Ok((name.clone(), published))
         })
         .collect()
 }

@@ -3,13 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use okapi_data::describe::{SetStatistics, Statistics};
-use okapi_engine::graph::parse_instance_name;
 use okapi_engine::lineage::Lineage;
-use okapi_engine::selection::axis_values;
 use okapi_engine::stage_context::{InputPath, StageContext, StageError};
 use okapi_report::{
-    AnswerScore, Curve, CurvePoint, DataSet, NodeTime, Rejects, Report, Score, Share, Spend, Task,
+    AnswerScore, Curve, CurvePoint, NodeTime, Rejects, Report, Score, Share, Spend, Task,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -89,6 +86,7 @@ pub(crate) fn scores(items: &[Item], labels: &Labels<'_>) -> Result<Vec<Score>, 
             language: labels.language(instance, summary.language.as_deref())?,
             method: labels.method(instance)?,
             model: labels.model(instance)?,
+            parameters: labels.parameters(instance).ok(),
             seed: labels.seed(instance)?,
             protocol: summary.protocol,
             shots: summary.shots,
@@ -264,74 +262,6 @@ fn thinned(rows: impl Iterator<Item = (u64, BTreeMap<String, Option<f64>>)>) -> 
     points.into_iter().map(|(step, measures)| CurvePoint { step, measures }).collect()
 }
 
-/// What `describe` says of data sets.
-pub(crate) fn statistics(items: &[Item], labels: &Labels<'_>) -> Result<Vec<DataSet>, StageError> {
-    let mut unique = Unique::default();
-    let mut sets = Vec::new();
-    for Item { instance, path } in items {
-        let statistics: Statistics = read_json(path).map_err(|detail| {
-            StageError::failed(format!("what `{instance}` gave for `statistics` is none: {detail}"))
-        })?;
-        let described = labels.ancestor(instance)?.inputs.get("data");
-        let described: &[String] = described.map_or(&[], Vec::as_slice);
-        let nodes = |key: &str| key.split(['[', ':']).next().unwrap_or_default().to_owned();
-        for (key, set) in &statistics.sets {
-            let Some(data) = described.iter().find(|data| is_of(key, data)) else {
-                let message = format!(
-                    "`{instance}` describes `{key}`, which is none of the data that it reads"
-                );
-                return Err(StageError::failed(message));
-            };
-            let node = parse_instance_name(data).0;
-            // Of two outputs of one node each has its own name.
-            let same = statistics.sets.keys().filter(|other| nodes(other) == node);
-            let ports: BTreeSet<_> = same.map(|key| key.split_once(':').map(|it| it.1)).collect();
-            let name = match key.split_once(':') {
-                Some((_, port)) if ports.len() > 1 => format!("{node}:{port}"),
-                _ => node.to_owned(),
-            };
-            let set = data_set(name, labels.language(data, None)?, set, labels.source(instance)?);
-            let said =
-                vec![set.name.clone(), format!("language {}", set.language), set.unit.clone()];
-            unique.add("the statistics of one data set", said, instance)?;
-            sets.push(set);
-        }
-    }
-    Ok(sets)
-}
-
-/// Whether `lang=de`, `rows[lang=de]` or `rows[lang=de]:data` is of that instance.
-fn is_of(key: &str, instance: &str) -> bool {
-    let name = key.split(':').next().unwrap_or_default();
-    if name == instance {
-        return true;
-    }
-    let axes = axis_values(instance);
-    !name.contains('[') && name.contains('=') && name.split(',').all(|part| axes.contains(&part))
-}
-
-fn data_set(
-    name: String,
-    language: String,
-    set: &SetStatistics,
-    source: okapi_report::Source,
-) -> DataSet {
-    let has_tokens = set.prompt.tokens.is_some();
-    let mean = |texts: &okapi_data::describe::TextLengths| match texts.tokens {
-        Some(tokens) => tokens.mean,
-        None => texts.words.mean,
-    };
-    DataSet {
-        name,
-        language,
-        rows: set.rows,
-        unit: if has_tokens { "tokens" } else { "words" }.to_owned(),
-        prompt: mean(&set.prompt),
-        response: set.response.as_ref().map(mean),
-        source,
-    }
-}
-
 /// Rows that were set aside, counted by rule.
 pub(crate) fn rejects(items: &[Item], labels: &Labels<'_>) -> Result<Vec<Rejects>, StageError> {
     #[derive(Deserialize)]
@@ -384,7 +314,7 @@ pub(crate) fn add_resources(
 }
 
 /// Reads a file that is one JSON value; what is wrong with it otherwise.
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     serde_json::from_str(&text).map_err(|error| error.to_string())
 }
@@ -433,15 +363,5 @@ mod tests {
     fn what_is_no_number_is_left_out() {
         let row = |value| (1, BTreeMap::from([("loss".to_owned(), value)]));
         assert_eq!(thinned([row(None)].into_iter()), []);
-    }
-
-    #[test]
-    fn a_set_is_known_by_its_key() {
-        assert!(is_of("lang=de", "rows[lang=de,seed=1]"));
-        assert!(is_of("rows[lang=de]:data", "rows[lang=de]"));
-        assert!(is_of("tasks:examples", "tasks"));
-        assert!(!is_of("lang=de", "rows[lang=den]"));
-        assert!(!is_of("other[lang=de]", "rows[lang=de]"));
-        assert!(!is_of("tasks", "rows"));
     }
 }

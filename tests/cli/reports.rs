@@ -273,6 +273,53 @@ fn one_language_and_one_part_alone_are_a_report() {
     assert!(!html.contains("id=\"resources\""), "nobody was asked for this");
 }
 
+#[test]
+fn a_data_set_has_one_name_in_all_languages_and_english_once() {
+    let sandbox = sandbox();
+    sandbox.edit("p.yaml", "[de, fr]", "[de, en]");
+    sandbox.write("en.jsonl", &questions("en"));
+    sandbox.edit(
+        "p.yaml",
+        "data: \"translate:data\", tokenizer",
+        "data: [\"tasks:examples\", \"translate:data\"], tokenizer",
+    );
+    for line in [
+        "      scores: [\"evaluate_base:summary\", \"evaluate:summary\"]\n",
+        "      curves: \"sft:curve\"\n",
+        "      rejects: [\"tasks:rejects\", \"translate:rejects\"]\n",
+    ] {
+        sandbox.edit("p.yaml", line, "");
+    }
+    sandbox.edit(
+        "p.yaml",
+        "compare_with: {base: bloom}}",
+        "labels: {language: en}, sets: {tasks: New, translate: New}, compare_sets: {New: generated}}",
+    );
+    let said = sandbox.okapi(&["run", "p.yaml", "report"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let said = sandbox.okapi(&["get", "p.yaml", "report:data", "out.json"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let data: Value = serde_json::from_str(&sandbox.read("out.json")).unwrap();
+    let sets = data["report"]["statistics"].as_array().unwrap();
+    let named: BTreeMap<_, _> =
+        sets.iter().map(|set| (set["language"].as_str().unwrap(), &set["name"])).collect();
+    let new = json!("New");
+    assert_eq!((sets.len(), named), (2, BTreeMap::from([("de", &new), ("en", &new)])));
+    let english = sets.iter().find(|set| set["language"] == "en").unwrap();
+    assert!(!english["root_verbs"]["verbs"].as_array().unwrap().is_empty(), "{english}");
+    let tables = data["tables"].as_array().unwrap();
+    let lengths = tables.iter().find(|table| table["id"] == "statistics").unwrap();
+    let columns: Vec<&str> = lengths["columns"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["title"].as_str().unwrap())
+        .collect();
+    assert_eq!(columns[3], "New, prompt, paper");
+    assert_eq!(lengths["sections"][0]["rows"][0]["cells"][3]["text"], "51.2");
+    assert!(tables.iter().any(|table| table["id"] == "root-verbs"));
+}
+
 /// Two models, of two recipes, whose answers are judged; one answers in English whatever it is asked in.
 const ANSWERS: &str = r#"
   answer:

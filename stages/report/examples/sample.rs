@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use okapi_report::published::{self, Base};
+use okapi_report::published_lengths::PublishedSet;
 use okapi_report::{
-    AnswerScore, Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, Score, Share, Source,
-    Spend, Task,
+    AnswerScore, Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, RootObject, RootVerb,
+    RootVerbs, Score, Share, Source, Spend, Task,
 };
 
 fn main() -> std::io::Result<()> {
@@ -51,6 +52,10 @@ fn sample() -> Report {
                   are as it prints them."
             .to_owned(),
         compare_with: BTreeMap::from([(model.to_owned(), Base::Bloom)]),
+        compare_sets: BTreeMap::from([
+            ("Alpaca".to_owned(), PublishedSet::Alpaca),
+            ("Generated".to_owned(), PublishedSet::Generated),
+        ]),
         ..Report::default()
     };
     let facts = [
@@ -101,6 +106,7 @@ fn scores(report: &mut Report, noise: &mut Noise, languages: &[&str], model: &st
                         language: (*language).to_owned(),
                         method: method.to_owned(),
                         model: model.to_owned(),
+                        parameters: Some(7_069_016_064),
                         seed,
                         protocol: "authors".to_owned(),
                         shots,
@@ -198,6 +204,7 @@ fn data(report: &mut Report, noise: &mut Noise, languages: &[&str]) {
                 unit: "tokens".to_owned(),
                 prompt: prompt * long.sqrt(),
                 response: Some(response * long),
+                root_verbs: (*language == "en" && name == "Generated").then(root_verbs),
                 source: source(noise, format!("describe[lang={language}]")),
             });
         }
@@ -219,6 +226,23 @@ fn data(report: &mut Report, noise: &mut Noise, languages: &[&str]) {
             });
         }
     }
+}
+
+fn root_verbs() -> RootVerbs {
+    let verb = |(verb, count, nouns): (&str, u64, [&str; 4])| {
+        let objects = (3..)
+            .zip(nouns)
+            .map(|(part, noun)| RootObject { object: noun.to_owned(), count: count / part });
+        RootVerb { verb: verb.to_owned(), count, objects: objects.collect() }
+    };
+    let verbs = [
+        ("write", 15_200, ["story", "poem", "essay", "email"]),
+        ("give", 5_400, ["example", "advice", "summary", "list"]),
+        ("create", 4_900, ["list", "plan", "table", "story"]),
+        ("explain", 3_100, ["concept", "difference", "term", "process"]),
+        ("find", 2_700, ["word", "error", "synonym", "answer"]),
+    ];
+    RootVerbs { covered_share: 0.114, verbs: verbs.map(verb).into() }
 }
 
 fn resources(report: &mut Report, noise: &mut Noise) {

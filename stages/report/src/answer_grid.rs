@@ -179,8 +179,10 @@ impl<'r> AnswerGrid<'r> {
                     let values =
                         self.recipes.iter().filter_map(|it| self.score(language, it, size));
                     let values: Vec<f64> = values.map(|it| it.value).collect();
-                    let best = values.iter().copied().max_by(f64::total_cmp);
-                    best.filter(|_| values.len() > 1).map(|it| number::decimal(it, 1))
+                    let text = |value: f64| number::decimal(value, 1);
+                    let best = text(values.iter().copied().max_by(f64::total_cmp)?);
+                    // Where all look the same, none is better than another.
+                    values.into_iter().any(|value| text(value) != best).then_some(best)
                 })
                 .collect();
             let row = |recipe: &&'r str| {
@@ -326,6 +328,11 @@ mod tests {
         assert_eq!(texts, expected);
         assert_eq!(rows[1].cells[2].standard_error, Some(2.0));
         assert_eq!(table.sections[0].title.as_deref(), Some("560M parameters"));
+        // Scores that are the same have no best among them.
+        let tied = ["monolingual", "multilingual"].map(|recipe| score(recipe, "de", 1, 0.0, 90.0));
+        let tied = Report { answers: tied.into(), ..Report::default() };
+        let table = answer_grids(&tied)[0].table(1);
+        assert!(table.sections[0].rows.iter().all(|row| !row.cells[1].best));
         // German loses 10 and 6. Russian, which one recipe was not asked in, does not count.
         assert_eq!(grid.lost("monolingual", 560_000_000).unwrap().value, 8.0);
         assert_eq!((grid.shared(), grid.others()), (vec!["de"], vec!["ru"]));

@@ -4,8 +4,9 @@ use crate::document::Report;
 use crate::figure::{self, Figure};
 use crate::provenance::Provenance;
 use crate::score_grid::{self, ScoreGrid};
+use crate::source_sets::SourceSets;
 use crate::table::Table;
-use crate::{answer_grid, gain_table, number, run_table, score_table};
+use crate::{answer_grid, gain_table, length_table, number, run_table, score_table};
 
 /// A part of a report with a heading of its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,30 +28,51 @@ pub(crate) enum Block {
     Graph(String),
 }
 
-/// The sections that have something to show.
-pub(crate) fn sections(report: &Report, provenance: &Provenance) -> Vec<Section> {
+impl Block {
+    pub(crate) fn table(&self) -> Option<&Table> {
+        match self {
+            Block::Table(table) | Block::Details(table) => Some(table),
+            Block::Figures(..) | Block::Graph(_) => None,
+        }
+    }
+}
+
+/// What a report shows.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Content {
+    pub(crate) sections: Vec<Section>,
+    /// Of numbers that several nodes have a part in.
+    pub(crate) sets: SourceSets,
+}
+
+/// The sections that have something to show, and the sources of their numbers.
+pub(crate) fn content(report: &Report, provenance: &Provenance) -> Content {
     let grids = score_grid::grids(report);
     let all = [
-        overview(&grids),
+        overview(report, &grids, provenance),
         scores(report, &grids, provenance),
         answers(report, provenance),
         training(report, provenance),
         data(report, provenance),
         resources(report, provenance),
         graph(report),
-        appendix(provenance),
     ];
-    all.into_iter().filter(|section| !section.blocks.is_empty()).collect()
+    let mut sections: Vec<Section> = all.into_iter().collect();
+    let sets = SourceSets::of(&sections, provenance);
+    sections.push(appendix(provenance, &sets));
+    sections.retain(|section| !section.blocks.is_empty());
+    Content { sections, sets }
 }
 
-fn overview(grids: &[ScoreGrid<'_>]) -> Section {
+fn overview(report: &Report, grids: &[ScoreGrid<'_>], provenance: &Provenance) -> Section {
     let mut blocks = Vec::new();
     if !grids.is_empty() {
-        blocks.push(Block::Table(score_table::overview(grids)));
+        blocks.push(Block::Table(score_table::overview(report, grids)));
     }
     let figures = (1..).zip(grids);
-    let figures = figures
-        .filter_map(|(number, grid)| figure::gain_dumbbells(&format!("gain-{number}"), grid));
+    let figures = figures.filter_map(|(number, grid)| {
+        figure::gain_dumbbells(&format!("gain-{number}"), grid, provenance)
+    });
     let figures: Vec<Figure> = figures.collect();
     if !figures.is_empty() {
         blocks.push(Block::Figures("From SFT to RLHF by resource group".to_owned(), figures));
@@ -70,7 +92,7 @@ fn scores(report: &Report, grids: &[ScoreGrid<'_>], provenance: &Provenance) -> 
     if !figures.is_empty() {
         blocks.push(Block::Figures("Accuracy by language and method".to_owned(), figures));
     }
-    blocks.extend(grids.iter().map(|grid| Block::Table(score_table::score_table(grid))));
+    blocks.extend(grids.iter().map(|grid| Block::Table(score_table::score_table(report, grid))));
     blocks.extend(score_table::all_scores(report).map(Block::Details));
     Section { id: "scores", title: "Scores by language", blocks }
 }
@@ -129,7 +151,12 @@ fn data(report: &Report, provenance: &Provenance) -> Section {
     if !lengths.is_empty() {
         blocks.push(Block::Figures("Lengths of texts".to_owned(), lengths));
     }
-    blocks.extend(run_table::statistics(report).map(Block::Details));
+    blocks.extend(length_table::lengths(report).map(Block::Details));
+    let verbs = figure::root_verb_bars("root-verb-bars", report, provenance);
+    if !verbs.is_empty() {
+        blocks.push(Block::Figures("What instructions ask for".to_owned(), verbs));
+    }
+    blocks.extend(length_table::root_verbs(report).map(Block::Details));
     blocks.extend(figure.map(|figure| Block::Figures("Rejects".to_owned(), vec![figure])));
     blocks.extend(run_table::rejects(report).map(Block::Details));
     Section { id: "data", title: "Data", blocks }
@@ -137,13 +164,11 @@ fn data(report: &Report, provenance: &Provenance) -> Section {
 
 fn resources(report: &Report, provenance: &Provenance) -> Section {
     let money = report.spend.iter();
-    let money = money.filter_map(|it| {
-        let paid = it.micro_usd.filter(|paid| *paid > 0)?;
-        Some((&*it.stage, paid as f64, &it.source))
-    });
+    let money = money.map(|it| (&*it.stage, it.micro_usd.unwrap_or(0) as f64, &it.source));
     let money = run_table::sums(money);
     let money: Vec<_> = money
         .into_iter()
+        .filter(|(_, sum, _)| *sum > 0.0)
         .map(|(stage, sum, sources)| (stage.to_owned(), sum, number::usd(sum as u64), sources))
         .collect();
     let tokens = report.spend.iter();
@@ -199,8 +224,11 @@ fn graph(report: &Report) -> Section {
     Section { id: "graph", title: "Graph", blocks }
 }
 
-fn appendix(provenance: &Provenance) -> Section {
+fn appendix(provenance: &Provenance, sets: &SourceSets) -> Section {
     let is_empty = provenance.all().next().is_none();
-    let blocks = if is_empty { vec![] } else { vec![Block::Table(run_table::sources(provenance))] };
+    let mut blocks: Vec<Block> = sets.table().map(Block::Details).into_iter().collect();
+    if !is_empty {
+        blocks.push(Block::Table(run_table::sources(provenance)));
+    }
     Section { id: "provenance", title: "Provenance", blocks }
 }

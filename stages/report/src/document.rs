@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::published::Base;
+use crate::published_lengths::PublishedSet;
 
 /// What was run, and what came of it. Any part may be empty: partial results are results.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,12 @@ pub struct Report {
     /// By model, the paper's base model whose published scores are shown beside.
     #[serde(default)]
     pub compare_with: BTreeMap<String, Base>,
+    /// By the name of a data set, the paper's whose published lengths are shown beside.
+    #[serde(default)]
+    pub compare_sets: BTreeMap<String, PublishedSet>,
+    /// What must be known of all scores: below each table of them.
+    #[serde(default)]
+    pub score_note: String,
     /// One for each evaluation.
     #[serde(default)]
     pub scores: Vec<Score>,
@@ -72,6 +79,13 @@ pub struct Source {
     pub node: String,
     /// The digest of the action that made it.
     pub action: String,
+}
+
+impl Source {
+    /// The node's name, without which of its instances it is.
+    pub fn node_name(&self) -> &str {
+        self.node.split('[').next().unwrap_or_default()
+    }
 }
 
 /// A benchmark.
@@ -129,6 +143,9 @@ pub struct Score {
     pub method: String,
     /// What it was made of.
     pub model: String,
+    /// How many parameters the model has, where that is known.
+    #[serde(default)]
+    pub parameters: Option<u64>,
     /// The seed of what was trained.
     pub seed: u64,
     /// By whose rules questions were asked: `harness`, `harness_original`, `authors`.
@@ -218,8 +235,43 @@ pub struct DataSet {
     /// The mean length of responses, where there are some.
     #[serde(default)]
     pub response: Option<f64>,
+    /// What its instructions ask for, where that was looked for.
+    #[serde(default)]
+    pub root_verbs: Option<RootVerbs>,
     /// Where it comes from.
     pub source: Source,
+}
+
+/// The most frequent root verbs of instructions, with their most frequent objects.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootVerbs {
+    /// The share of all rows, from 0 to 1, that these verbs and objects make up.
+    pub covered_share: f64,
+    /// The most frequent first.
+    pub verbs: Vec<RootVerb>,
+}
+
+/// A root verb.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootVerb {
+    /// The verb: `write`.
+    pub verb: String,
+    /// How many instructions have it with an object.
+    pub count: u64,
+    /// The most frequent first.
+    pub objects: Vec<RootObject>,
+}
+
+/// What a root verb asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootObject {
+    /// The noun: `poem`.
+    pub object: String,
+    /// How many instructions have it with the verb.
+    pub count: u64,
 }
 
 /// Rows that were set aside by one rule.

@@ -1,5 +1,6 @@
 //! What RLHF gains over SFT by resource group, with the paper's gains beside.
 
+use crate::document::Source;
 use crate::language::ResourceGroup;
 use crate::number;
 use crate::published::PublishedPlace;
@@ -25,6 +26,7 @@ pub(crate) fn gains(grids: &[ScoreGrid<'_>]) -> Option<Table> {
             };
             cells.push(gain.ours.map_or_else(Cell::default, |ours| Cell {
                 standard_error: ours.standard_error,
+                sources: gain.sources,
                 ..cell(ours.percent, ours.title())
             }));
             cells.push(gain.published.map_or_else(Cell::default, |it| cell(it.2, it.3)));
@@ -36,7 +38,8 @@ pub(crate) fn gains(grids: &[ScoreGrid<'_>]) -> Option<Table> {
     let is_empty = rows.is_empty();
     let table = Table::new("gains", "Gain of RLHF over SFT", &columns)
         .section(rows, Vec::new())
-        .note("Percentage points, over the languages that have both scores; the paper's from its printed averages.");
+        .note("Percentage points, over the languages that have both scores, ± standard error over seeds, where there are \
+             several; the paper's from its printed averages.");
     (!is_empty).then_some(table)
 }
 
@@ -52,6 +55,8 @@ const GAIN_GROUPS: [(&str, &str, Option<ResourceGroup>); 4] = [
 pub(crate) struct GroupGain {
     pub(crate) name: &'static str,
     pub(crate) ours: Option<Mean>,
+    /// Where both methods' scores come from.
+    pub(crate) sources: Vec<Source>,
     /// The averages of both methods over the languages that have both.
     pub(crate) averages: Option<(f64, f64)>,
     /// The paper's averages of both methods, their difference, and where it is printed.
@@ -74,7 +79,9 @@ pub(crate) fn group_gains(grid: &ScoreGrid<'_>) -> Vec<GroupGain> {
         let published = value("sft").zip(value("rlhf")).map(|(sft, rlhf)| {
             (sft.percent, rlhf.percent, rlhf.percent - sft.percent, rlhf.source)
         });
-        GroupGain { name, ours, averages, published }
+        let sources = ["sft", "rlhf"].into_iter();
+        let sources = sources.flat_map(|method| grid.all_sources(&languages, method)).collect();
+        GroupGain { name, ours, sources, averages, published }
     };
     GAIN_GROUPS.map(gain).into()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::content::{Block, Section, sections};
+use crate::content::{Block, Section, content};
 use crate::document::Report;
 use crate::figure::Figure;
 use crate::markup::escape;
@@ -16,7 +16,7 @@ const SCRIPT: &str = include_str!("report.js");
 /// The report as a whole HTML document.
 pub fn html(report: &Report) -> String {
     let provenance = Provenance::of(report);
-    let sections = sections(report, &provenance);
+    let sections = content(report, &provenance).sections;
     let page = Page { provenance: &provenance };
     let title = escape(&report.title);
     let mut body = String::new();
@@ -142,10 +142,14 @@ impl Page<'_> {
 
     fn row(&self, body: &mut String, table: &Table, row: &Row, has_errors: &[bool]) {
         // Other places lead here.
-        let id = match (table.id.as_str(), row.cells.first().and_then(|cell| cell.value)) {
-            ("sources", Some(number)) => format!(" id=\"source-{number}\""),
-            _ => String::new(),
+        let number = row.cells.first().and_then(|cell| cell.value);
+        let listed = table.columns.iter().zip(&row.cells);
+        let listed = listed.filter(|(column, _)| column.kind == ColumnKind::Sources);
+        let id = match (table.id.as_str(), number) {
+            ("sources", Some(number)) => Some(format!("source-{number}")),
+            _ => self.provenance.anchor(listed.flat_map(|(_, cell)| &cell.sources)),
         };
+        let id = id.map_or_else(String::new, |id| format!(" id=\"{id}\""));
         let _ = write!(body, "<tr{id}>");
         for (place, (column, cell)) in table.columns.iter().zip(&row.cells).enumerate() {
             self.cell(body, column, cell, [place == 0, has_errors[place]]);
@@ -160,6 +164,13 @@ impl Page<'_> {
         cell: &Cell,
         [is_first, has_errors]: [bool; 2],
     ) {
+        if column.kind == ColumnKind::Sources {
+            let numbers = self.provenance.numbers(&cell.sources).into_iter();
+            let links = numbers.map(|it| format!("<a href=\"#source-{it}\">{it}</a>"));
+            let links = links.collect::<Vec<_>>().join(" ");
+            let _ = write!(body, "<td class=\"{}\">{links}</td>", class(column));
+            return;
+        }
         let element = if is_first { "th scope=\"row\"" } else { "td" };
         let value = cell.value.map_or_else(String::new, |value| format!(" data-value=\"{value}\""));
         let about: Vec<String> = cell
@@ -185,8 +196,8 @@ impl Page<'_> {
         if cell.best {
             text = format!("<b>{text}</b>");
         }
-        if let Some(number) = cell.sources.first().and_then(|it| self.provenance.number(it)) {
-            text = format!("<a href=\"#source-{number}\"{title}>{text}</a>");
+        if let Some(anchor) = self.provenance.anchor(&cell.sources) {
+            text = format!("<a href=\"#{anchor}\"{title}>{text}</a>");
         } else if !title.is_empty() {
             text = format!("<span{title}>{text}</span>");
         }
@@ -209,6 +220,7 @@ fn class(column: &Column) -> &'static str {
         ColumnKind::Number => "number",
         ColumnKind::Published => "number published",
         ColumnKind::Code => "code",
+        ColumnKind::Sources => "sources",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::content::{Block, sections};
+use crate::content::{Block, content};
 use crate::document::Report;
 use crate::provenance::Provenance;
 use crate::table::Table;
@@ -18,7 +18,8 @@ struct Document<'r> {
 /// The report with its tables as JSON on one line.
 pub fn json(report: &Report) -> String {
     let provenance = Provenance::of(report);
-    let blocks = sections(report, &provenance).into_iter().flat_map(|section| section.blocks);
+    let sections = content(report, &provenance).sections;
+    let blocks = sections.into_iter().flat_map(|section| section.blocks);
     let tables = blocks.filter_map(|block| match block {
         Block::Table(table) | Block::Details(table) => Some(table),
         Block::Figures(..) | Block::Graph(_) => None,

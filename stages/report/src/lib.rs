@@ -18,19 +18,23 @@ mod gain_table;
 mod html;
 mod json;
 pub mod language;
+mod length_table;
 mod markdown;
 mod markup;
 mod number;
+mod paper_figures;
 mod provenance;
 pub mod published;
+pub mod published_lengths;
 mod run_table;
 mod score_grid;
 mod score_table;
+mod source_sets;
 mod table;
 
 pub use document::{
-    AnswerScore, Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, Score, Share, Source,
-    Spend, Task,
+    AnswerScore, Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, RootObject, RootVerb,
+    RootVerbs, Score, Share, Source, Spend, Task,
 };
 pub use html::html;
 pub use json::json;

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::content::{Block, sections};
+use crate::content::{Block, content};
 use crate::document::Report;
 use crate::number;
 use crate::provenance::Provenance;
+use crate::source_sets::SourceSets;
 use crate::table::{Cell, ColumnKind, Row, Table};
 
 /// The report as Markdown with tables as GitHub has them.
@@ -21,12 +22,11 @@ pub fn markdown(report: &Report) -> String {
     for fact in &report.facts {
         let _ = writeln!(text, "- {}: {}", escape(&fact.name), escape(&fact.value));
     }
-    for section in sections(report, &provenance) {
-        let tables = section.blocks.iter().filter_map(|block| match block {
-            Block::Table(table) | Block::Details(table) => Some(table),
-            Block::Figures(..) | Block::Graph(_) => None,
-        });
-        let tables: Vec<String> = tables.map(|it| markdown_table(it, &provenance)).collect();
+    let content = content(report, &provenance);
+    let page = Page { provenance: &provenance, sets: &content.sets };
+    for section in &content.sections {
+        let tables = section.blocks.iter().filter_map(Block::table);
+        let tables: Vec<String> = tables.map(|it| page.table(it)).collect();
         if !tables.is_empty() {
             let _ = write!(text, "\n## {}\n\n{}", section.title, tables.join("\n"));
         }
@@ -34,66 +34,73 @@ pub fn markdown(report: &Report) -> String {
     text
 }
 
-fn markdown_table(table: &Table, provenance: &Provenance) -> String {
-    let mut text = format!("### {}\n\n", escape(&table.title));
-    let titles = table.columns.iter().map(|column| escape(&column.title));
-    push_row(&mut text, titles);
-    let rules = table.columns.iter().map(|column| match column.kind {
-        ColumnKind::Text | ColumnKind::Code => "---".to_owned(),
-        ColumnKind::Number | ColumnKind::Published => "---:".to_owned(),
-    });
-    push_row(&mut text, rules);
-    let empty = |width: usize| (1..width).map(|_| String::new());
-    for section in &table.sections {
-        if let Some(title) = &section.title {
-            let title = std::iter::once(format!("**{}**", escape(title)));
-            push_row(&mut text, title.chain(empty(table.columns.len())));
-        }
-        for row in &section.rows {
-            push_row(&mut text, cells(table, row, provenance));
-        }
-        for row in &section.summary {
-            push_row(&mut text, cells(table, row, provenance));
-        }
-    }
-    for note in &table.notes {
-        let _ = write!(text, "\n{}\n", escape(note));
-    }
-    text
+/// Sources that are listed beside a number.
+const LISTED: usize = 4;
+
+struct Page<'p> {
+    provenance: &'p Provenance,
+    sets: &'p SourceSets,
 }
 
-fn cells(table: &Table, row: &Row, provenance: &Provenance) -> impl Iterator<Item = String> {
-    let cells = table.columns.iter().zip(&row.cells);
-    cells.map(|(column, cell)| markdown_cell(column.kind, cell, provenance))
-}
-
-/// The text with its error, and the numbers of its sources in the appendix.
-fn markdown_cell(kind: ColumnKind, cell: &Cell, provenance: &Provenance) -> String {
-    let mut text = escape(&cell.text);
-    // What is no digest may hold what ends code.
-    let is_plain = !text.is_empty() && text.chars().all(|it| it.is_ascii_alphanumeric());
-    if kind == ColumnKind::Code && is_plain {
-        text = format!("`{text}`");
-    }
-    if cell.best {
-        text = format!("**{text}**");
-    }
-    if let Some(error) = cell.standard_error {
-        let _ = write!(text, " ± {}", number::error(error));
-    }
-    let numbers: Vec<String> = cell
-        .sources
-        .iter()
-        .filter_map(|source| provenance.number(source))
-        .map(|number| number.to_string())
-        .collect();
-    match &numbers[..] {
-        [] => text,
-        // A long list tells nobody more than its length.
-        [first, .., last] if numbers.len() > 4 => {
-            format!("{text} <sup>{first}, … {last} ({})</sup>", numbers.len())
+impl Page<'_> {
+    fn table(&self, table: &Table) -> String {
+        let mut text = format!("### {}\n\n", escape(&table.title));
+        let titles = table.columns.iter().map(|column| escape(&column.title));
+        push_row(&mut text, titles);
+        let rules = table.columns.iter().map(|column| match column.kind {
+            ColumnKind::Text | ColumnKind::Code | ColumnKind::Sources => "---".to_owned(),
+            ColumnKind::Number | ColumnKind::Published => "---:".to_owned(),
+        });
+        push_row(&mut text, rules);
+        let empty = |width: usize| (1..width).map(|_| String::new());
+        for section in &table.sections {
+            if let Some(title) = &section.title {
+                let title = std::iter::once(format!("**{}**", escape(title)));
+                push_row(&mut text, title.chain(empty(table.columns.len())));
+            }
+            for row in &section.rows {
+                push_row(&mut text, self.cells(table, row));
+            }
+            for row in &section.summary {
+                push_row(&mut text, self.cells(table, row));
+            }
         }
-        _ => format!("{text} <sup>{}</sup>", numbers.join(", ")),
+        for note in &table.notes {
+            let _ = write!(text, "\n{}\n", escape(note));
+        }
+        text
+    }
+
+    fn cells(&self, table: &Table, row: &Row) -> impl Iterator<Item = String> {
+        let cells = table.columns.iter().zip(&row.cells);
+        cells.map(|(column, cell)| self.cell(column.kind, cell))
+    }
+
+    /// The text with its error, and the numbers of its sources in the appendix.
+    fn cell(&self, kind: ColumnKind, cell: &Cell) -> String {
+        let mut text = escape(&cell.text);
+        // What is no digest may hold what ends code.
+        let is_plain = !text.is_empty() && text.chars().all(|it| it.is_ascii_alphanumeric());
+        if kind == ColumnKind::Code && is_plain {
+            text = format!("`{text}`");
+        }
+        if cell.best {
+            text = format!("**{text}**");
+        }
+        if let Some(error) = cell.standard_error {
+            let _ = write!(text, " ± {}", number::error(error));
+        }
+        let numbers = self.provenance.numbers(&cell.sources);
+        let listed = numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        if kind == ColumnKind::Sources {
+            return listed;
+        }
+        match numbers.len() {
+            0 => text,
+            1..=LISTED => format!("{text} <sup>{listed}</sup>"),
+            // A long list has a row of its own.
+            _ => format!("{text} <sup>{}</sup>", self.sets.label(&numbers).unwrap_or(listed)),
+        }
     }
 }
 

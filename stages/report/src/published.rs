@@ -29,6 +29,14 @@ impl Base {
             Base::Llama => "LLaMA 7B",
         }
     }
+
+    /// How many parameters it has.
+    pub fn parameters(self) -> u64 {
+        match self {
+            Base::Bloom => 7_069_016_064,
+            Base::Llama => 6_738_415_616,
+        }
+    }
 }
 
 /// One of the paper's tables of scores.

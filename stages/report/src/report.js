@@ -10,6 +10,22 @@
   button.hidden = false;
   label();
 
+  // Where a link leads is seen, and so is all of the page on paper.
+  const folded = [...document.querySelectorAll("details")];
+  const unfold = () => {
+    const target = document.getElementById(location.hash.slice(1));
+    const around = target && target.closest("details");
+    if (around && !around.open) { around.open = true; target.scrollIntoView(); }
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = folded.filter((it) => !it.open);
+    closed.forEach((it) => { it.open = true; });
+  });
+  addEventListener("afterprint", () => { closed.forEach((it) => { it.open = false; }); });
+
   // Rows stay within their section; cells without a value come last in both directions.
   const compare = (a, b, sign) => {
     if (a === null || b === null) return (a === null) - (b === null);

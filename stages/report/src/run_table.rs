@@ -1,50 +1,13 @@
 //! What is known of a run but its scores -> tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::document::{Curve, Report, Source};
 use crate::language;
 use crate::number;
 use crate::provenance::Provenance;
 use crate::table::ColumnKind::{Code, Number, Text};
-use crate::table::{Cell, Column, Row, Table};
-
-/// Mean lengths of prompts and responses by language, as the paper's Table 2: three columns for each data set.
-pub(crate) fn statistics(report: &Report) -> Option<Table> {
-    let sets: BTreeSet<(&str, &str)> =
-        report.statistics.iter().map(|it| (&*it.name, &*it.unit)).collect();
-    let languages: BTreeSet<_> =
-        report.statistics.iter().map(|it| language::order(&it.language)).collect();
-    let mut table = Table::new("statistics", "Mean lengths", &[("Language", Text)]);
-    for (name, unit) in &sets {
-        for column in ["rows", "prompt", "response"] {
-            let title = format!("{name}, {column}");
-            table.columns.push(Column { title, kind: Number });
-        }
-        table.notes.push(format!("{name}: lengths in {unit}."));
-    }
-    let row = |&(_, code): &(usize, &str)| {
-        let mut cells = vec![Cell::text(language::name(code))];
-        for (name, unit) in &sets {
-            let found = report.statistics.iter().filter(|it| {
-                (it.name.as_str(), it.unit.as_str(), it.language.as_str()) == (*name, *unit, code)
-            });
-            // Of two sets with one name, the same one whichever came first.
-            let Some(set) = found.min_by_key(|it| &it.source) else {
-                cells.extend([Cell::default(), Cell::default(), Cell::default()]);
-                continue;
-            };
-            let length =
-                |value: f64| Cell::number(number::decimal(value, 1), value).from(&[&set.source]);
-            cells.push(Cell::number(number::count(set.rows), set.rows as f64).from(&[&set.source]));
-            cells.push(length(set.prompt));
-            cells.push(set.response.map_or_else(Cell::default, length));
-        }
-        Row { cells }
-    };
-    let rows: Vec<Row> = languages.iter().map(row).collect();
-    (!rows.is_empty()).then(|| table.section(rows, Vec::new()))
-}
+use crate::table::{Cell, Row, Table};
 
 /// Sums by a key, the largest first, with the sources that went into each.
 pub(crate) fn sums<'r, K: Ord + Clone>(
@@ -101,10 +64,10 @@ pub(crate) fn spend(report: &Report) -> Option<Table> {
         sum.0 = [0, 1, 2, 3].map(|place| sum.0[place].saturating_add(parts[place]));
         sum.1.push(&it.source);
     }
-    let row = |stage: &str, parts: [u64; 4], sources: &[&Source]| {
+    let row = |stage: &str, parts: [u64; 4], sources: &[&Source], title: Option<&str>| {
         let [requests, prompt, completion, money] = parts;
         let sum = |text, value| Cell {
-            title: sources.is_empty().then(|| SUM.to_owned()),
+            title: title.map(str::to_owned),
             ..Cell::number(text, value).from(sources)
         };
         let count = |value: u64| sum(number::count(value), value as f64);
@@ -121,7 +84,7 @@ pub(crate) fn spend(report: &Report) -> Option<Table> {
     for (stage, (parts, mut sources)) in stages {
         total = [0, 1, 2, 3].map(|place| total[place].saturating_add(parts[place]));
         sources.sort();
-        rows.push(row(stage, parts, &sources));
+        rows.push(row(stage, parts, &sources, None));
     }
     let columns = [
         ("Stage", Text),
@@ -132,7 +95,8 @@ pub(crate) fn spend(report: &Report) -> Option<Table> {
     ];
     let columns = if has_money { &columns[..] } else { &columns[..4] };
     let table = Table::new("spend", "What teachers were asked", columns);
-    (!rows.is_empty()).then(|| table.section(rows, vec![row("Total", total, &[])]))
+    let all: Vec<&Source> = report.spend.iter().map(|it| &it.source).collect();
+    (!rows.is_empty()).then(|| table.section(rows, vec![row("Total", total, &all, Some(SUM))]))
 }
 
 /// How long nodes took, the longest first, with the total.
@@ -154,7 +118,11 @@ pub(crate) fn times(report: &Report) -> Option<Table> {
     let summary = Row::new([
         Cell::text("Total"),
         Cell::default(),
-        Cell { title: Some(SUM.to_owned()), ..Cell::number(number::duration(total), total) },
+        Cell {
+            title: Some(SUM.to_owned()),
+            ..Cell::number(number::duration(total), total)
+                .from(&times.iter().map(|it| &it.source).collect::<Vec<_>>())
+        },
     ]);
     let table =
         Table::new("times", "Time by node", &[("Node", Text), ("Stage", Text), ("Time", Number)]);
@@ -166,7 +134,8 @@ pub(crate) fn curves(report: &Report) -> Option<Table> {
     let mut curves: Vec<&Curve> = report.curves.iter().collect();
     curves.sort_by_key(|it| {
         let language = it.language.as_deref().map(language::order);
-        (crate::figure::stage_order(&it.stage), &it.model, language, it.seed, &it.source)
+        let stage = crate::figure::stage_order(&it.stage);
+        (stage, it.source.node_name(), &it.model, language, it.seed, &it.source)
     });
     let mut rows = Vec::new();
     for curve in curves {
@@ -180,6 +149,7 @@ pub(crate) fn curves(report: &Report) -> Option<Table> {
             let value = |value: f64| cell(number::decimal(value, 3), value);
             rows.push(Row::new([
                 Cell::text(&curve.stage),
+                Cell::text(curve.source.node_name()),
                 Cell::text(&curve.model),
                 Cell::text(curve.language.as_deref().map_or("", language::name)),
                 cell(curve.seed.to_string(), curve.seed as f64),
@@ -192,6 +162,7 @@ pub(crate) fn curves(report: &Report) -> Option<Table> {
     }
     let columns = [
         ("Stage", Text),
+        ("Node", Text),
         ("Model", Text),
         ("Language", Text),
         ("Seed", Number),

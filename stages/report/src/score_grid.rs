@@ -174,9 +174,19 @@ impl<'r> ScoreGrid<'r> {
         self.cells.keys().any(|key| key.1 == method)
     }
 
+    /// How many parameters its models have, where that is known.
+    pub(crate) fn parameters(&self) -> BTreeSet<u64> {
+        self.cells.values().flatten().filter_map(|score| score.parameters).collect()
+    }
+
     /// Where the scores of a language and a method come from.
     pub(crate) fn sources(&self, language: &'r str, method: &'r str) -> Vec<Source> {
         self.scores(language, method).iter().map(|score| score.source.clone()).collect()
+    }
+
+    /// Where the scores of a method in several languages come from.
+    pub(crate) fn all_sources(&self, languages: &[&'r str], method: &'r str) -> Vec<Source> {
+        languages.iter().flat_map(|language| self.sources(language, method)).collect()
     }
 
     fn percents(&self, language: &'r str, method: &'r str) -> Vec<f64> {
@@ -273,6 +283,7 @@ mod tests {
             language: language.to_owned(),
             method: method.to_owned(),
             model: "tiny".to_owned(),
+            parameters: None,
             seed,
             protocol: "authors".to_owned(),
             shots: 25,

@@ -1,14 +1,16 @@
 //! Scores -> tables like the paper's Tables 3 to 8, with what it prints beside ours.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::document::{Report, Task};
 use crate::language::{self, ResourceGroup};
 use crate::number;
-use crate::published::PublishedPlace;
+use crate::published::{PublishedPlace, PublishedTable};
 use crate::score_grid::{Mean, ScoreGrid, mean, method_order, method_title};
 use crate::table::{Cell, Column, ColumnKind, Row, Table, TableSection};
 
 /// Languages in groups, a column for each method.
-pub(crate) fn score_table(grid: &ScoreGrid<'_>) -> Table {
+pub(crate) fn score_table(report: &Report, grid: &ScoreGrid<'_>) -> Table {
     let mut table = Table::new(
         &format!("scores-{}", grid.number),
         &grid.title(),
@@ -34,7 +36,13 @@ pub(crate) fn score_table(grid: &ScoreGrid<'_>) -> Table {
     }
     table.sections.push(TableSection { title: None, rows: Vec::new(), summary: totals(grid) });
     table.notes = notes(grid);
+    table.notes.extend(score_note(report));
     table
+}
+
+/// What whoever wrote the report says of all scores.
+fn score_note(report: &Report) -> Option<String> {
+    Some(report.score_note.clone()).filter(|note| !note.is_empty())
 }
 
 /// What a column shows.
@@ -96,7 +104,8 @@ fn average_row<'r>(
     let means = |method| grid.average(languages, method);
     let mut cells = vec![Cell::text(title), Cell::default()];
     cells.extend(score_cells(grid, &means, place, |method| {
-        (means(method).map_or_else(String::new, |mean| mean.title()), Vec::new())
+        let title = means(method).map_or_else(String::new, |mean| mean.title());
+        (title, grid.all_sources(languages, method))
     }));
     Row { cells }
 }
@@ -155,7 +164,8 @@ fn score_cells<'r>(
     let ours = means.filter(|mean| mean.percent.is_finite());
     // What looks the same is as good.
     let best = ours.clone().max_by(|a, b| a.percent.total_cmp(&b.percent)).map(text);
-    let is_contest = ours.count() > 1;
+    // Where all look the same, none is better than another.
+    let is_contest = ours.map(text).any(|other| best.as_ref() != Some(&other));
     let cell = |column: ScoreColumn<'r>| {
         if column.published {
             let value = grid.published.and_then(|table| table.value(place, column.method));
@@ -180,7 +190,8 @@ fn score_cells<'r>(
 fn notes(grid: &ScoreGrid<'_>) -> Vec<String> {
     let setting = grid.setting;
     let mut notes = vec![format!(
-        "{} in percent, protocol {}, {} {}, ± standard error; n questions. The best of ours in a row is bold.",
+        "{} in percent, protocol {}, {} {}; n questions. ± is the standard error: of one evaluation over its \
+         questions, of several seeds and of averages over the seeds. The best of ours in a row is bold.",
         setting.metric().name(),
         setting.protocol,
         setting.shots,
@@ -202,13 +213,14 @@ fn notes(grid: &ScoreGrid<'_>) -> Vec<String> {
     if let Some(table) = grid.published {
         let mut note =
             format!("Paper: Table {} (Lai et al., 2023), {}.", table.number, table.base.name());
-        if common_languages(grid).len() != grid.languages.len().max(table.rows.len()) {
+        if has_other_languages(grid, table) {
             note.push_str(&format!(
                 " Its averages are as printed, over its {} languages; ours are over the {} here.",
                 table.rows.len(),
                 grid.languages.len()
             ));
         }
+        note.extend(other_size(&[grid]).map(|size| format!(" {size}: {NOTHING}.")));
         let shots = if setting.task == Task::HellaSwag { 0 } else { 25 };
         if (setting.protocol, setting.shots) != ("authors", shots) {
             note.push_str(&format!(
@@ -220,8 +232,60 @@ fn notes(grid: &ScoreGrid<'_>) -> Vec<String> {
     notes
 }
 
+/// Whether an average of the paper is over other languages than ours.
+fn has_other_languages(grid: &ScoreGrid<'_>, table: &PublishedTable) -> bool {
+    common_languages(grid).len() != grid.languages.len().max(table.rows.len())
+}
+
+/// What follows of it.
+const NOTHING: &str = "their scores say nothing of each other";
+
+/// What is said where a model beside the paper's is not of its size.
+pub(crate) fn other_size(grids: &[&ScoreGrid<'_>]) -> Option<String> {
+    let base = grids.iter().find_map(|grid| grid.published)?.base;
+    let is_other = |size: &u64| !(0.8..1.25).contains(&(*size as f64 / base.parameters() as f64));
+    let sizes: BTreeSet<u64> = grids.iter().flat_map(|grid| grid.parameters()).collect();
+    let sizes: Vec<String> = sizes.into_iter().filter(is_other).map(number::parameters).collect();
+    (!sizes.is_empty()).then(|| {
+        format!(
+            "The paper's model has {} parameters, the one here {}",
+            number::parameters(base.parameters()),
+            sizes.join(" or ")
+        )
+    })
+}
+
+/// Where the paper's averages come from, a note for each model that is compared.
+fn papers(grids: &[ScoreGrid<'_>]) -> Vec<String> {
+    let mut by_model: BTreeMap<&str, Vec<&ScoreGrid<'_>>> = BTreeMap::new();
+    for grid in grids.iter().filter(|grid| grid.published.is_some()) {
+        by_model.entry(grid.setting.model).or_default().push(grid);
+    }
+    let note = |(model, grids): (&str, Vec<&ScoreGrid<'_>>)| {
+        let tables: Vec<&PublishedTable> = grids.iter().filter_map(|grid| grid.published).collect();
+        let numbers: BTreeSet<u8> = tables.iter().map(|table| table.number).collect();
+        let numbers: Vec<String> = numbers.iter().map(u8::to_string).collect();
+        let first = tables.first()?;
+        let mut note = format!(
+            "Paper, beside {model}: {} {} (Lai et al., 2023), {}.",
+            if numbers.len() == 1 { "Table" } else { "Tables" },
+            numbers.join(", "),
+            first.base.name()
+        );
+        if grids.iter().zip(&tables).any(|(grid, table)| has_other_languages(grid, table)) {
+            note.push_str(&format!(
+                " Its averages are over {} languages, ours over as many as there are here.",
+                first.rows.len()
+            ));
+        }
+        note.extend(other_size(&grids).map(|size| format!(" {size}: {NOTHING}.")));
+        Some(note)
+    };
+    by_model.into_iter().filter_map(note).collect()
+}
+
 /// Averages over all languages, one row for each table of scores.
-pub(crate) fn overview(grids: &[ScoreGrid<'_>]) -> Table {
+pub(crate) fn overview(report: &Report, grids: &[ScoreGrid<'_>]) -> Table {
     let mut methods: Vec<&str> = Vec::new();
     for grid in grids {
         for method in &grid.methods {
@@ -261,6 +325,11 @@ pub(crate) fn overview(grids: &[ScoreGrid<'_>]) -> Table {
             Cell::text(setting.model),
             Cell {
                 title: Some("languages with a score".to_owned()),
+                sources: grid
+                    .methods
+                    .iter()
+                    .flat_map(|method| grid.all_sources(&grid.languages, method))
+                    .collect(),
                 ..Cell::number(grid.languages.len().to_string(), grid.languages.len() as f64)
             },
         ];
@@ -284,9 +353,12 @@ pub(crate) fn overview(grids: &[ScoreGrid<'_>]) -> Table {
         Row { cells }
     };
     let rows = grids.iter().map(row).collect();
-    table.section(rows, Vec::new()).note(
-        "Percent; ± standard error over seeds, where there are several. The best of ours in a row is bold.",
-    )
+    let mut table = table.section(rows, Vec::new()).note(
+        "Percent; ± is the standard error over seeds, where there are several. The best of ours in a row is bold.",
+    );
+    table.notes.extend(papers(grids));
+    table.notes.extend(score_note(report));
+    table
 }
 
 fn published(grids: &[ScoreGrid<'_>], method: &str) -> bool {

@@ -33,6 +33,8 @@ pub(crate) enum ColumnKind {
     Published,
     /// A digest.
     Code,
+    /// The sources of a cell, all of them by their numbers.
+    Sources,
 }
 
 /// Rows that are sorted among themselves.

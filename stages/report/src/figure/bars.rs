@@ -7,6 +7,7 @@ use crate::number;
 use crate::provenance::{Provenance, describe};
 use crate::published::PublishedPlace;
 use crate::score_grid::{ScoreGrid, method_title};
+use crate::score_table::other_size;
 
 const LEFT: f64 = 92.0;
 const BAR: f64 = 6.5;
@@ -72,7 +73,7 @@ pub(crate) fn accuracy_bars<'r>(id: &str, grid: &ScoreGrid<'r>, provenance: &Pro
                         number::decimal(mean.percent, 1),
                         describe(&sources)
                     );
-                    let source = sources.first().and_then(|source| provenance.number(source));
+                    let source = provenance.anchor(&sources);
                     rows.mark(&title, source, |svg| {
                         let length = scale.at(mean.percent) - LEFT;
                         svg.rect(
@@ -83,7 +84,7 @@ pub(crate) fn accuracy_bars<'r>(id: &str, grid: &ScoreGrid<'r>, provenance: &Pro
                         if let Some(error) = mean.standard_error {
                             let ends =
                                 [mean.percent - error, mean.percent + error].map(|it| scale.at(it));
-                            svg.line("whisker", [ends[0], centre], [ends[1], centre]);
+                            svg.line_over("whisker", [ends[0], centre], [ends[1], centre]);
                         }
                     });
                 }
@@ -91,7 +92,11 @@ pub(crate) fn accuracy_bars<'r>(id: &str, grid: &ScoreGrid<'r>, provenance: &Pro
                     let x = scale.at(value.percent);
                     let title = format!("{}: {}", value.source, number::decimal(value.percent, 1));
                     rows.mark(&title, None, |svg| {
-                        svg.line("paper", [x, centre - PITCH / 2.0], [x, centre + PITCH / 2.0]);
+                        svg.line_over(
+                            "paper",
+                            [x, centre - PITCH / 2.0],
+                            [x, centre + PITCH / 2.0],
+                        );
                     });
                 }
                 y += PITCH;
@@ -110,7 +115,8 @@ pub(crate) fn accuracy_bars<'r>(id: &str, grid: &ScoreGrid<'r>, provenance: &Pro
     let title = grid.title();
     let beside = match grid.published {
         Some(table) => {
-            format!(" Ticks: Table {} of the paper, {}.", table.number, table.base.name())
+            let size = other_size(&[grid]).map_or_else(String::new, |size| format!(" {size}."));
+            format!(" Ticks: Table {} of the paper, {}.{size}", table.number, table.base.name())
         }
         None => String::new(),
     };

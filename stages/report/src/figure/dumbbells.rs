@@ -4,13 +4,19 @@ use super::Figure;
 use super::svg::{Anchor, Scale, Svg, Swatch, WIDTH, legend, range};
 use crate::gain_table::group_gains;
 use crate::number;
+use crate::provenance::Provenance;
 use crate::score_grid::ScoreGrid;
+use crate::score_table::other_size;
 
 const LEFT: f64 = 66.0;
 const RIGHT: f64 = 62.0;
 
 /// From SFT to RLHF, a line per group, the paper's below ours. `None` if nothing has both.
-pub(crate) fn gain_dumbbells(id: &str, grid: &ScoreGrid<'_>) -> Option<Figure> {
+pub(crate) fn gain_dumbbells(
+    id: &str,
+    grid: &ScoreGrid<'_>,
+    provenance: &Provenance,
+) -> Option<Figure> {
     let gains = group_gains(grid);
     let ends = gains.iter().flat_map(|gain| {
         let papers = gain.published.as_ref().map(|it| (it.0, it.1));
@@ -54,7 +60,7 @@ pub(crate) fn gain_dumbbells(id: &str, grid: &ScoreGrid<'_>) -> Option<Figure> {
                 number::signed(ours.percent),
                 ours.title()
             );
-            svg.mark(&title, None, |svg| {
+            svg.mark(&title, provenance.anchor(&gain.sources), |svg| {
                 let ends = [scale.at(from), scale.at(to)];
                 svg.line("bond", [ends[0], y + 15.0], [ends[1], y + 15.0]);
                 svg.dot("dot m2", [ends[0], y + 15.0], 5.0);
@@ -77,8 +83,9 @@ pub(crate) fn gain_dumbbells(id: &str, grid: &ScoreGrid<'_>) -> Option<Figure> {
     let setting = grid.setting;
     let title = grid.title();
     let caption = format!(
-        "Average {} in percent before and after RLHF, by resource group, over the languages that have both.",
-        setting.metric().name()
+        "Average {} in percent before and after RLHF, by resource group, over the languages that have both.{}",
+        setting.metric().name(),
+        other_size(&[grid]).map_or_else(String::new, |size| format!(" {size}."))
     );
     Some(Figure { svg: svg.finish(id, bottom + 22.0, &title, &caption), title, caption })
 }

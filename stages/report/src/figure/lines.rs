@@ -18,14 +18,22 @@ const POINTS: usize = 120;
 /// Points of one training.
 type Line = Vec<(u64, f64)>;
 
-/// A chart for each stage, model and measure: every training as a light line, and their mean.
+/// A chart for each node, model and measure: every training as a light line, and their mean. Two nodes of a stage may
+/// train on unlike data, and have no mean.
 pub(crate) fn curve_lines(id: &str, report: &Report, provenance: &Provenance) -> Vec<Figure> {
-    let mut by_stage: BTreeMap<_, Vec<&Curve>> = BTreeMap::new();
+    let mut by_node: BTreeMap<_, Vec<&Curve>> = BTreeMap::new();
+    let mut nodes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for curve in &report.curves {
-        by_stage.entry((stage_order(&curve.stage), &*curve.model)).or_default().push(curve);
+        let (stage, node) = (stage_order(&curve.stage), curve.source.node_name());
+        by_node.entry((stage, node, &*curve.model)).or_default().push(curve);
+        nodes.entry(&curve.stage).or_default().insert(node);
     }
     let mut figures = Vec::new();
-    for (((_, stage), model), mut curves) in by_stage {
+    for (((_, stage), node, model), mut curves) in by_node {
+        let name_of_node = match nodes[stage].len() {
+            1 => String::new(),
+            _ => format!(", {node}"),
+        };
         curves.sort_by_key(|it| (it.language.as_deref().map(language::order), it.seed, &it.source));
         for (measure, name) in MEASURES {
             let lines: Vec<(&Curve, Line)> = curves
@@ -35,7 +43,7 @@ pub(crate) fn curve_lines(id: &str, report: &Report, provenance: &Provenance) ->
                 .collect();
             if !lines.is_empty() {
                 let id = format!("{id}-{}", figures.len() + 1);
-                let title = format!("{}: {}", stage_title(stage), lower_first(name));
+                let title = format!("{}{name_of_node}: {}", stage_title(stage), lower_first(name));
                 figures.push(chart(&id, title, model, &lines, provenance));
             }
         }
@@ -127,7 +135,7 @@ fn chart(
         let language = curve.language.as_deref().map_or("", language::name);
         let sources = [curve.source.clone()];
         let title = format!("{language} seed {} ({})", curve.seed, describe(&sources));
-        svg.mark(title.trim(), provenance.number(&curve.source), |svg| {
+        svg.mark(title.trim(), provenance.anchor([&curve.source]), |svg| {
             match &line[..] {
                 // A path of one point is not drawn.
                 [only] => svg.dot("dot m3", place(only), 3.0),
@@ -135,19 +143,24 @@ fn chart(
             }
         });
     }
-    if thin.len() > 1 && !mean.is_empty() {
+    // A path of one point is not drawn, and trainings of unlike lengths may have no step in common.
+    let has_mean = thin.len() > 1 && mean.len() > 1;
+    if has_mean {
         svg.mark("mean", None, |svg| {
             svg.path("line mean", &mean.iter().map(place).collect::<Vec<_>>());
         });
     }
     let languages: BTreeSet<_> = lines.iter().filter_map(|it| it.0.language.as_deref()).collect();
+    let how = match thin.iter().any(|(_, line)| line.len() > 1) {
+        true if has_mean => " as light lines, their mean in bold",
+        true => " as light lines",
+        false => ", a point each",
+    };
     let caption = match (lines.len(), languages.len()) {
         (1, _) => format!("{model}, one training."),
-        (runs, 0 | 1) => format!("{model}, {runs} trainings as light lines, their mean in bold."),
+        (runs, 0 | 1) => format!("{model}, {runs} trainings{how}."),
         (runs, languages) => {
-            format!(
-                "{model}, {runs} trainings in {languages} languages as light lines, their mean in bold."
-            )
+            format!("{model}, {runs} trainings in {languages} languages{how}.")
         }
     };
     Figure { svg: svg.finish(id, BOTTOM + 42.0, &title, &caption), title, caption }
@@ -195,6 +208,28 @@ mod tests {
         let report = Report { curves: vec![curve(&[(1, 2.5)])], ..Report::default() };
         let figure = &curve_lines("curve", &report, &Provenance::of(&report))[0];
         assert!(figure.svg.contains("<circle"), "{}", figure.svg);
+    }
+
+    #[test]
+    fn two_nodes_of_a_stage_have_charts_of_their_own() {
+        let of = |node: &str, values: &[(u64, f64)]| Curve {
+            source: Source { node: node.to_owned(), action: node.to_owned() },
+            ..curve(values)
+        };
+        let curves = vec![
+            of("sft[lang=de]", &[(1, 4.0), (2, 3.0)]),
+            of("sft[lang=fr]", &[(1, 4.0), (2, 3.0)]),
+            of("sft_alpaca[lang=de]", &[(1, 9.0)]),
+            of("sft_alpaca[lang=fr]", &[(2, 8.0)]),
+        ];
+        let report = Report { curves, ..Report::default() };
+        let figures = curve_lines("curve", &report, &Provenance::of(&report));
+        let titles: Vec<&str> = figures.iter().map(|figure| &*figure.title).collect();
+        assert_eq!(titles, ["SFT, sft: loss", "SFT, sft_alpaca: loss"]);
+        assert!(figures[0].caption.ends_with("their mean in bold."), "{}", figures[0].caption);
+        // They have no step in common, so there is no mean to draw.
+        assert!(!figures[1].svg.contains("line mean"), "{}", figures[1].svg);
+        assert_eq!(figures[1].caption, "tiny, 2 trainings, a point each.");
     }
 
     #[test]

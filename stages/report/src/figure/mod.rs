@@ -9,6 +9,7 @@ mod lengths;
 mod lines;
 mod ranking;
 mod recipes;
+mod root_verbs;
 mod sizes;
 mod svg;
 
@@ -18,6 +19,7 @@ pub(crate) use lengths::length_dots;
 pub(crate) use lines::{curve_lines, stage_order};
 pub(crate) use ranking::ranking;
 pub(crate) use recipes::{family_bars, tuning_bars};
+pub(crate) use root_verbs::root_verb_bars;
 pub(crate) use sizes::answer_lines;
 
 /// A chart.

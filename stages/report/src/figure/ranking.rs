@@ -24,11 +24,7 @@ pub(crate) fn ranking(
     let mut svg = Svg::new();
     let mut y = 0.0;
     for (name, value, text, sources) in rows.iter().take(ROWS) {
-        // One source is a place to go to; several are in the table.
-        let source = match &sources[..] {
-            [source] => provenance.number(source),
-            _ => None,
-        };
+        let source = provenance.anchor(sources.iter().copied());
         svg.mark(&format!("{name}: {text}"), source, |svg| {
             svg.text(0.0, y + 13.0, "label", Anchor::Start, &shortened(name));
             svg.text(WIDTH, y + 13.0, "value", Anchor::End, text);

@@ -7,6 +7,7 @@ use crate::answer_grid::{
 };
 use crate::language;
 use crate::number;
+use crate::paper_figures::{self, said};
 use crate::provenance::{Provenance, describe};
 
 const LEFT: f64 = 8.0;
@@ -26,6 +27,7 @@ pub(crate) fn tuning_bars(
     grids: &[AnswerGrid<'_>],
     provenance: &Provenance,
 ) -> Vec<Figure> {
+    let sizes = alike(&grids.iter().collect::<Vec<_>>());
     let sets: [(&str, LanguagesOf); 2] = [
         ("Languages of every recipe", |grid| grid.shared()),
         ("Other languages", |grid| grid.others()),
@@ -34,13 +36,11 @@ pub(crate) fn tuning_bars(
         let mut codes: Vec<&str> = grids.iter().flat_map(languages).collect();
         codes.sort_by_key(|code| language::order(code));
         codes.dedup();
-        let caption = format!(
-            "Mean score over {} of the largest model of each family, by way of tuning and recipe.",
-            joined(&codes)
-        );
-        let groups = grids.iter().map(|grid| {
-            let mean = |recipe, size| grid.mean(&languages(grid), recipe, size);
-            group(grid, grid.title(), &mean)
+        let caption =
+            format!("Mean score over {}, by way of tuning and recipe. {SIZES}", joined(&codes));
+        let groups = grids.iter().zip(&sizes).map(|(grid, size)| {
+            let mean = |recipe| grid.mean(&languages(grid), recipe, *size);
+            group(grid, *size, &grid.title(), &mean)
         });
         Chart { title, caption, groups: groups.collect() }
     });
@@ -62,7 +62,25 @@ struct Chart<'r> {
 
 type LanguagesOf = for<'a, 'r> fn(&'a AnswerGrid<'r>) -> Vec<&'r str>;
 
-/// By language, the largest model of each family; nothing where there is but one family.
+/// What is said of the sizes that are shown.
+const SIZES: &str =
+    "Of each family the model nearest in size to the largest that every family has.";
+
+/// A size of each grid, as near to each other as can be: families reach up to unlike sizes, and a larger model of one
+/// beside a smaller one of another would tell of sizes. Each takes the one nearest, as a ratio, to the largest size
+/// that all of them reach.
+fn alike(grids: &[&AnswerGrid<'_>]) -> Vec<u64> {
+    let largest = grids.iter().filter_map(|grid| grid.sizes.last());
+    let reached = largest.min().copied().unwrap_or(0) as f64;
+    let distance = |size: u64| (size as f64 / reached).ln().abs();
+    let nearest = |grid: &&AnswerGrid<'_>| {
+        let sizes = grid.sizes.iter().copied();
+        sizes.min_by(|&a, &b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
+    };
+    grids.iter().map(nearest).collect()
+}
+
+/// By language, a model of each family; nothing where there is but one family.
 pub(crate) fn family_bars(
     id: &str,
     tuning: &str,
@@ -76,14 +94,16 @@ pub(crate) fn family_bars(
     let mut languages: Vec<&str> = grids.iter().flat_map(|grid| grid.languages.clone()).collect();
     languages.sort_by_key(|code| language::order(code));
     languages.dedup();
+    let sizes = alike(&grids);
     let charts = languages.into_iter().map(|code| {
         let caption = format!(
-            "{}: score of the largest model of each family, by recipe.",
-            first_upper(tuning_title(tuning))
+            "{}: score by recipe. {SIZES}{}",
+            first_upper(tuning_title(tuning)),
+            said(paper_figures::Chart::Families, "", tuning)
         );
-        let groups = grids.iter().map(|grid| {
-            let score = |recipe, size| grid.score(code, recipe, size);
-            group(grid, grid.base.to_owned(), &score)
+        let groups = grids.iter().zip(&sizes).map(|(grid, size)| {
+            let score = |recipe| grid.score(code, recipe, *size);
+            group(grid, *size, grid.base, &score)
         });
         Chart { title: language::name(code), caption, groups: groups.collect() }
     });
@@ -107,11 +127,11 @@ fn first_upper(text: &str) -> String {
 
 fn group<'r>(
     grid: &AnswerGrid<'r>,
-    title: String,
-    score: &dyn Fn(&'r str, u64) -> Option<AnswerMean>,
+    size: u64,
+    title: &str,
+    score: &dyn Fn(&'r str) -> Option<AnswerMean>,
 ) -> Group<'r> {
-    let Some(&size) = grid.sizes.last() else { return Group { title, bars: Vec::new() } };
-    let bars = grid.recipes.iter().filter_map(|&recipe| Some((recipe, score(recipe, size)?)));
+    let bars = grid.recipes.iter().filter_map(|&recipe| Some((recipe, score(recipe)?)));
     Group { title: format!("{title}, {}", number::parameters(size)), bars: bars.collect() }
 }
 
@@ -138,10 +158,11 @@ fn draw(id: &str, chart: Chart<'_>, scale: Scale, provenance: &Provenance) -> Fi
                 .standard_error
                 .map_or_else(String::new, |error| format!(" ± {}", number::error(error)));
             let text = number::decimal(mean.value, 1);
-            let (from, source) = match &mean.sources[..] {
-                [source] => (describe(&mean.sources), provenance.number(source)),
-                sources => (format!("of {} scores", sources.len()), None),
+            let from = match &mean.sources[..] {
+                [_] => describe(&mean.sources),
+                sources => format!("of {} scores", sources.len()),
             };
+            let source = provenance.anchor(&mean.sources);
             let title =
                 format!("{}, {}: {text}{error} ({from})", group.title, recipe_title(recipe));
             rows.mark(&title, source, |svg| {
@@ -154,7 +175,7 @@ fn draw(id: &str, chart: Chart<'_>, scale: Scale, provenance: &Provenance) -> Fi
                 let mut label = end;
                 if let Some(error) = mean.standard_error {
                     let ends = [mean.value - error, mean.value + error].map(|it| scale.at(it));
-                    svg.line("whisker", [ends[0], centre], [ends[1], centre]);
+                    svg.line_over("whisker", [ends[0], centre], [ends[1], centre]);
                     label = ends[1];
                 }
                 svg.text(label + 5.0, centre + 4.0, "axis", Anchor::Start, &text);
@@ -169,4 +190,43 @@ fn draw(id: &str, chart: Chart<'_>, scale: Scale, provenance: &Provenance) -> Fi
     }
     body.append(&rows);
     Figure { svg: body.finish(id, y + 4.0, title, &caption), title: title.to_owned(), caption }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer_grid::answer_grids;
+    use crate::document::{AnswerScore, Report, Source};
+
+    #[test]
+    fn families_are_compared_at_one_size() {
+        let models: [(&str, &[u64]); 4] = [
+            ("BLOOM", &[559_214_592, 3_002_557_440, 7_069_016_064]),
+            ("LLaMA", &[6_738_415_616]),
+            ("OpenLLaMA", &[6_738_415_616]),
+            ("Pythia", &[2_775_208_960, 6_857_302_016, 11_846_072_320]),
+        ];
+        let score = |base: &str, parameters| AnswerScore {
+            base: base.to_owned(),
+            parameters,
+            tuning: "lora".to_owned(),
+            recipe: "multilingual".to_owned(),
+            language: "de".to_owned(),
+            seed: 1,
+            n: 50,
+            score: 80.0,
+            judged: None,
+            source: Source { node: format!("{base} {parameters}"), action: String::new() },
+        };
+        let of_family = |(base, sizes): (&'static str, &'static [u64])| {
+            sizes.iter().map(move |size| score(base, *size))
+        };
+        let answers = models.into_iter().flat_map(of_family).collect();
+        let report = Report { answers, ..Report::default() };
+        let grids = answer_grids(&report);
+        let sizes = alike(&grids.iter().collect::<Vec<_>>());
+        assert_eq!(sizes, [7_069_016_064, 6_738_415_616, 6_738_415_616, 6_857_302_016]);
+        let figures = family_bars("f", "lora", &grids, &Provenance::of(&report));
+        assert!(figures[0].svg.contains("Pythia, 6.9B") && !figures[0].svg.contains("11.8B"));
+    }
 }

@@ -5,6 +5,7 @@ use super::svg::{Anchor, Scale, Svg, Swatch, WIDTH, legend, range};
 use crate::answer_grid::{AnswerGrid, AnswerMean, recipe_order, recipe_title};
 use crate::language;
 use crate::number;
+use crate::paper_figures::{Chart, said};
 use crate::provenance::{Provenance, describe};
 
 const LEFT: f64 = 40.0;
@@ -14,35 +15,62 @@ const HEIGHT: f64 = 190.0;
 const LABEL: f64 = 34.0;
 
 /// A chart for each language, and one of what answers in another language cost.
-pub(crate) fn answer_lines(
+pub(crate) fn answer_lines<'r>(
     id: &str,
-    grid: &AnswerGrid<'_>,
+    grid: &AnswerGrid<'r>,
     provenance: &Provenance,
 ) -> Vec<Figure> {
     let mut figures = Vec::new();
+    // Charts that stand side by side have one scale, so that a height is the same score in all.
+    let scores = grid.languages.iter().flat_map(|language| {
+        let of_recipe = move |recipe: &&'r str| {
+            let (recipe, sizes) = (*recipe, grid.sizes.iter());
+            sizes.filter_map(move |&size| grid.score(language, recipe, size)).collect::<Vec<_>>()
+        };
+        grid.recipes.iter().flat_map(of_recipe)
+    });
+    let Some([_, most]) = range(scores.map(|mean| top(&mean))) else { return figures };
+    let others = grid.others();
     for language in &grid.languages {
         let name = language::name(language);
         let id = format!("{id}-{}", figures.len() + 1);
-        let caption = format!("{}: score against parameters, by recipe.", grid.title());
+        let shown = if others.contains(language) { Chart::Unseen } else { Chart::Seen };
+        let caption = format!(
+            "{}: score against parameters, by recipe.{}",
+            grid.title(),
+            said(shown, grid.base, grid.tuning)
+        );
         let points = |recipe, size| grid.score(language, recipe, size);
-        figures.extend(chart(&id, name, caption, grid, &points, provenance));
+        figures.extend(chart(&id, name, caption, grid, most, &points, provenance));
     }
     let id = format!("{id}-lost");
     let caption = format!(
-        "{}: grades of answers in another language than asked for, mean over languages.",
-        grid.title()
+        "{}: grades of answers in another language than asked for, mean over languages.{}",
+        grid.title(),
+        said(Chart::Lost, grid.base, grid.tuning)
     );
     let points = |recipe, size| grid.lost(recipe, size);
-    figures.extend(chart(&id, "Lost to the wrong language", caption, grid, &points, provenance));
+    let lost = grid.recipes.iter().flat_map(|recipe| {
+        grid.sizes.iter().filter_map(|&size| grid.lost(recipe, size)).collect::<Vec<_>>()
+    });
+    let [_, most] = range(lost.map(|mean| top(&mean))).unwrap_or([0.0, 0.0]);
+    let title = "Lost to the wrong language";
+    figures.extend(chart(&id, title, caption, grid, most, &points, provenance));
     figures
 }
 
-/// `None` if there is no point.
+/// How high a point reaches with its error.
+fn top(mean: &AnswerMean) -> f64 {
+    mean.value + mean.standard_error.unwrap_or(0.0)
+}
+
+/// A height of `most` and no more; `None` if there is no point.
 fn chart<'r>(
     id: &str,
     title: &str,
     caption: String,
     grid: &AnswerGrid<'r>,
+    most: f64,
     point: &dyn Fn(&'r str, u64) -> Option<AnswerMean>,
     provenance: &Provenance,
 ) -> Option<Figure> {
@@ -56,8 +84,7 @@ fn chart<'r>(
         .map(|recipe| (*recipe, line(recipe)))
         .filter(|(_, line)| !line.is_empty())
         .collect();
-    let values = lines.iter().flat_map(|it| &it.1);
-    let [_, most] = range(values.map(|(_, mean)| mean.value + mean.standard_error.unwrap_or(0.0)))?;
+    lines.first()?;
     let log = |size: u64| (size.max(1) as f64).log10();
     let [least_size, most_size] = range(grid.sizes.iter().map(|&size| log(size)))?;
     let x = |size: u64| match most_size > least_size {
@@ -104,10 +131,7 @@ fn chart<'r>(
                 number::decimal(mean.value, 1),
                 describe(&mean.sources)
             );
-            let source = match &mean.sources[..] {
-                [source] => provenance.number(source),
-                _ => None,
-            };
+            let source = provenance.anchor(&mean.sources);
             svg.mark(&title, source, |svg| {
                 if let Some(error) = mean.standard_error {
                     let ends = [mean.value - error, mean.value + error].map(|it| y.at(it));

@@ -73,11 +73,16 @@ impl Svg {
         self.raw(&format!(r#"<path class="{class}" d="{d}"/>"#));
     }
 
-    /// What `draw` draws says `title` when pointed at, and leads to a source if there is one.
-    pub(super) fn mark(&mut self, title: &str, source: Option<usize>, draw: impl FnOnce(&mut Svg)) {
-        let (open, close) = match source {
-            // The tables have the same links, so that the keyboard need not go through all marks.
-            Some(number) => (format!(r##"<a href="#source-{number}" tabindex="-1">"##), "</a>"),
+    /// What `draw` draws says `title` when pointed at, and leads to a place of the page if one is given.
+    /// Tables have the same links, so that the keyboard need not go through all marks.
+    pub(super) fn mark(
+        &mut self,
+        title: &str,
+        anchor: Option<String>,
+        draw: impl FnOnce(&mut Svg),
+    ) {
+        let (open, close) = match anchor {
+            Some(anchor) => (format!(r##"<a href="#{anchor}" tabindex="-1">"##), "</a>"),
             None => ("<g>".to_owned(), "</g>"),
         };
         self.raw(&format!("{open}<title>{}</title>", escape(title)));
@@ -101,6 +106,12 @@ impl Svg {
                 self.path(&class, &corners);
             }
         }
+    }
+
+    /// A line over marks of any colour: in the page's colour around it, so that it stands out from them.
+    pub(super) fn line_over(&mut self, class: &str, from: [f64; 2], to: [f64; 2]) {
+        self.line("halo", from, to);
+        self.line(class, from, to);
     }
 
     /// Two values of the paper's: open where the line begins, full where it ends.
@@ -150,7 +161,14 @@ pub(super) struct Scale {
 impl Scale {
     /// Values onto the units from `start` to `end`, with about `ticks` ticks. Ends are rounded outwards.
     pub(super) fn new([least, most]: [f64; 2], [start, end]: [f64; 2], ticks: f64) -> Scale {
-        let most = if most > least { most } else { least + 1.0 };
+        // One value alone stands in the middle of a tenth of it in each direction.
+        let [least, most] = if most > least {
+            [least, most]
+        } else if least == 0.0 {
+            [0.0, 1.0]
+        } else {
+            [least - least.abs() / 10.0, least + least.abs() / 10.0]
+        };
         let rough = (most - least) / ticks;
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|it| it * power);
@@ -253,8 +271,13 @@ mod tests {
 
     #[test]
     fn a_scale_of_one_value_is_one() {
-        let scale = Scale::new([3.0, 3.0], [0.0, 10.0], 4.0);
-        assert!(scale.at(3.0).is_finite() && scale.ticks().len() > 1);
+        for value in [3.0, 0.8, -2.0, 0.0] {
+            let scale = Scale::new([value, value], [0.0, 10.0], 4.0);
+            assert!((0.0..=10.0).contains(&scale.at(value)) && scale.ticks().len() > 1, "{value}");
+        }
+        // An accuracy of 0.8 is not drawn below 1.8.
+        let accuracy = Scale::new([0.8, 0.8], [0.0, 10.0], 4.0).ticks();
+        assert!(accuracy.iter().all(|(value, _)| (0.6..1.0).contains(value)), "{accuracy:?}");
     }
 
     #[test]

@@ -46,6 +46,11 @@ fn a_browser_shows_and_sorts_the_page() {
     assert_eq!(found["again"], found["unsorted"]);
     assert!(found["links"].as_u64().unwrap() > 30);
     assert_eq!(found["broken"], 0);
+    assert!(found["folded"].as_u64().unwrap() > 5);
+    assert_eq!(found["foldedInPrint"], 0);
+    assert_eq!(found["foldedAfterwards"], found["folded"]);
+    assert_eq!(found["unfolded"], true);
+    assert_eq!(found["marked"], "underline", "a number that leads somewhere shows it");
     assert_eq!(found["themes"], 2);
     assert_eq!(found["overflow"], false, "only tables scroll sideways");
     assert_eq!(found["errors"], json!([]));

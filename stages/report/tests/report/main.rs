@@ -5,9 +5,10 @@ mod browser;
 use std::collections::{BTreeMap, BTreeSet};
 
 use okapi_report::published::Base;
+use okapi_report::published_lengths::PublishedSet;
 use okapi_report::{
-    AnswerScore, Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, Score, Share, Source,
-    Spend, Task,
+    AnswerScore, Curve, CurvePoint, DataSet, Fact, NodeTime, Rejects, Report, RootObject, RootVerb,
+    RootVerbs, Score, Share, Source, Spend, Task,
 };
 
 fn source(node: &str) -> Source {
@@ -23,6 +24,7 @@ fn score(language: &str, method: &str, seed: u64, acc_norm: f64) -> Score {
         language: language.to_owned(),
         method: method.to_owned(),
         model: "tiny".to_owned(),
+        parameters: Some(1_600_000),
         seed,
         protocol: "authors".to_owned(),
         shots: 25,
@@ -45,6 +47,8 @@ fn report() -> Report {
         summary: "Of a test.".to_owned(),
         facts: vec![Fact { name: "profile".to_owned(), value: "offline".to_owned() }],
         compare_with: BTreeMap::from([("tiny".to_owned(), Base::Bloom)]),
+        compare_sets: BTreeMap::from([("Generated".to_owned(), PublishedSet::Generated)]),
+        score_note: "The questions are made up.".to_owned(),
         scores: vec![
             score("de", "base", 1, 0.25),
             score("de", "sft", 1, 0.28),
@@ -76,13 +80,21 @@ fn report() -> Report {
             source: source("sft[lang=de]"),
         }],
         statistics: vec![DataSet {
-            name: "Alpaca".to_owned(),
-            language: "de".to_owned(),
-            rows: 52_002,
+            name: "Generated".to_owned(),
+            language: "en".to_owned(),
+            rows: 106_480,
             unit: "tokens".to_owned(),
-            prompt: 61.1,
-            response: Some(94.2),
-            source: source("describe[lang=de]"),
+            prompt: 51.1,
+            response: Some(58.2),
+            root_verbs: Some(RootVerbs {
+                covered_share: 0.2,
+                verbs: vec![RootVerb {
+                    verb: "write".to_owned(),
+                    count: 15_000,
+                    objects: vec![RootObject { object: "poem".to_owned(), count: 2_500 }],
+                }],
+            }),
+            source: source("describe"),
         }],
         rejects: vec![Rejects {
             stage: "translate".to_owned(),
@@ -176,6 +188,76 @@ fn every_number_of_ours_leads_to_its_node_and_digest() {
 }
 
 #[test]
+fn what_the_paper_s_numbers_cannot_be_compared_with_is_said_beside_them() {
+    let mut report = report();
+    let table_of = |report: &Report, title: &str| {
+        let text = okapi_report::markdown(report);
+        let (_, table) = text.split_once(&format!("### {title}\n")).unwrap();
+        table.split("\n### ").next().unwrap().to_owned()
+    };
+    let other = "has 7.1B parameters, the one here 1.6M: their scores say nothing of each other.";
+    for title in ["Averages over all languages", "ARC, tiny"] {
+        let table = table_of(&report, title);
+        assert!(table.contains(other) && table.contains("The questions are made up."), "{table}");
+        assert!(table.contains("± is the standard error"), "{table}");
+    }
+    let overview = table_of(&report, "Averages over all languages");
+    let languages = "Table 3 (Lai et al., 2023), BLOOM 7B. Its averages are over 26 languages";
+    assert!(overview.contains(languages), "{overview}");
+    let page = okapi_report::html(&report);
+    let captions = between(&page, "<figcaption>", "</figcaption>");
+    for caption in &captions[..2] {
+        assert!(caption.contains("7.1B parameters, the one here 1.6M."), "{caption}");
+    }
+    report.scores.iter_mut().for_each(|score| score.parameters = Some(7_069_016_064));
+    assert!(!okapi_report::markdown(&report).contains("say nothing of each other"));
+}
+
+#[test]
+fn a_mean_leads_to_all_that_it_is_made_of() {
+    let report = report();
+    let page = okapi_report::html(&report);
+    let overview = between(&page, "<h3 id=\"overview\">", "</table>")[0];
+    let numbers = between(overview, "<td class=\"number\"", "</td>");
+    assert_eq!(numbers.len(), 4, "languages, base, SFT, RLHF");
+    for number in &numbers {
+        assert!(number.contains("<a href=\"#source"), "{number}");
+    }
+    // SFT has two seeds in German and in English.
+    let anchor = between(numbers[2], "href=\"#", "\"")[0];
+    let row = between(&page, &format!("<tr id=\"{anchor}\">"), "</tr>")[0];
+    assert_eq!(row.matches("href=\"#source-").count(), 4, "{row}");
+    assert!(row.contains("Averages over all languages: ARC, tiny, SFT"), "{row}");
+    let data: serde_json::Value = serde_json::from_str(&okapi_report::json(&report)).unwrap();
+    for table in data["tables"].as_array().unwrap() {
+        for section in table["sections"].as_array().unwrap() {
+            for row in
+                ["rows", "summary"].into_iter().flat_map(|part| section[part].as_array().unwrap())
+            {
+                for (cell, column) in row["cells"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .zip(table["columns"].as_array().unwrap())
+                {
+                    let is_ours = column["kind"] == "number" && !cell["value"].is_null();
+                    let is_listed = ["No.", "Rank"].contains(&column["title"].as_str().unwrap());
+                    let is_sourced = !cell["sources"].as_array().unwrap().is_empty();
+                    assert!(!is_ours || is_listed || is_sourced, "{}: {cell}", table["id"]);
+                }
+            }
+        }
+    }
+    // What has many is a row in Markdown too, and no list is out of order.
+    let markdown = okapi_report::markdown(&report);
+    assert!(markdown.contains("### Means and sums") && markdown.contains("<sup>M"), "{markdown}");
+    for list in between(&markdown, "<sup>", "</sup>") {
+        let numbers: Vec<usize> = list.split(", ").filter_map(|it| it.parse().ok()).collect();
+        assert!(numbers.is_sorted(), "{list}");
+    }
+}
+
+#[test]
 fn every_number_says_where_it_comes_from() {
     let page = okapi_report::html(&report());
     let (shown, appendix) = page.split_once("<section id=\"provenance\">").unwrap();
@@ -192,7 +274,7 @@ fn every_number_says_where_it_comes_from() {
 fn every_chart_has_a_title_and_a_description() {
     let page = okapi_report::html(&report());
     let charts = between(&page, "<svg ", "</svg>");
-    assert_eq!(charts.len(), 11);
+    assert_eq!(charts.len(), 12);
     for chart in charts {
         let [title, description] = between(chart, "aria-labelledby=\"", "\"")[0]
             .split(' ')
@@ -232,6 +314,8 @@ fn nothing_that_comes_from_data_is_markup() {
     (answer.language, answer.source.node) = (text(), text());
     let set = &mut report.statistics[0];
     (set.name, set.language, set.unit) = (text(), text(), text());
+    let verb = &mut set.root_verbs.as_mut().unwrap().verbs[0];
+    (verb.verb, verb.objects[0].object) = (text(), text());
     let rejects = &mut report.rejects[0];
     (rejects.stage, rejects.reason) = (text(), text());
     report.spend[0].stage = text();
@@ -286,9 +370,11 @@ fn the_data_has_the_report_and_its_tables() {
         "answers-1",
         "curves",
         "statistics",
+        "root-verbs",
         "rejects",
         "spend",
         "times",
+        "source-sets",
         "sources",
     ];
     assert_eq!(ids, expected);
@@ -301,6 +387,19 @@ fn the_data_has_the_report_and_its_tables() {
             }
         }
     }
+}
+
+#[test]
+fn data_sets_stand_beside_the_paper_s() {
+    let markdown = okapi_report::markdown(&report());
+    let row = |from: &str| markdown.lines().find(|line| line.starts_with(from)).unwrap();
+    assert!(row("| English | 106,480").contains(" 51.1 "), "{markdown}");
+    assert!(row("| English | 106,480").contains("| 51.2 |"), "{markdown}");
+    assert!(row("| Average that the paper prints").contains("| 60.3 |"), "{markdown}");
+    assert!(row("| Generated | write").ends_with("| poem 2,500 |"), "{markdown}");
+    assert!(
+        markdown.contains("20.0 % of the 106,480 instructions; in the paper's Figure 1 11.4 %")
+    );
 }
 
 #[test]

@@ -17,6 +17,18 @@
   const links = [...document.querySelectorAll("a")];
   found.links = links.length;
   found.broken = links.filter((link) => !document.querySelector(link.getAttribute("href"))).length;
+  const folded = () => [...document.querySelectorAll("details")].filter((it) => !it.open).length;
+  found.folded = folded();
+  dispatchEvent(new Event("beforeprint"));
+  found.foldedInPrint = folded();
+  dispatchEvent(new Event("afterprint"));
+  found.foldedAfterwards = folded();
+  // A mean leads to a row that is folded away.
+  const mean = table.querySelector("tbody.summary a");
+  location.hash = mean.getAttribute("href");
+  dispatchEvent(new Event("hashchange"));
+  found.unfolded = document.querySelector(":target").closest("details").open;
+  found.marked = getComputedStyle(mean).textDecorationLine;
   const background = () => getComputedStyle(document.body).backgroundColor;
   const light = background();
   document.getElementById("theme").click();
