@@ -29,6 +29,7 @@ mod mixes;
 mod models;
 mod mono_or_multi;
 mod order;
+mod pipeline_comments;
 mod quickstart;
 mod races;
 mod releases;
