@@ -236,8 +236,8 @@ Writes a pipeline with comments and all files that it needs, the schema for edit
 are, but .gitignore gets the store's line.
 
 Examples:
-  okapi init words && okapi run words/okapi.yaml
-  okapi init lab --example okapi-26 && okapi run lab/pipelines/okapi-26.yaml --project lab")]
+  okapi init words && cd words && okapi run
+  okapi init lab --example okapi-26 && cd lab && okapi run pipelines/okapi-26.yaml")]
     Init(InitArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example: okapi completions bash > /etc/bash_completion.d/okapi")]
