@@ -239,8 +239,8 @@ Writes a pipeline with comments and all files that it needs, the schema for edit
 are, but .gitignore gets the store's line.
 
 Examples:
-  okapi init words && okapi run words/okapi.yaml
-  okapi init lab --example okapi-26 && okapi run lab/pipelines/okapi-26.yaml --project lab")]
+  okapi init words && cd words && okapi run
+  okapi init lab --example okapi-26 && cd lab && okapi run pipelines/okapi-26.yaml")]
     Init(InitArgs),
     /// One job of a cluster: `okapi run --executor slurm` submits them
     #[command(hide = true)]

@@ -5,6 +5,7 @@ mod commands;
 mod env_vars;
 mod exit_code;
 mod failure;
+mod placeholders;
 mod program;
 mod project;
 mod render;

@@ -53,6 +53,8 @@ pub struct Charges {
     pub instances: u64,
     /// Of these, those that cannot run on this machine.
     pub blocked: u64,
+    /// Of these, those that are the same action as one before them: they cost nothing more.
+    pub repeated: u64,
     /// Requests to services outside that would have to be answered.
     pub requests: u64,
     /// Requests whose answers are recorded already.
@@ -73,6 +75,8 @@ pub struct Charges {
     pub processor_ms: u64,
     /// Instances whose time is reckoned from what they would compute, as they never did such work.
     pub reckoned: u64,
+    /// Instances of a stage that computes with a model, of which nobody knows yet how long.
+    pub unreckoned: u64,
     /// Bytes that outputs would take in the store, as far as they are worth saying.
     pub disk_bytes: u64,
 }
@@ -81,6 +85,7 @@ impl Charges {
     fn add(&mut self, other: &Charges) {
         self.instances += other.instances;
         self.blocked += other.blocked;
+        self.repeated += other.repeated;
         self.requests += other.requests;
         self.recorded += other.recorded;
         self.prompt_tokens += other.prompt_tokens;
@@ -91,19 +96,25 @@ impl Charges {
         self.gpu_ms = self.gpu_ms.saturating_add(other.gpu_ms);
         self.processor_ms = self.processor_ms.saturating_add(other.processor_ms);
         self.reckoned += other.reckoned;
+        self.unreckoned += other.unreckoned;
         self.disk_bytes = self.disk_bytes.saturating_add(other.disk_bytes);
     }
 
     fn of(node: &PlannedNode) -> Charges {
+        let blocked = u64::from(node.verdict == Verdict::Blocked);
+        if node.same_as.is_some() {
+            return Charges { instances: 1, blocked, repeated: 1, ..Charges::default() };
+        }
         let ms = node.expected_ms().unwrap_or(0);
         let on_gpu = node.gpus > 0 || node.work.is_some_and(|work| work.on_gpu);
         let mut charges = Charges {
             instances: 1,
-            blocked: u64::from(node.verdict == Verdict::Blocked),
+            blocked,
             unforeseen: u64::from(node.unforeseen),
             gpu_ms: if on_gpu { ms.saturating_mul(u64::from(node.gpus.max(1))) } else { 0 },
             processor_ms: if on_gpu { 0 } else { ms },
             reckoned: u64::from(node.is_reckoned()),
+            unreckoned: u64::from(node.unreckoned),
             disk_bytes: node.disk_bytes.unwrap_or(0),
             ..Charges::default()
         };

@@ -45,6 +45,7 @@ pub mod port;
 pub mod prompts;
 pub mod publish;
 pub mod readers;
+mod repeats;
 mod resolve;
 pub mod retry;
 pub mod run;

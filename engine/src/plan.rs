@@ -15,6 +15,7 @@ use crate::graph::InstanceId;
 use crate::lineage;
 use crate::machine::gpu_memory;
 use crate::manifest::Manifest;
+use crate::repeats::repeats;
 use crate::stage::{NodeField, StageRegistry};
 
 /// The version of `okapi plan --json`.
@@ -72,6 +73,12 @@ pub struct PlannedNode {
     /// Whether it asks a service outside, and how much is not known before its inputs are there.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unforeseen: bool,
+    /// Whether it computes with a model, and how long is not known.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unreckoned: bool,
+    /// The instance before it that is the same action, which is run and paid once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub same_as: Option<String>,
 }
 
 /// What an instance took the last time says nothing of what it would compute now if one is so many times the other:
@@ -180,11 +187,12 @@ impl Plan {
             .into_iter()
             .map(|(id, estimate)| (&*question.graph.instances[id as usize].name, estimate))
             .collect();
+        let stage = |id: usize| registry.get(&question.graph.node(id as InstanceId).stage);
         let asks = |id: usize| {
-            let node = question.graph.node(id as InstanceId);
-            let stage = registry.get(&node.stage);
-            stage.is_some_and(|it| it.descriptor().fields.contains(&NodeField::Teacher))
+            stage(id).is_some_and(|it| it.descriptor().fields.contains(&NodeField::Teacher))
         };
+        let computes = |id: usize| stage(id).is_some_and(|it| it.can_use_gpu());
+        let repeats = repeats(question, evaluation);
         let selected = evaluation.states.iter().enumerate();
         let selected = selected.filter(|(_, state)| !matches!(state, State::NotSelected));
         let mut blocked: BTreeMap<InstanceId, String> = BTreeMap::new();
@@ -201,7 +209,15 @@ impl Plan {
             }
             let is_cached = matches!(state, State::Cached { .. } | State::Elsewhere { .. });
             node.unforeseen = estimate.is_none() && !is_cached && asks(id);
+            node.unreckoned = !is_cached && computes(id) && node.expected_ms().is_none();
             node.estimate = estimate.filter(Estimate::asks);
+            if let Some(one) = repeats.get(&(id as InstanceId)).filter(|_| !is_cached) {
+                let name = question.graph.instances[*one as usize].name.to_string();
+                node.reason = Some(format!("the same action as {name}"));
+                node.same_as = Some(name);
+                (node.unforeseen, node.unreckoned) = (false, false);
+                (node.estimate, node.work, node.disk_bytes) = (None, None, None);
+            }
             if let Some(reason) = self.summary.block(node, question, id as InstanceId, &blocked) {
                 node.reason = Some(reason);
                 blocked.insert(id as InstanceId, node.node.clone());
@@ -238,6 +254,8 @@ pub fn plan(question: &Question<'_>, evaluation: &Evaluation, previous: &Manifes
             fetched_bytes: None,
             disk_bytes: None,
             unforeseen: false,
+            unreckoned: false,
+            same_as: None,
         };
         match *state {
             State::NotSelected => continue,
@@ -433,6 +451,8 @@ mod tests {
             fetched_bytes: None,
             disk_bytes: None,
             unforeseen: false,
+            unreckoned: false,
+            same_as: None,
         };
         let hour = 3_600_000;
         for (last, reckoned, expected) in [

@@ -23,6 +23,14 @@ pub trait Stage: Send + Sync {
         Ok(())
     }
 
+    /// What in the `declared` object of an instance only stands for what has to be filled in, such as a digest of zeros.
+    /// Such an instance can be planned, and nothing is run as long as there is one. The object comes as text: hardly any
+    /// stage reads it, and it is asked for every instance at the beginning of every run.
+    fn placeholder(&self, declared: &str) -> Option<Placeholder> {
+        let _ = declared;
+        None
+    }
+
     /// Looks at the ports that a node feeds for what a descriptor cannot say, such as one of several that there has
     /// to be. Called when the pipeline is checked.
     ///
@@ -104,6 +112,15 @@ pub trait Stage: Send + Sync {
     /// # Errors
     /// Whatever kept the outputs from being made. Nothing of a failed run is cached.
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError>;
+}
+
+/// What has to be filled in before an instance can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placeholder {
+    /// What: lower case, no final stop.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
 }
 
 /// All that is known of a stage without running it.

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::cli::{CheckArgs, Global};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::placeholders::Placeholders;
 use crate::ui::{color, format, output};
 use crate::{project, render};
 
@@ -31,6 +32,9 @@ pub(crate) fn check(global: &Global, arguments: &CheckArgs) -> Result<ExitCode, 
     }
     let Some(graph) = graph else { return Ok(ExitCode::BadUsage) };
     if !arguments.json {
+        if let Some(message) = Placeholders::of(&graph, &registry, |_| true).message() {
+            output::note(&format!("note: {message}"));
+        }
         let nodes = format::count(graph.nodes.len() as u64, "node");
         let instances = format::count(graph.instances.len() as u64, "instance");
         output::print(&format!("{} is in order: {nodes}, {instances}\n", place.named.display()))?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use serde_json::json;
 
@@ -71,13 +71,35 @@ pub(crate) fn init(arguments: &InitArgs) -> Result<ExitCode, Failure> {
         }
         files.push(json!({ "path": path.display().to_string(), "fate": fate.name() }));
     }
-    let pipeline = folder.join(pipeline).display().to_string();
     if arguments.json {
-        output::print_json(&json!({ "version": 1, "pipeline": pipeline, "files": files }))?;
+        let pipeline = folder.join(pipeline).display().to_string();
+        let folder = folder.display().to_string();
+        let document =
+            json!({ "version": 1, "project": folder, "pipeline": pipeline, "files": files });
+        output::print_json(&document)?;
     } else {
-        output::note(&format!("next: okapi run {pipeline}"));
+        output::note(&next(folder, pipeline));
     }
     Ok(ExitCode::Done)
+}
+
+/// What to type next. The store and the results belong into the new folder, so that is where to go first.
+fn next(folder: &Path, pipeline: &str) -> String {
+    let run = match pipeline {
+        "okapi.yaml" => "okapi run".to_owned(),
+        _ => format!("okapi run {pipeline}"),
+    };
+    let is_here = folder.components().all(|part| part == Component::CurDir);
+    match folder.display().to_string() {
+        _ if is_here => format!("next: {run}"),
+        name if name.chars().all(is_plain) => format!("next: cd {name} && {run}"),
+        name => format!("next: cd '{}' && {run}", name.replace('\'', r"'\''")),
+    }
+}
+
+/// Whether a shell takes a letter for itself.
+fn is_plain(letter: char) -> bool {
+    letter.is_alphanumeric() || "/._-".contains(letter)
 }
 
 fn write_new(path: &Path, content: &str) -> io::Result<()> {

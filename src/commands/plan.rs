@@ -1,5 +1,7 @@
 //! `okapi plan`.
 
+use std::collections::BTreeMap;
+
 use okapi_engine::estimate::Estimate;
 use okapi_engine::evaluate::{FoundElsewhere, Question, ask_remote, evaluate, evaluate_with};
 use okapi_engine::plan::{Plan, PlannedNode, Verdict, plan as make_plan};
@@ -12,7 +14,7 @@ use crate::project;
 use crate::sharing;
 use crate::ui::{bill, format, output, table};
 
-/// Instances of one node with one verdict are listed one by one up to this number.
+/// Instances of one node with one verdict are listed one by one up to this number, unless they are cached.
 const LISTED: usize = 10;
 
 /// Shows what a run would do.
@@ -71,44 +73,60 @@ pub(crate) fn word(verdict: Verdict) -> &'static str {
 }
 
 fn listing(plan: &Plan, all: bool) -> String {
-    let node_of = |node: &PlannedNode| node.node.split('[').next().unwrap_or_default().to_owned();
     let mut rows = Vec::new();
-    let mut rest: &[PlannedNode] = &plan.nodes;
-    while let Some(first) = rest.first() {
-        let same =
-            |node: &PlannedNode| node_of(node) == node_of(first) && node.verdict == first.verdict;
-        let length = rest.iter().take_while(|node| same(node)).count();
-        let (group, others) = rest.split_at(length);
-        rest = others;
+    for group in groups(plan, all) {
+        let first = group[0];
         let is_there = matches!(first.verdict, Verdict::Cached | Verdict::Fetched);
         let folded = group.len() > LISTED || is_there && group.len() > 1;
-        if folded && !all {
-            rows.push(vec![
-                word(first.verdict).to_owned(),
-                format!("{}[{}]", node_of(first), format::count(group.len() as u64, "instance")),
-                first.reason.clone().unwrap_or_default(),
-                cost(group),
-                needed(group),
-            ]);
-            continue;
-        }
-        for node in group {
-            rows.push(vec![
-                word(node.verdict).to_owned(),
-                node.node.clone(),
-                node.reason.clone().unwrap_or_default(),
-                cost(std::slice::from_ref(node)),
-                needed(std::slice::from_ref(node)),
-            ]);
+        if folded {
+            let instances = format::count(group.len() as u64, "instance");
+            rows.push(row(format!("{}[{instances}]", node_of(first)), &group));
+        } else {
+            let each = group.iter();
+            rows.extend(each.map(|node| row(node.node.clone(), std::slice::from_ref(node))));
         }
     }
     table::render(&rows)
 }
 
+/// The instances of each node that have one verdict, where the first of them stands: also such as have others between
+/// them, as those of one method have. With `all`, each instance by itself.
+fn groups(plan: &Plan, all: bool) -> Vec<Vec<&PlannedNode>> {
+    if all {
+        return plan.nodes.iter().map(|node| vec![node]).collect();
+    }
+    let mut places: BTreeMap<(&str, Verdict), usize> = BTreeMap::new();
+    let mut groups: Vec<Vec<&PlannedNode>> = Vec::new();
+    for node in &plan.nodes {
+        let place = *places.entry((node_of(node), node.verdict)).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some(group) => group.push(node),
+            None => groups.push(vec![node]),
+        }
+    }
+    groups
+}
+
+fn node_of(instance: &PlannedNode) -> &str {
+    instance.node.split('[').next().unwrap_or_default()
+}
+
+/// A line about instances that have one verdict.
+fn row(name: String, group: &[&PlannedNode]) -> Vec<String> {
+    let first = group[0];
+    vec![
+        word(first.verdict).to_owned(),
+        name,
+        first.reason.clone().unwrap_or_default(),
+        cost(group),
+        needed(group),
+    ]
+}
+
 /// What the work of some instances took the last time, as far as they ever ran; else what their operations would take.
-fn cost(group: &[PlannedNode]) -> String {
-    let known: Vec<_> = group.iter().filter_map(PlannedNode::expected_ms).collect();
-    let about = if group.iter().any(PlannedNode::is_reckoned) { "about " } else { "" };
+fn cost(group: &[&PlannedNode]) -> String {
+    let known: Vec<_> = group.iter().filter_map(|node| node.expected_ms()).collect();
+    let about = if group.iter().any(|node| node.is_reckoned()) { "about " } else { "" };
     let total = || format!("{about}{}", format::duration(known.iter().sum()));
     match group.len() - known.len() {
         0 => total(),
@@ -118,7 +136,7 @@ fn cost(group: &[PlannedNode]) -> String {
 }
 
 /// What some instances would fetch and ask of teachers, and the memory that each would take; empty if nothing.
-fn needed(group: &[PlannedNode]) -> String {
+fn needed(group: &[&PlannedNode]) -> String {
     let memory = group.iter().filter_map(|node| node.memory.as_ref());
     let most = memory.max_by_key(|memory| memory.bytes());
     let memory = most.map_or(String::new(), |memory| {
@@ -139,7 +157,7 @@ fn needed(group: &[PlannedNode]) -> String {
 }
 
 /// What some instances would ask of teachers; empty if nothing.
-fn asked(group: &[PlannedNode]) -> String {
+fn asked(group: &[&PlannedNode]) -> String {
     let estimates: Vec<_> = group.iter().filter_map(|node| node.estimate.as_ref()).collect();
     if estimates.is_empty() {
         let unforeseen = group.iter().any(|node| node.unforeseen);
@@ -239,7 +257,9 @@ fn summary(plan: &Plan) -> String {
                 .filter_map(|it| it.estimate.as_ref())
                 .all(|it| it.counted),
         };
-        line.push_str(&format!("\nteachers: {}", bill.text()));
+        // The bill above has what needs another machine, too.
+        let whose = if sums.blocked > 0 { "teachers, of what can run here" } else { "teachers" };
+        line.push_str(&format!("\n{whose}: {}", bill.text()));
         if sums.unforeseen > 0 {
             let nodes = format::count(sums.unforeseen, "node");
             line.push_str(&format!("; and {nodes} whose inputs must be there first"));

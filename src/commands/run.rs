@@ -28,6 +28,7 @@ use super::share::put_root;
 use crate::cli::{Global, Progress, RunArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::placeholders::Placeholders;
 use crate::program;
 use crate::project::{self, Loaded};
 use crate::sharing;
@@ -55,6 +56,8 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         &arguments.targets,
         &arguments.force,
     )?;
+    let is_selected = |id: usize| loaded.selection.needed[id];
+    Placeholders::of(&loaded.graph, &registry, is_selected).refuse()?;
     if arguments.budget.is_some() {
         refuse_without_prices(&loaded)?;
     }
@@ -123,14 +126,16 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
     })
 }
 
-/// The published reports that are there: what a person looks at first.
-fn reports(loaded: &Loaded) -> impl Iterator<Item = &str> {
+/// The published reports that are there, in the order in which the pipeline names them: what a person looks at first.
+fn reports(loaded: &Loaded) -> Vec<&str> {
     let is_report = |entry: &&Publish| {
         let outputs = &loaded.graph.node(entry.instance).outputs;
         outputs.get(usize::from(entry.port)).is_some_and(|it| it.kind == PortKind::Report)
     };
-    let entries = loaded.graph.publish.iter().filter(is_report);
-    entries.map(|entry| &*entry.path).filter(|path| loaded.place.root.join(path).is_file())
+    let mut entries: Vec<_> = loaded.graph.publish.iter().filter(is_report).collect();
+    entries.sort_by_key(|entry| entry.span);
+    let paths = entries.into_iter().map(|entry| &*entry.path);
+    paths.filter(|path| loaded.place.root.join(path).is_file()).collect()
 }
 
 /// A budget means nothing where nobody knows what a call costs.

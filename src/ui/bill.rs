@@ -6,6 +6,8 @@ use crate::ui::{format, table};
 
 /// The widest name of a node.
 const NAME: usize = 26;
+/// So many nodes are named in a sentence.
+const NAMED: usize = 6;
 /// How wide lines of text may be.
 const WIDTH: usize = 118;
 
@@ -13,7 +15,7 @@ const WIDTH: usize = 118;
 pub(crate) fn render(bill: &Bill, all: bool) -> String {
     let total = &bill.total;
     let is_worth_saying = total.requests + total.recorded + total.unforeseen > 0
-        || total.reckoned > 0
+        || total.reckoned + total.unreckoned > 0
         || bill.nodes.iter().any(|node| node.charges.gpu_ms > 0);
     if !is_worth_saying {
         return String::new();
@@ -44,10 +46,36 @@ pub(crate) fn render(bill: &Bill, all: bool) -> String {
         let nodes = format::count(total.unforeseen, "instance");
         say(format!("requests unknown: {nodes} whose inputs must be there first"));
     }
+    if total.unreckoned > 0 {
+        let nodes = format::count(total.unreckoned, "instance");
+        let named = names(bill, |charges| charges.unreckoned > 0);
+        say(format!(
+            "time and disk unknown: {nodes} of {named}; say how large a model will be (`like`), and how many rows there will be \
+             (`expected_rows`)"
+        ));
+    }
+    if total.repeated > 0 {
+        let nodes = format::count(total.repeated, "instance");
+        let named = names(bill, |charges| charges.repeated > 0);
+        say(format!(
+            "{nodes} of {named} are the same actions as others, and are on this bill once"
+        ));
+    }
     for assumption in &bill.assumptions {
         say(format!("assumed: {assumption}"));
     }
     text.push('\n');
+    text
+}
+
+/// The first of the nodes whose charges are such, and how many more there are.
+fn names(bill: &Bill, are_such: impl Fn(&Charges) -> bool) -> String {
+    let found: Vec<_> = bill.nodes.iter().filter(|node| are_such(&node.charges)).collect();
+    let named = found.iter().take(NAMED).map(|node| format!("`{}`", node.node));
+    let mut text = named.collect::<Vec<_>>().join(", ");
+    if found.len() > NAMED {
+        text.push_str(&format!(" and {} more nodes", found.len() - NAMED));
+    }
     text
 }
 
@@ -80,7 +108,7 @@ fn heading(what: &str) -> Vec<String> {
 }
 
 fn is_empty(charges: &Charges) -> bool {
-    Charges { instances: 0, blocked: 0, ..*charges } == Charges::default()
+    Charges { instances: 0, blocked: 0, repeated: 0, ..*charges } == Charges::default()
 }
 
 fn line(name: String, charges: &Charges) -> Vec<String> {
@@ -98,6 +126,13 @@ fn line(name: String, charges: &Charges) -> Vec<String> {
         (0, 1..) => "unknown".to_owned(),
         (requests, _) => or_dash(requests, format::thousands),
     };
+    // Whatever it is, it is more.
+    let known = charges.gpu_ms + charges.processor_ms > 0;
+    let time = |ms: u64| match (ms, charges.unreckoned) {
+        (0, 1..) if !known => "unknown".to_owned(),
+        (1.., 1..) => format!("> {}", format::hours(ms)),
+        (ms, _) => or_dash(ms, format::hours),
+    };
     vec![
         name,
         format::thousands(charges.instances),
@@ -105,8 +140,8 @@ fn line(name: String, charges: &Charges) -> Vec<String> {
         or_dash(charges.prompt_tokens, format::rounded),
         or_dash(charges.completion_tokens, format::rounded),
         cost,
-        or_dash(charges.gpu_ms, format::hours),
-        or_dash(charges.processor_ms, format::hours),
+        time(charges.gpu_ms),
+        time(charges.processor_ms),
         or_dash(charges.disk_bytes, format::size),
     ]
 }

@@ -167,7 +167,10 @@ pub(crate) fn with_patience<T>(
             pause(context, wait.unwrap_or(doubled).min(LONGEST_WAIT));
         }
     }
-    Err(StageError::Failed { message: trouble, hint: None, transient: true })
+    let hint = format!(
+        "tried {TRIES} times; check the network, and HTTPS_PROXY if there is a proxy; the next run goes on with what has arrived"
+    );
+    Err(StageError::Failed { message: trouble, hint: Some(hint), transient: true })
 }
 
 /// Asks once for what lies at an address, behind its first bytes.
@@ -188,9 +191,7 @@ pub(crate) fn get(
     if have > 0 {
         request = request.header(RANGE, format!("bytes={have}-"));
     }
-    // An address may hold a password; messages leave it out.
-    let response =
-        request.send().map_err(|error| Trouble::passing(error.without_url().to_string()))?;
+    let response = request.send().map_err(|error| Trouble::passing(unreached(address, &error)))?;
     let status = response.status();
     match status {
         StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
@@ -214,6 +215,26 @@ pub(crate) fn get(
             }))
         }
     }
+}
+
+/// What is said where no answer came. An address may hold a password: its host is named, and nothing else of it.
+fn unreached(address: &str, error: &reqwest::Error) -> String {
+    let host = reqwest::Url::parse(address).ok();
+    let host = host.as_ref().and_then(|address| {
+        let host = address.host_str()?;
+        Some(address.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+    });
+    // The outer errors only say that a request failed.
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let cause = match std::ptr::addr_eq(cause, error) {
+        true if error.is_timeout() => "no answer in time".to_owned(),
+        true => "the request failed".to_owned(),
+        false => cause.to_string(),
+    };
+    format!("no answer from {}: {cause}", host.as_deref().unwrap_or("the server"))
 }
 
 fn answered(status: StatusCode) -> String {
@@ -422,5 +443,20 @@ mod tests {
         ] {
             assert!(resolve(bad, hub::DEFAULT).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn who_did_not_answer_and_why_is_said_and_no_password() {
+        // A port that nobody listens on any more.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let address = format!("http://user:secret@127.0.0.1:{port}/file?token=secret");
+        let Err(Trouble::Passing { what, .. }) = get(&client().unwrap(), &address, None, 0, "")
+        else {
+            panic!("somebody answered");
+        };
+        assert!(what.starts_with(&format!("no answer from 127.0.0.1:{port}: ")), "{what}");
+        assert!(what.contains("refused") && !what.contains("secret"), "{what}");
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 
+use okapi_engine::stage::Placeholder;
 use okapi_engine::stage_context::{StageContext, StageError};
 use reqwest::Url;
 use reqwest::blocking::{Client, Response};
@@ -11,7 +12,7 @@ use reqwest::header::LINK;
 use serde::Deserialize;
 
 use crate::download::{Trouble, get, with_patience};
-use crate::pin::{Pin, is_hex};
+use crate::pin::{Pin, is_hex, is_zeros};
 
 pub(crate) const DEFAULT: &str = "https://huggingface.co";
 
@@ -154,6 +155,18 @@ impl Repository {
     /// `OWNER/NAME`.
     pub(crate) fn id(&self) -> String {
         format!("{}/{}", self.owner, self.name)
+    }
+
+    /// Whether its commit is to be filled in.
+    pub(crate) fn placeholder(&self) -> Option<Placeholder> {
+        is_zeros(&self.revision).then(|| {
+            let kind = if self.is_dataset { "datasets/" } else { "" };
+            let id = self.id();
+            Placeholder {
+                message: format!("the commit of {id} is all zeros"),
+                hint: format!("`git ls-remote {DEFAULT}/{kind}{id} HEAD` tells it"),
+            }
+        })
     }
 
     pub(crate) fn revision(&self) -> &str {

@@ -12,8 +12,8 @@ use okapi_data::source::Format;
 use okapi_engine::estimate::{Estimate, EstimateQuestion};
 use okapi_engine::port::PortKind;
 use okapi_engine::stage::{
-    Determinism, Inputs, OutputKind, OutputPort, Outputs, Param, ParamDefault, ParamType, Stage,
-    StageDescriptor,
+    Determinism, Inputs, OutputKind, OutputPort, Outputs, Param, ParamDefault, ParamType,
+    Placeholder, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
 use serde_json::Value;
@@ -176,6 +176,20 @@ impl Stage for Import {
                 }
                 crate::download::resolve(url, hub::DEFAULT).map(|_| ())
             }
+        }
+    }
+
+    fn placeholder(&self, declared: &str) -> Option<Placeholder> {
+        let declared: Value = serde_json::from_str(declared).ok()?;
+        let text = |name: &str| declared["params"].get(name).and_then(Value::as_str);
+        let url = text("url");
+        match text("digest") {
+            Some(digest) if Pin::parse(digest).ok()?.is_placeholder() => Some(Placeholder {
+                message: format!("`digest` is all zeros for {}", url.map_or("a file", shown_url)),
+                hint: "`sha256sum FILE` tells it, of a copy that you trust".to_owned(),
+            }),
+            Some(_) => None,
+            None => Repository::of_file(url?).ok()?.0.placeholder(),
         }
     }
 

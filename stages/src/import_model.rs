@@ -6,8 +6,8 @@ use std::path::Path;
 use okapi_engine::estimate::{Estimate, EstimateQuestion};
 use okapi_engine::port::PortKind;
 use okapi_engine::stage::{
-    Determinism, Inputs, OutputKind, OutputPort, Outputs, Param, ParamDefault, ParamType, Stage,
-    StageDescriptor,
+    Determinism, Inputs, OutputKind, OutputPort, Outputs, Param, ParamDefault, ParamType,
+    Placeholder, Stage, StageDescriptor,
 };
 use okapi_engine::stage_context::{StageContext, StageError, StageSuccess};
 use okapi_model::sizes::{self, SpecialTokens, new_config};
@@ -136,6 +136,11 @@ impl Stage for ImportModel {
 
     fn needs_network(&self, declared: &Value) -> bool {
         !declared["params"]["repository"].is_null()
+    }
+
+    fn placeholder(&self, declared: &str) -> Option<Placeholder> {
+        let declared: Value = serde_json::from_str(declared).ok()?;
+        repository(&declared["params"]).ok()??.placeholder()
     }
 
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {

@@ -213,6 +213,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
             ("tokens", tokenizer.vocabulary_size().to_string()),
         ],
         task: None,
+        prompt: None,
     };
     let model = OpenModel { lm, tokenizer, folder: None };
     model_folder::save(context, "model", &model, &card)?;

@@ -91,6 +91,7 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
 
 /// Tokens of an explanation with its rating.
 const JUDGEMENT_TOKENS: u64 = 40;
+const JUDGEMENTS_ASSUMED: &str = "a judgement, an explanation with a rating, has 40 tokens";
 
 /// A row of the scores.
 #[derive(Serialize)]
@@ -144,7 +145,11 @@ impl Stage for Judge {
             let tokens = around + rows.prompt_tokens + lengths::usual_response(rows);
             vec![(tokens, JUDGEMENT_TOKENS as f64); rows.responses.round() as usize]
         };
-        estimate_rows(question, "responses", &[], ask, usual)
+        let mut estimate = estimate_rows(question, "responses", &[], ask, usual)?;
+        if estimate.requests > 0 {
+            estimate.assumptions.push(JUDGEMENTS_ASSUMED);
+        }
+        Some(estimate)
     }
 
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {

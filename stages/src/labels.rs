@@ -249,6 +249,10 @@ impl<'a> Labels<'a> {
         let (node, axes) = parse_instance_name(instance);
         let why = why.map_or_else(String::new, |why| format!(", {why}"));
         let mut ways = vec![format!("give `{node}` the axis (`for_each: {{{axis}: ...}}`)")];
+        let stage = self.lineage.ancestors.get(instance).map(|it| it.stage.as_str());
+        if label == "language" && stage == Some("evaluate") {
+            ways.insert(0, format!("write `language: CODE` under the params of `{node}`"));
+        }
         if !axes.is_empty() {
             let names: Vec<&str> = axes.iter().map(|it| it.0).collect();
             ways.push(format!(
@@ -395,7 +399,7 @@ mod tests {
             (message(labels.model("other")), "no `import_model` or `init_model`"),
             (
                 message(labels.language("other", None)),
-                "give `other` the axis (`for_each: {lang: ...}`)",
+                "write `language: CODE` under the params of `other`, or give `other` the axis (`for_each: {lang: ...}`)",
             ),
             (
                 message(labels.named("evaluate[lang=de,tuned=ppo]", "recipe")),

@@ -80,6 +80,10 @@ pub(crate) fn ratio(language: Language) -> Lengths {
     Lengths { prompt: prompt / ALPACA.prompt, response: response / ALPACA.response }
 }
 
+/// What `plan` says where it takes [`tokens_for_one`].
+pub(crate) const TEACHERS_ASSUMPTION: &str = "a teacher reads and writes 1.4 tokens for one of the English original in Latin script, 1.3 in Chinese, 2.2 in \
+     Cyrillic and Arabic script, 4 in any other";
+
 /// Tokens for each of the English original, roughly, by the tokenizers of today's large models, which teachers
 /// have.
 pub(crate) fn tokens_for_one(script: Script) -> f64 {

@@ -3,6 +3,7 @@
 
 mod asking;
 mod card;
+mod chat_template;
 mod corpus;
 mod croissant;
 mod dataset;

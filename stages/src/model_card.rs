@@ -15,6 +15,8 @@ pub(crate) struct ModelCard<'a> {
     pub(crate) facts: Vec<(&'static str, String)>,
     /// What the hub calls its task, if it has a word for it.
     pub(crate) task: Option<&'static str>,
+    /// The prompt that it was trained with.
+    pub(crate) prompt: Option<String>,
 }
 
 impl ModelCard<'_> {
@@ -34,8 +36,23 @@ impl ModelCard<'_> {
         for (name, value) in &self.facts {
             let _ = writeln!(text, "| {name} | {} |", value.replace('|', "\\|"));
         }
+        if let Some(prompt) = &self.prompt {
+            let fence = fence(prompt);
+            let _ = writeln!(
+                text,
+                "\n## Prompt\n\nThe form in which it was asked; `chat_template.jinja` puts the messages of a chat into it, with `input` \
+                 empty (`tokenizer.apply_chat_template`).\n\n{fence}jinja\n{}\n{fence}",
+                prompt.trim_end_matches('\n')
+            );
+        }
         text
     }
+}
+
+/// Marks of code that no line of a text is taken for.
+fn fence(text: &str) -> String {
+    let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or(0);
+    "`".repeat(longest.max(2) + 1)
 }
 
 #[cfg(test)]
@@ -49,9 +66,12 @@ mod tests {
             about: "It answers.".to_owned(),
             facts: vec![("batch", "a|b".to_owned())],
             task: Some("text-generation"),
+            prompt: Some("Do:\n```\n{{ instruction }}\n".to_owned()),
         };
         let expected = "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- okapi\n---\n\n\
-                        # Supervised fine-tuning\n\nIt answers.\n\n| | |\n|---|---|\n| batch | a\\|b |\n";
-        assert_eq!(card.text(), expected);
+                        # Supervised fine-tuning\n\nIt answers.\n\n| | |\n|---|---|\n| batch | a\\|b |\n\n## Prompt\n\n";
+        let text = card.text();
+        assert!(text.starts_with(expected), "{text}");
+        assert!(text.ends_with("\n\n````jinja\nDo:\n```\n{{ instruction }}\n````\n"), "{text}");
     }
 }

@@ -8,6 +8,7 @@ use okapi_model::tensor_file::NumberKind;
 use okapi_model::{CausalLm, ModelConfig, Tokenizer};
 use serde_json::Value;
 
+use crate::chat_template::ChatTemplate;
 use crate::model_card::ModelCard;
 
 /// How the numbers of a model that is written are stored.
@@ -92,6 +93,15 @@ pub(crate) fn number_kind(declared: &Value, same: NumberKind) -> NumberKind {
         Some("float16") => NumberKind::F16,
         _ => same,
     }
+}
+
+/// Gives a model the chat template of the prompt that it was trained with.
+pub(crate) fn set_chat_template(
+    model: &mut OpenModel,
+    chat: &ChatTemplate,
+) -> Result<(), StageError> {
+    let set = model.tokenizer.set_chat_template(&chat.template);
+    set.map_err(|error| StageError::failed(error.to_string()))
 }
 
 /// Writes a model with its tokenizer and a card to an output port.

@@ -39,6 +39,14 @@ impl Pin {
         }
     }
 
+    /// Whether it stands for a digest that is to be filled in: all zeros, which no content has.
+    pub(crate) fn is_placeholder(&self) -> bool {
+        match self {
+            Pin::Sha256(hex) | Pin::Blake3(hex) => is_zeros(hex),
+            Pin::GitBlob { oid, .. } => is_zeros(oid),
+        }
+    }
+
     /// Begins to hash a file's content, beside BLAKE3.
     pub(crate) fn hasher(&self) -> PinHasher {
         match self {
@@ -66,6 +74,11 @@ impl Pin {
         }
         Ok(hasher.finish(written))
     }
+}
+
+/// Whether a digest or commit is nothing but zeros.
+pub(crate) fn is_zeros(hex: &str) -> bool {
+    hex.bytes().all(|digit| digit == b'0')
 }
 
 impl fmt::Display for Pin {

@@ -15,6 +15,7 @@ use okapi_train::TrainError;
 use okapi_train::ppo::{Answer, KlControl, Length, PpoOptions, Prompts, Scorer, train};
 use serde_json::Value;
 
+use crate::chat_template::ChatTemplate;
 use crate::gpu;
 use crate::lengths;
 use crate::model_card::ModelCard;
@@ -63,7 +64,7 @@ policy's own distribution, for all that is computed from them is of that.
 `curve` has a row for each iteration: `reward` (what the reward model gave, on average), `kl` (nats a
 response), `entropy`, `clip_fraction`, `value_loss`, `response_length` and more. Watch `reward` and `kl` together:
 a reward that rises with a divergence that explodes is no success. `validation_share` of the prompts are only
-measured.";
+measured. The prompt goes with the model as its chat template.";
 
 const fn param(name: &'static str, ty: ParamType, help: &'static str) -> Param {
     Param { name, ty, default: ParamDefault::Absent, identity: true, help }
@@ -182,7 +183,7 @@ static PARAMS: [Param; 37] = [
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "ppo",
-    version: 2,
+    version: 3,
     summary: "trains a model by the scores that a reward model gives its responses",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[
@@ -502,12 +503,15 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
         .map_err(|error| training::failure(&error))?;
     policy.lm.move_to_host().map_err(|error| training::failure(&error.into()))?;
     training::write_curve(context, &outcome, &mut success)?;
+    let chat = ChatTemplate::of(context, &policy.tokenizer)?;
+    model_folder::set_chat_template(&mut policy, &chat)?;
     let card = ModelCard {
         title: "Reinforcement learning",
         about: "A language model that was trained by proximal policy optimization on the scores of a reward model."
             .to_owned(),
         facts,
         task: Some("text-generation"),
+        prompt: Some(chat.prompt),
     };
     model_folder::save(context, "model", &policy, &card)?;
     Ok(success)

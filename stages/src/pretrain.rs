@@ -224,6 +224,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
         about: "A language model that was trained on text.".to_owned(),
         facts,
         task: Some("text-generation"),
+        prompt: None,
     };
     model_folder::save(context, "model", &model, &card)?;
     Ok(success)

@@ -20,7 +20,7 @@ use crate::asking::{
     finish, note_used, read_rows, render, single, template, unanswered, write_row,
 };
 use crate::identify_language::language;
-use crate::lengths::{self, tokens_for_one};
+use crate::lengths::{self, TEACHERS_ASSUMPTION, tokens_for_one};
 
 /// The stage.
 pub(crate) struct Rank(pub(crate) SharedTeachers);
@@ -121,6 +121,7 @@ const MOST: usize = 8;
 /// Tokens of a line with a rank, and of the tags around a text.
 const RANK_TOKENS: usize = 8;
 const TAG_TOKENS: usize = 6;
+const RANKS_ASSUMED: &str = "a rank takes 8 tokens, the tags around a text 6";
 
 /// What comes of a prompt: the ranks of each pass.
 type Outcome = Result<(Vec<u32>, Option<Vec<u32>>), Unanswered>;
@@ -189,7 +190,14 @@ impl Stage for Rank {
             }
             turns
         };
-        estimate_rows(question, "responses", &["rankings"], ask, usual)
+        let mut estimate = estimate_rows(question, "responses", &["rankings"], ask, usual)?;
+        if estimate.requests > 0 {
+            estimate.assumptions.push(RANKS_ASSUMED);
+            if !english {
+                estimate.assumptions.push(TEACHERS_ASSUMPTION);
+            }
+        }
+        Some(estimate)
     }
 
     fn run(&self, context: &mut StageContext<'_>) -> Result<StageSuccess, StageError> {

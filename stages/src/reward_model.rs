@@ -17,6 +17,7 @@ use okapi_train::{
 };
 use serde_json::Value;
 
+use crate::chat_template::ChatTemplate;
 use crate::gpu;
 use crate::lengths;
 use crate::model_card::ModelCard;
@@ -61,7 +62,7 @@ computed once for all of their pairs. A response that a prompt got twice counts 
 `validation_share` of the prompts, chosen by chance, are not learnt: no prompt is on both sides. Their pairs
 give `validation_accuracy`.
 
-The folder opens in `transformers` with `AutoModelForSequenceClassification`.";
+The folder opens in `transformers` with `AutoModelForSequenceClassification`, and has the prompt as its chat template.";
 
 static PARAMS: [Param; 30] = [
     Param {
@@ -128,7 +129,7 @@ static PARAMS: [Param; 30] = [
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "reward_model",
-    version: 2,
+    version: 3,
     summary: "trains a model that gives responses rewards, on rankings",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[
@@ -286,7 +287,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     let (rankings, validation) = rankings(context, &opened, &mut success)?;
 
     let refused = |error: &dyn std::fmt::Display| StageError::failed(error.to_string());
-    let OpenModel { lm, tokenizer, .. } = opened;
+    let OpenModel { lm, mut tokenizer, .. } = opened;
     let kind = model_folder::number_kind(context.declared, lm.number_kind());
     let mut model = Model::from_lm(lm, seed).map_err(|error| refused(&error))?;
     if let Some(pad) = tokenizer.pad() {
@@ -322,6 +323,8 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     facts.insert(0, ("rankings", learnt.to_string()));
     let folder = &context.outputs["reward_model"];
     model.save(folder, kind).map_err(|error| refused(&error))?;
+    let chat = ChatTemplate::of(context, &tokenizer)?;
+    tokenizer.set_chat_template(&chat.template).map_err(|error| refused(&error))?;
     tokenizer.save(folder).map_err(|error| refused(&error))?;
     let card = ModelCard {
         title: "Reward model",
@@ -331,6 +334,7 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
             .to_owned(),
         facts,
         task: Some("text-classification"),
+        prompt: Some(chat.prompt),
     };
     card.write(folder)?;
     Ok(success)

@@ -154,6 +154,10 @@ static DESCRIPTOR: StageDescriptor = StageDescriptor {
 
 /// Tokens of a task's layout: `###`, its number three times, and the names of its parts.
 const LAYOUT_TOKENS: f64 = 14.0;
+/// Of what is asked for, the share that comes back and is kept.
+const KEPT: f64 = 0.75;
+const LOSS_ASSUMED: &str =
+    "a quarter of the tasks that `self_instruct` asks for does not come back or is set aside";
 
 struct Options {
     count: usize,
@@ -193,9 +197,8 @@ impl Stage for SelfInstruct {
 
     fn estimate(&self, question: &EstimateQuestion<'_>) -> Option<Estimate> {
         let options = Options::new(question.declared);
-        // A quarter of what is asked for does not come back or is set aside.
         let new = f64::from(options.last) - (options.examples + options.machine_examples) as f64;
-        let requests = (options.count as f64 / (new * 0.75)).ceil() as u64;
+        let requests = (options.count as f64 / (new * KEPT)).ceil() as u64;
         let price = okapi_teacher::price(question.settings.get("teacher").unwrap_or(&Value::Null));
         let recorded = options.recorded(question, requests);
         let requests = requests - recorded;
@@ -210,7 +213,7 @@ impl Stage for SelfInstruct {
             recorded,
             prompt_tokens: of_all(around + shown),
             completion_tokens: of_all(new * task),
-            assumptions: vec![lengths::ASSUMPTION],
+            assumptions: vec![lengths::ASSUMPTION, LOSS_ASSUMED],
             ..Estimate::default()
         };
         let free = question.declared["teacher"]["kind"] == "offline";

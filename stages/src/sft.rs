@@ -12,6 +12,7 @@ use okapi_model::{Learning, LoraOptions, ModelConfig};
 use okapi_train::{AdamWOptions, Average, Example, Schedule, Select, Sft as Objective, train};
 use serde_json::Value;
 
+use crate::chat_template::ChatTemplate;
 use crate::gpu;
 use crate::lengths;
 use crate::model_card::ModelCard;
@@ -61,6 +62,9 @@ folder `adapter` too, as PEFT reads them.
 
 A row that is longer than `max_length` tokens is cut at its end, left out, or an error, by `too_long`. So
 many of the rows as `validation_share` says, chosen by chance, are not learnt, and the model is measured by them.
+
+The prompt goes with the model, as the chat template that `transformers` and servers read (`chat_template.jinja`), in the place
+of one that `model` came with.
 
 A training that is killed goes on from its last checkpoint, and ends with the bytes of one that was not. Its
 curves can be watched while they grow: `tensorboard --logdir .okapi/tensorboard`.";
@@ -151,7 +155,7 @@ static PARAMS: [Param; 33] = [
 
 static DESCRIPTOR: StageDescriptor = StageDescriptor {
     name: "sft",
-    version: 2,
+    version: 3,
     summary: "trains a model to follow instructions, all of it or adapters",
     documentation: DOCUMENTATION,
     inputs: Inputs::Fixed(&[
@@ -351,18 +355,22 @@ fn run(context: &StageContext<'_>) -> Result<StageSuccess, StageError> {
     training::write_curve(context, &outcome, &mut success)?;
 
     facts.insert(0, ("examples", objective.examples.len().to_string()));
+    let chat = ChatTemplate::of(context, &model.tokenizer)?;
     let card = ModelCard {
         title: "Supervised fine-tuning",
         about: "A language model that was trained to follow instructions.".to_owned(),
         facts,
         task: Some("text-generation"),
+        prompt: Some(chat.prompt.clone()),
     };
     if let Some(options) = &lora {
         let folder = context.outputs["model"].join("adapter");
         let saved = model.lm.save_adapters(&folder, options, "");
         saved.map_err(|error| StageError::failed(error.to_string()))?;
+        chat.write(&folder)?;
         model.lm.merge_adapters();
     }
+    model_folder::set_chat_template(&mut model, &chat)?;
     model_folder::save(context, "model", &model, &card)?;
     Ok(success)
 }

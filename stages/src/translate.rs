@@ -20,7 +20,7 @@ use crate::asking::{
     finish, note_used, read_rows, render, single, template, unanswered, write_row,
 };
 use crate::identify_language::language;
-use crate::lengths::{tokens_for_one, translated};
+use crate::lengths::{TEACHERS_ASSUMPTION, tokens_for_one, translated};
 
 /// The stage.
 pub(crate) struct Translate(pub(crate) SharedTeachers);
@@ -204,6 +204,9 @@ impl Stage for Translate {
         };
         let mut estimate = estimate_rows(question, "data", &["data"], ask, usual)?;
         estimate.outputs.values_mut().for_each(|rows| *rows = translated(*rows, language));
+        if estimate.requests > 0 {
+            estimate.assumptions.push(TEACHERS_ASSUMPTION);
+        }
         Some(estimate)
     }
 

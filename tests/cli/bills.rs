@@ -207,8 +207,8 @@ fn what_is_not_there_yet_has_a_price() {
     let seconds = 4750.0 * (rollout(61.1, 94.2) + rollout(54.7, 69.5));
     check("ppo", &[("gpu_ms", 1000.0 * seconds), ("disk_bytes", 2.0 * 1_118_429_184.0)]);
 
-    // A question of 80 tokens after 25 examples is longer than the model is to read.
-    check("evaluate", &[("gpu_ms", 1000.0 * 100.0 * 2000.0 * 2.0 * MET / READS)]);
+    // A question of 80 tokens after 25 examples is longer than the model is to read, and then its choices share little.
+    check("evaluate", &[("gpu_ms", 1000.0 * 100.0 * 3.1 * 2000.0 * 2.0 * MET / READS)]);
 
     // Sums are sums.
     let nodes = bill["nodes"].as_array().unwrap();
@@ -224,9 +224,73 @@ fn what_is_not_there_yet_has_a_price() {
     }
     assert_eq!(bill["languages"][0]["lang"], "de");
     let assumptions = bill["assumptions"].to_string();
-    for expected in ["Table 2", "40 % of an H100", "75 GFLOP/s", "sizes of the published one"] {
+    for expected in [
+        "Table 2",
+        "40 % of an H100",
+        "75 GFLOP/s",
+        "sizes of the published one",
+        "1.4 tokens for one of the English",
+        "a rank takes 8 tokens",
+        "3.1 texts of it are read",
+    ] {
         assert!(assumptions.contains(expected), "{assumptions}");
     }
+}
+
+#[test]
+fn what_two_nodes_share_is_paid_once() {
+    let hub = Hub::new(Shelf::default());
+    let sandbox = sandbox(&hub);
+    let first = plan(&sandbox, &hub, &["--json"]).json();
+    let before = &first["bill"]["total"];
+    // The same translation under another name, and what follows from it, before anything is there.
+    let again = "  again:
+    stage: translate
+    inputs: {data: alpaca}
+    prompts: {translate: translate.j2}
+    teacher: chat
+    params: {language: de}
+  tuned_again:
+    stage: sft
+    inputs: {model: base, examples: 'translate[lang=de]:data'}
+    prompts: {prompt: prompt.j2}
+    params: {device: cuda}
+  other:
+    stage: sft
+    inputs: {model: base, examples: again:data}
+    prompts: {prompt: prompt.j2}
+    params: {device: cuda, epochs: 1}
+";
+    sandbox.write("p.yaml", &(sandbox.read("p.yaml") + again));
+    let document = plan(&sandbox, &hub, &["--json"]).json();
+    let total = &document["bill"]["total"];
+    assert_eq!((&total["repeated"], &total["requests"]), (&2.into(), &before["requests"]));
+    assert_eq!(document["summary"]["requests"], first["summary"]["requests"]);
+    assert!(total["gpu_ms"].as_u64() > before["gpu_ms"].as_u64(), "{total}");
+    assert_eq!(charges(&document["bill"], "tuned_again")["gpu_ms"], 0);
+    assert!(charges(&document["bill"], "other")["gpu_ms"].as_u64() > Some(0), "{document}");
+    let nodes = document["nodes"].as_array().unwrap();
+    let again = nodes.iter().find(|it| it["node"] == "again").unwrap();
+    assert_eq!(again["same_as"], "translate[lang=de]");
+    let said = plan(&sandbox, &hub, &[]).stdout;
+    let expected = "2 instances of `again`, `tuned_again` are the same actions as others, and are on this bill once";
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
+fn what_has_no_figure_is_named() {
+    let hub = Hub::new(Shelf::default());
+    let sandbox = sandbox(&hub);
+    sandbox.edit("p.yaml", "bigscience/bloom-560m@", "somebody/other@");
+    let said = plan(&sandbox, &hub, &[]).stdout;
+    for expected in [
+        "time and disk unknown: 9 instances of `sft`, `generate`, `reward`, `ppo`, `evaluate`; say how",
+        "(`like`)",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+    let line = said.lines().find(|line| line.starts_with("sft")).unwrap_or_default();
+    assert_eq!(line.matches("unknown").count(), 2, "{said}");
 }
 
 #[test]
@@ -245,6 +309,7 @@ fn the_bill_is_a_table_that_fits_the_terminal() {
     assert!(line("de").starts_with("de 6 3,000 "), "{}", line("de"));
     assert!(line("in").starts_with("in all 18 6,300 "), "{}", line("in"));
     assert!(bill.contains("cannot run on this machine"), "{bill}");
+    assert!(bill.contains("\nteachers, of what can run here: about 2300 requests"), "{bill}");
     assert!(bill.contains("assumed: a GPU reaches 40 %"), "{bill}");
     let said = plan(&sandbox, &hub, &["--all"]);
     assert!(said.stdout.contains("\n  hi "), "{}", said.stdout);

@@ -25,8 +25,12 @@ fn every_example_has_all_that_it_needs() {
     ] {
         let sandbox = Sandbox::new("");
         let said = sandbox.okapi(&["init", "lab", "--example", example]);
+        let next = match example {
+            "first-steps" => "next: cd lab && okapi run\n".to_owned(),
+            _ => format!("next: cd lab && okapi run {pipeline}\n"),
+        };
+        assert!(said.stderr.ends_with(&next), "{}", said.stderr);
         let pipeline = format!("lab/{pipeline}");
-        assert!(said.stderr.contains(&format!("next: okapi run {pipeline}")), "{}", said.stderr);
         let said = sandbox.okapi(&["plan", &pipeline, "--project", "lab", "--check"]);
         assert_eq!(said.code, Some(10), "{example}: {}", said.stderr);
         if matches!(example, "okapi-26" | "mono-or-multi") {
@@ -34,6 +38,30 @@ fn every_example_has_all_that_it_needs() {
             let said = sandbox.okapi(&paper);
             assert_eq!(said.code, Some(0), "{example}: {}", said.stderr);
         }
+    }
+}
+
+/// What is printed is typed as it stands: everything comes to lie in the new folder, and nothing beside it.
+#[test]
+fn what_init_says_is_next_stays_in_the_new_folder() {
+    for (folder, expected) in [
+        ("words", "next: cd words && okapi run\n"),
+        ("it's new", "next: cd 'it'\\''s new' && okapi run\n"),
+        (".", "next: okapi run\n"),
+    ] {
+        let sandbox = Sandbox::new("");
+        let said = sandbox.okapi(&["init", folder]);
+        assert!(said.stderr.ends_with(expected), "{}", said.stderr);
+        let next = expected.trim_end().strip_prefix("next: ").unwrap();
+        let next = next.replace("okapi run", &format!("{} run", env!("CARGO_BIN_EXE_okapi")));
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &next]).current_dir(sandbox.path("."));
+        shell.env_remove("OKAPI_STORE").env_remove("OKAPI_PROJECT");
+        let output = shell.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let inside = sandbox.path(folder);
+        assert!(inside.join(".okapi").is_dir() && inside.join("results/table.txt").is_file());
+        assert_eq!(folder == ".", sandbox.path(".okapi").exists());
     }
 }
 

@@ -31,6 +31,7 @@ mod mono_or_multi;
 #[path = "../../remote/tests/remote/moto.rs"]
 mod moto;
 mod order;
+mod pipeline_comments;
 #[path = "../../remote/tests/remote/proxy.rs"]
 #[expect(dead_code, reason = "not every fault is tried here")]
 mod proxy;

@@ -427,10 +427,10 @@ fn an_index_on_the_hub_leads_to_no_other_place() {
 #[test]
 fn a_commit_that_is_not_there_is_said_to_be_missing() {
     let hub = Hub::new(Shelf::new(model("models/bloom")));
-    let sandbox = sandbox(&format!("repository: o/n@{}", "0".repeat(40)));
+    let sandbox = sandbox(&format!("repository: o/n@{}", "1".repeat(40)));
     let said = hub.run(&sandbox);
     let expected = [
-        "0000: the server answered 404 Not Found",
+        "1111: the server answered 404 Not Found",
         "check the repository's name, the commit and HF_ENDPOINT",
     ];
     assert_refused(&sandbox, &said, &expected);

@@ -118,7 +118,48 @@ fn the_paper_has_its_bill() {
     }
     let said = sandbox.okapi(&["plan", PIPELINE, "--profile", "paper"]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
-    // 15 models, LoRA and full; 3 recipes in 8 languages and one in 6; 50 prompts.
+    // 15 models, LoRA and full; 3 recipes in 8 languages and one in 6, of which two are the same model in English; 50 prompts.
     let all = said.stdout.lines().find(|line| line.starts_with("in all")).unwrap_or_default();
-    assert!(all.contains(" 45,000 ") && all.contains('$'), "{}", said.stdout);
+    assert!(all.contains(" 43,500 ") && all.contains('$'), "{}", said.stdout);
+    // Nothing is left out in silence, OpenLLaMA neither.
+    let said = sandbox.okapi(&["plan", PIPELINE, "--profile", "paper", "--json"]);
+    let bill = said.json()["bill"].clone();
+    assert_eq!(
+        (&bill["total"]["unreckoned"], &bill["total"]["unforeseen"]),
+        (&0.into(), &0.into())
+    );
+    let nodes = bill["nodes"].as_array().unwrap();
+    let charges = |name: &str| &nodes.iter().find(|it| it["node"] == name).unwrap()["charges"];
+    assert_eq!(charges("sft_english_only")["repeated"], 30);
+    assert_eq!(charges("sft_english_only")["gpu_ms"], 0);
+    assert_eq!(charges("judge_monolingual")["repeated"], 30);
+    // Of a model whose sizes nobody knows, that is said.
+    let set = "nodes.base.params.repository=o/other@6fb184ff23774c25bf84b3628e49c8b78372c7be";
+    let said = sandbox.okapi(&["plan", PIPELINE, "--profile", "paper", "--set", set]);
+    assert!(said.stdout.contains("time and disk unknown: "), "{}", said.stdout);
+    assert!(said.stdout.contains("`sft_multilingual`"), "{}", said.stdout);
+}
+
+/// Before anything is downloaded: the commit of a model, and nine digests.
+#[test]
+fn what_is_not_pinned_is_not_run() {
+    let sandbox = sandbox();
+    let arguments = [PIPELINE, "--profile", "paper"];
+    let said = sandbox.okapi(&[&["run"][..], &arguments].concat());
+    assert_eq!(said.code, Some(2), "{}", said.stderr);
+    assert_eq!(said.stdout, "");
+    for expected in [
+        "error: 10 instances cannot run before the pipeline has what it leaves to be filled in:",
+        "base[model=bloom-1b7]: the commit of bigscience/bloom-1b7 is all zeros; `git ls-remote https://huggingface.co/",
+        "instructions[lang=zh]: `digest` is all zeros for https://raw.githubusercontent.com/",
+        "hint: nothing was begun",
+    ] {
+        assert!(said.stderr.contains(expected), "{expected}: {}", said.stderr);
+    }
+    let said = sandbox.okapi(&[&["check"][..], &arguments].concat());
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(said.stderr.contains("note: 10 instances cannot run before"), "{}", said.stderr);
+    // What does not need them is not kept from running.
+    let plan = [&["plan"][..], &arguments, &["base[model=bloom-560m]"]].concat();
+    assert_eq!(sandbox.okapi(&plan).code, Some(0));
 }

@@ -59,12 +59,17 @@ fn a_release_has_the_files_of_the_model_and_a_card_of_all_that_made_it() {
         "| base | init_model ",
         "| rows | import ",
         "| sft | sft ",
+        "\n## Prompt\n",
+        "\n```jinja\n{{ instruction }}{{ input }}\n```\n",
     ] {
         assert!(card.contains(part), "{part}: {card}");
     }
     let file = |path: &str| std::fs::read(sandbox.path(path)).unwrap();
     let said = sandbox.okapi(&["get", "p.yaml", "sft:model", "model"]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let template = String::from_utf8(file("results/whole/chat_template.jinja")).unwrap();
+    assert!(template.contains("{{ instruction }}{{ input }}") && template.contains("</s>"));
+    assert_eq!(file("results/adapter/chat_template.jinja"), template.as_bytes());
     for name in ["model.safetensors", "tokenizer.json", "adapter/adapter_model.safetensors"] {
         assert_eq!(
             file(&format!("results/whole/{name}")),

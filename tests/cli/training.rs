@@ -350,6 +350,15 @@ publish:
     assert!(measure(11, "reward") > measure(0, "reward") + 0.5, "{curve}");
     assert!(measure(0, "kl").abs() < 1e-3 && measure(11, "kl") < 60.0, "{curve}");
     let expected = weights(&whole, "ppo:model");
+    // Each of them has the prompt that it was trained with.
+    for port in ["ppo:model", "reward:reward_model", "sft:model"] {
+        let said = whole.okapi(&["get", "p.yaml", port, "out", "--overwrite"]);
+        assert_eq!(said.code, Some(0), "{port}: {}", said.stderr);
+        let template = whole.read("out/chat_template.jinja");
+        assert!(template.contains("{{ instruction }}{{ input }}\nAnswer:\n"), "{port}: {template}");
+        let card = whole.read("out/README.md");
+        assert!(card.contains("## Prompt\n") && card.contains("\nAnswer:\n"), "{port}: {card}");
+    }
     assert!(expected != weights(&whole, "sft:model"));
 
     let killed = sandbox(&pipeline);

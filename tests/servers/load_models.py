@@ -4,7 +4,7 @@
     python3 tests/servers/load_models.py FOLDER... [--adapter BASE MERGED]...
 
 Each folder is opened with `AutoModelForCausalLM` and `AutoTokenizer`: no weight may be missing, unknown or
-new, the tokenizer has to fit, and greedy generation has to work. With `--adapter`, PEFT puts the adapters
+new, the tokenizer has to fit, its chat template has to be filled in if it has one, and greedy generation has to work. With `--adapter`, PEFT puts the adapters
 in MERGED/adapter onto BASE, and the logits have to be those of MERGED.
 """
 
@@ -26,6 +26,11 @@ def check(folder: str) -> None:
     ids = tokenizer(TEXT, return_tensors="pt")
     assert tokenizer.decode(ids["input_ids"][0], skip_special_tokens=True) == TEXT, folder
     ids.pop("token_type_ids", None)
+    if tokenizer.chat_template is not None:
+        chat = [{"role": "user", "content": TEXT}]
+        asked = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        assert TEXT in asked, folder
+        print(f"{folder}: asks {asked!r}")
     made = model.generate(**ids, do_sample=False, max_new_tokens=8)
     print(f"{folder}: {type(model).__name__}, {model.num_parameters():,} parameters, {model.dtype}; "
           f"says {tokenizer.decode(made[0][ids['input_ids'].shape[1]:])!r}")

@@ -3,6 +3,9 @@
 //! Mappings are merged key by key; anything else replaces what was there; `null` removes it. A node that is not there
 //! is added if it has a `stage`.
 
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
 use crate::diagnostic::Span;
 use crate::resolve::vars::spans_set_to;
 use crate::spec::expect;
@@ -22,8 +25,9 @@ pub(crate) fn apply(
     findings: &mut Findings,
 ) {
     let profiles = std::mem::replace(&mut sections.profiles, Node::no_entries(Span::default()));
+    let added = added(&profiles);
     for entry in profiles.entries() {
-        check(entry, sections, findings);
+        check(entry, sections, &added, findings);
     }
     let Some(chosen) = chosen else { return };
     let Some(profile) = profiles.get(chosen) else {
@@ -47,8 +51,16 @@ pub(crate) fn apply(
     }
 }
 
+/// The nodes that profiles add.
+fn added(profiles: &Node) -> BTreeSet<Rc<str>> {
+    let nodes = profiles.entries().iter().filter_map(|profile| profile.value.get("nodes"));
+    let entries = nodes.flat_map(|nodes| nodes.entries());
+    let new = entries.filter(|entry| entry.value.get("stage").is_some());
+    new.map(|entry| entry.key.clone()).collect()
+}
+
 /// What can be said of a profile whether or not it is chosen.
-fn check(profile: &Entry, sections: &Sections, findings: &mut Findings) {
+fn check(profile: &Entry, sections: &Sections, added: &BTreeSet<Rc<str>>, findings: &mut Findings) {
     let place = format!("profile `{}`", profile.key);
     expect::name(&profile.key, "profile", profile.key_span, findings);
     let entries = expect::map(&profile.value, &place, findings);
@@ -61,7 +73,10 @@ fn check(profile: &Entry, sections: &Sections, findings: &mut Findings) {
         for overlay in overlays {
             // One that says what it does is new; anything else is meant for a node that there is.
             let is_new = overlay.value.get("stage").is_some();
-            if !is_new && sections.nodes.get(&overlay.key).is_none() {
+            // What one profile adds, another one that takes over its nodes (`<<`) may take away.
+            let is_taken_away =
+                matches!(overlay.value.value, Value::Null) && added.contains(&overlay.key);
+            if !is_new && !is_taken_away && sections.nodes.get(&overlay.key).is_none() {
                 let names = sections.nodes.entries().iter().map(|entry| &*entry.key);
                 findings
                     .error(

@@ -26,13 +26,14 @@ pub struct Sizes {
 
 /// The models whose sizes are published: name, family, layers, hidden, heads, intermediate, rows of the
 /// embedding.
-const PUBLISHED: [(&str, &str, [usize; 5]); 14] = [
+const PUBLISHED: [(&str, &str, [usize; 5]); 15] = [
     ("bloom-560m", "bloom", [24, 1024, 16, 4096, 250_880]),
     ("bloom-1b1", "bloom", [24, 1536, 16, 6144, 250_880]),
     ("bloom-1b7", "bloom", [24, 2048, 16, 8192, 250_880]),
     ("bloom-3b", "bloom", [30, 2560, 32, 10_240, 250_880]),
     ("bloom-7b1", "bloom", [30, 4096, 32, 16_384, 250_880]),
     ("llama-7b", "llama", [32, 4096, 32, 11_008, 32_000]),
+    ("open_llama_7b", "llama", [32, 4096, 32, 11_008, 32_000]),
     ("pythia-70m", "gpt_neox", [6, 512, 8, 2048, 50_304]),
     ("pythia-160m", "gpt_neox", [12, 768, 12, 3072, 50_304]),
     ("pythia-410m", "gpt_neox", [24, 1024, 16, 4096, 50_304]),

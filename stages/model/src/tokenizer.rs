@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::tokenizer_folder::{Folder, SAVED};
+use crate::tokenizer_folder::{CHAT_TEMPLATE, Folder, SAVED, TOKENIZER_CONFIG};
 
 /// A tokenizer that fits its model.
 #[derive(Debug)]
@@ -152,6 +152,29 @@ impl Tokenizer {
             serde_json::from_slice(self.files.get("tokenizer_config.json")?).ok()?;
         let length = config.get("model_max_length")?.as_f64()?;
         (length < 1e30).then_some(length as usize)
+    }
+
+    /// A token, written as in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Puts a chat template in the place of all that there are: one that a model was asked by before says nothing of how it
+    /// is asked now.
+    ///
+    /// # Errors
+    /// When `tokenizer_config.json` is no JSON object; of an opened tokenizer it is one.
+    pub fn set_chat_template(&mut self, template: &str) -> Result<(), TokenizerError> {
+        if let Some(bytes) = self.files.get(TOKENIZER_CONFIG) {
+            let failed = |error: serde_json::Error| TokenizerError::Failed(error.into());
+            let mut config: Map<String, Value> = serde_json::from_slice(bytes).map_err(failed)?;
+            if config.remove("chat_template").is_some() {
+                let text = serde_json::to_vec_pretty(&config).map_err(failed)?;
+                self.files.insert(TOKENIZER_CONFIG, text);
+            }
+        }
+        self.files.insert(CHAT_TEMPLATE, template.as_bytes().to_vec());
+        Ok(())
     }
 
     /// Begins a sequence.

@@ -19,11 +19,11 @@ pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(crate) const NAMES: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
+pub(crate) const CHAT_TEMPLATE: &str = "chat_template.jinja";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const MODEL_CONFIG: &str = "config.json";
 /// The files of a tokenizer; of those that are the model's only ids and the class are read.
-pub(crate) const SAVED: [&str; 5] =
-    [TOKENIZER, TOKENIZER_CONFIG, NAMES, ADDED, "chat_template.jinja"];
+pub(crate) const SAVED: [&str; 5] = [TOKENIZER, TOKENIZER_CONFIG, NAMES, ADDED, CHAT_TEMPLATE];
 
 /// The special tokens that have a role, in the order in which transformers adds those that are new.
 const ROLES: [&str; 7] = ["bos", "eos", "unk", "sep", "pad", "cls", "mask"];

@@ -260,6 +260,28 @@ fn training_depends_on_neither_threads_nor_order_and_does_as_the_original() {
     assert!(said.contains("a vocabulary of 259 has no room"), "{said}");
 }
 
+/// A template of before would be asked for by whoever looks into the configuration.
+#[test]
+fn a_chat_template_takes_the_place_of_all_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in [TOKENIZER, CONFIG, NAMES] {
+        std::fs::copy(fixtures().join("bloom").join(name), path(name)).unwrap();
+    }
+    let config =
+        || -> Value { serde_json::from_slice(&std::fs::read(path(CONFIG)).unwrap()).unwrap() };
+    let mut with_template = config();
+    with_template["chat_template"] = "old".into();
+    std::fs::write(path(CONFIG), with_template.to_string()).unwrap();
+    std::fs::write(path("chat_template.jinja"), "older").unwrap();
+    let mut tokenizer = Tokenizer::open(folder.path(), 600).unwrap();
+    tokenizer.set_chat_template("new").unwrap();
+    tokenizer.save(folder.path()).unwrap();
+    assert_eq!(std::fs::read_to_string(path("chat_template.jinja")).unwrap(), "new");
+    with_template.as_object_mut().unwrap().remove("chat_template");
+    assert_eq!(config(), with_template);
+}
+
 #[test]
 fn what_is_saved_is_what_was_opened() {
     let folder = tempfile::tempdir().unwrap();
