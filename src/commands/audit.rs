@@ -54,9 +54,9 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
         return Err(Failure::usage(message).with_hint("name another folder".to_owned()));
     }
     let place = project::locate_or_default(global, arguments.pipeline.pipeline.as_deref())?;
-    // An audit makes no store where there is none.
-    drop(project::open_store(global, &place.root, Access::ReadOnly, Durability::None)?);
-    let store = Arc::new(project::open_store_to_look(global, &place.root)?);
+    // An audit makes no store where there is none, and writes nothing into one, which may be somebody else's.
+    let store = project::open_store(global, &place.root, Access::ReadOnly, Durability::None)?;
+    let store = Arc::new(store);
     let registry = okapi_stages::registry();
     let overlay = &arguments.pipeline.overlay;
     let loaded = project::prepare_anew(global, overlay, place, &registry, &arguments.targets)?;
@@ -75,7 +75,7 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     let mut audit = make_audit(&question, &recorded, &|bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
     let hashed_ms = ms(started);
-    for (node, finding) in published(&question, &recorded, &loaded.place.root)? {
+    for (node, finding) in published(&question, &recorded, &loaded.place.root) {
         audit.add(&node, finding);
     }
     if arguments.locked {
@@ -310,12 +310,14 @@ fn findings(again: Again, asks: bool, on_gpu: bool, was_asked_for: bool) -> Vec<
             };
             differences.into_iter().map(finding).collect()
         }
-        Again::Failed(ExecutionError::Stage(StageError::Unrecorded { message })) => one(
-            Verdict::Missing,
-            message,
-            Some("the record was lost or is damaged: `okapi run --force NODE` asks again"),
-        ),
-        Again::Failed(error) => one(Verdict::Corrupt, format!("{how}, it fails: {error}"), None),
+        Again::Failed(error) => match &*error {
+            ExecutionError::Stage(StageError::Unrecorded { message }) => one(
+                Verdict::Missing,
+                message.clone(),
+                Some("the record was lost or is damaged: `okapi run --force NODE` asks again"),
+            ),
+            error => one(Verdict::Corrupt, format!("{how}, it fails: {error}"), None),
+        },
         Again::NotExecuted(reason) if was_asked_for => {
             let message = format!("it was not executed again: {reason}");
             one(Verdict::Missing, message, None)

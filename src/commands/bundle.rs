@@ -170,7 +170,8 @@ pub(crate) fn refuse_what_it_has_not(
         (!arguments.targets.is_empty(), "NODE"),
         (overlay.profile.is_some(), "--profile"),
         (!overlay.overrides.is_empty(), "--set"),
-        (global.store.is_some(), "--store"),
+        // One that the environment names for all that is done is not meant for this.
+        (global.is_store_named, "--store"),
         (!arguments.reexecute.is_empty(), "--reexecute"),
         (arguments.ask_again > 0, "--ask-again"),
         (arguments.locked, "--locked"),
@@ -218,7 +219,7 @@ fn audit_in(room: &TemporaryFolder, global: &Global, folder: &Path) -> Result<Au
     question.is_bundle = true;
     let recorded = recorded(&question)?;
     let mut audit = make_audit(&question, &recorded, &|_| {})?;
-    for (node, finding) in published(&question, &recorded, published_in)? {
+    for (node, finding) in published(&question, &recorded, published_in) {
         audit.add(&node, finding);
     }
     for (node, message) in check(folder, &opened, &question, &recorded)

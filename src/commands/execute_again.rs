@@ -11,10 +11,11 @@ use okapi_engine::graph::InstanceId;
 use okapi_engine::machine::{Machine, free_disk};
 use okapi_engine::manifest::Manifest;
 use okapi_engine::stage_context::StageError;
-use okapi_teacher::AskedAnew;
+use okapi_teacher::{AskedAnew, Stop, TeacherError};
 
 use crate::failure::Failure;
 use crate::project::{self, Loaded};
+use crate::temporary::at_signals;
 use crate::ui::output;
 
 /// What is to be executed again, and how.
@@ -82,9 +83,15 @@ impl ExecuteAgain<'_> {
         let ended = reexecute(&request, ids, each)?;
         let asked = match teachers.sample() {
             Some(sample) if self.ask_anew > 0 && ended == Ended::Done => {
-                sample.ask_anew(self.store.records()).map_err(|error| {
-                    Failure::failed(format!("a teacher cannot be asked anew: {error}"))
-                })?
+                let stop = Stop::default();
+                let asked =
+                    at_signals(|| stop.at_once(), || sample.ask_anew(self.store.records(), &stop));
+                match asked {
+                    Err(TeacherError::Cancelled) => return Ok((Ended::Interrupted, Vec::new())),
+                    asked => asked.map_err(|error| {
+                        Failure::failed(format!("a teacher cannot be asked anew: {error}"))
+                    })?,
+                }
             }
             _ => Vec::new(),
         };
@@ -104,6 +111,6 @@ pub(crate) fn is_trouble_here(error: &ExecutionError) -> bool {
             error,
             ExecutionError::Store(_)
                 | ExecutionError::Io { .. }
-                | ExecutionError::Stage(StageError::Io { .. })
+                | ExecutionError::Stage(StageError::Io { .. } | StageError::Records { .. })
         )
 }

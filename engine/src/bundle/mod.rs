@@ -48,6 +48,7 @@ const ACTIONS: &str = "actions";
 const OBJECTS: &str = "objects";
 const PROJECT: &str = "project";
 const PUBLISHED: &str = "published";
+const FOLDERS: [&str; 4] = [ACTIONS, OBJECTS, PROJECT, PUBLISHED];
 
 /// What a bundle holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
