@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use okapi_cache::Store;
+use okapi_cache::{Store, StoreError};
 use okapi_engine::audit::reexecute::{Again, Ended, Reexecution, reexecute, scratch_store};
 use okapi_engine::audit::{AuditQuestion, Recorded};
 use okapi_engine::executor::ExecutionError;
@@ -60,9 +60,18 @@ impl ExecuteAgain<'_> {
         let folder =
             tempfile::Builder::new().prefix("okapi-again-").tempdir().map_err(|error| {
                 Failure::failed(format!("there is no room for a store of its own: {error}"))
-                    .with_hint("set TMPDIR to a folder with room".to_owned())
+                    .with_hint(TMPDIR.to_owned())
             })?;
-        let scratch = scratch_store(folder.path())?;
+        // What helps a store that is full does not help one that lasts for a moment.
+        let of_scratch = |error: StoreError| match error {
+            StoreError::Full { path } if path.starts_with(folder.path()) => {
+                let message =
+                    format!("there is no room for a store of its own: {}", path.display());
+                Failure::failed(message).with_hint(TMPDIR.to_owned())
+            }
+            error => Failure::from(error),
+        };
+        let scratch = scratch_store(folder.path()).map_err(of_scratch)?;
         let root = &self.loaded.place.root;
         let hidden: [PathBuf; 3] =
             [root.clone(), self.store.root().to_owned(), scratch.root().to_owned()];
@@ -80,7 +89,7 @@ impl ExecuteAgain<'_> {
             threads: self.threads,
             formats: &okapi_stages::difference_of_tensors,
         };
-        let ended = reexecute(&request, ids, each)?;
+        let ended = reexecute(&request, ids, each).map_err(of_scratch)?;
         let asked = match teachers.sample() {
             Some(sample) if self.ask_anew > 0 && ended == Ended::Done => {
                 let stop = Stop::default();
@@ -98,6 +107,9 @@ impl ExecuteAgain<'_> {
         Ok((ended, asked))
     }
 }
+
+/// What to do where there is no room for temporary files.
+pub(crate) const TMPDIR: &str = "set TMPDIR to a folder with room";
 
 /// With less room than this left, a command that fails may have failed for want of it.
 const HARDLY_ANY_ROOM: u64 = 4 << 20;

@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use okapi_cache::{Commit, ResultInfo};
+
 use crate::audits::{self, audit, findings, finds};
 use crate::sandbox::{Said, Sandbox};
 use crate::teachers::Server;
@@ -251,4 +253,93 @@ fn a_lost_document_is_missing_and_can_be_made_again() {
         let said = sandbox.okapi(&["cache", "verify"]);
         assert_eq!(said.code, Some(0), "{}", said.stdout);
     }
+}
+
+/// Commits the result of a node again, with other details.
+fn forge(sandbox: &Sandbox, node: &str, edit: impl Fn(&mut ResultInfo)) {
+    let store = audits::store(sandbox);
+    let action = audits::action(sandbox, node);
+    let mut stored = store.document(&action).unwrap().unwrap();
+    edit(&mut stored.info);
+    let outputs = store.lookup(&action).unwrap().outputs().to_vec();
+    let (document, info) = (stored.document, stored.info);
+    store.commit(Commit { action, document, outputs, info, lease: None }).unwrap();
+    store.flush().unwrap();
+}
+
+#[test]
+fn a_clock_and_a_price_are_found() {
+    type Edit = fn(&mut ResultInfo);
+    let edits: [(Edit, &[&str]); 3] = [
+        (|info| info.duration_ms += 1000, &["the duration is ", " ms in the result"]),
+        (|info| info.finished_unix_ms = 1_000_000_000_000, &["the time of its end is 2001-09-09"]),
+        (
+            |info| info.cost_micro_usd = Some(5),
+            &["the cost is 5 millionths", "was nothing in the run"],
+        ),
+    ];
+    let sandbox = Sandbox::new(PUBLISHED);
+    sandbox.run();
+    assert_eq!(audit(&sandbox, &[]).json()["unreported"], 0);
+    for (edit, words) in edits {
+        forge(&sandbox, "one", edit);
+        finds(&audit(&sandbox, &[]), "one", "corrupt", words);
+        sandbox.run_with(&["--force", "one"]);
+        assert_eq!(findings(&audit(&sandbox, &[])), []);
+    }
+    // What a run that was killed may have done is not known.
+    forge(&sandbox, "one", |info| info.duration_ms += 1000);
+    let runs = fs::read_dir(sandbox.path(".okapi/runs")).unwrap().map(|it| it.unwrap().path());
+    let newest = runs.filter(|it| it.join("run.json").exists()).max().unwrap().join("run.json");
+    let mut info: serde_json::Value = serde_json::from_slice(&fs::read(&newest).unwrap()).unwrap();
+    info["end"] = serde_json::Value::Null;
+    fs::write(&newest, info.to_string()).unwrap();
+    assert_eq!(findings(&audit(&sandbox, &[])), []);
+    // Where the runs' records are gone that is said.
+    for run in fs::read_dir(sandbox.path(".okapi/runs")).unwrap().map(Result::unwrap) {
+        let _ = fs::remove_file(run.path().join("events.jsonl"));
+    }
+    let said = audit(&sandbox, &[]);
+    assert_eq!((findings(&said), &said.json()["unreported"]), (Vec::new(), &2.into()));
+    let said = sandbox.okapi(&["audit", "p.yaml"]).stdout;
+    assert!(said.contains("metrics, times and costs of 2 nodes compared with nothing"), "{said}");
+}
+
+/// A forged output under the same action was to be written into the lock file.
+#[test]
+fn another_output_of_the_locked_action_is_to_be_made_again() {
+    let sandbox = Sandbox::new(PUBLISHED);
+    sandbox.run_with(&["--lock"]);
+    let digest = audits::output(&sandbox, "one").digest.to_string();
+    sandbox.edit("p.lock", &digest, &"1".repeat(64));
+    finds(&audit(&sandbox, &["--locked"]), "one", "changed_since", &["of the same action"]);
+    let said = sandbox.okapi(&["audit", "p.yaml", "--locked"]).stdout;
+    assert!(said.contains("--reexecute NODE") && !said.contains("--lock`"), "{said}");
+}
+
+#[test]
+fn a_command_that_fails_is_shown_with_what_it_said() {
+    let sandbox = Sandbox::new(
+        "okapi: 1\nnodes:\n  n: {stage: command, run: 'echo one >&2; cat MARK > \"$OKAPI_OUTPUT_O\"', outputs: {o: text}}\n",
+    );
+    let mark = fs::canonicalize(sandbox.path("")).unwrap().join("mark");
+    sandbox.edit("p.yaml", "MARK", mark.to_str().unwrap());
+    fs::write(&mark, "x").unwrap();
+    sandbox.run_with(&["--no-sandbox"]);
+    fs::remove_file(&mark).unwrap();
+    let said = sandbox.okapi(&["audit", "p.yaml", "--reexecute", "n"]).stdout;
+    assert!(said.contains("the command exited with status 1: one; cat: "), "{said}");
+    assert!(said.contains("hint: one that was run with --no-sandbox"), "{said}");
+}
+
+#[test]
+fn a_damaged_head_is_no_pipeline_that_never_ran() {
+    let sandbox = Sandbox::new(PUBLISHED);
+    sandbox.run();
+    let heads = fs::read_dir(sandbox.path(".okapi/runs/heads")).unwrap();
+    for head in heads {
+        fs::write(head.unwrap().path(), "x").unwrap();
+    }
+    let said = sandbox.okapi(&["audit", "p.yaml"]);
+    assert!(said.stderr.contains("is damaged") && said.stdout.is_empty(), "{}", said.stderr);
 }

@@ -100,11 +100,11 @@ pub(crate) fn finds(said: &Said, node: &str, verdict: &str, words: &[&str]) {
     }
 }
 
-fn store(sandbox: &Sandbox) -> Store {
+pub(crate) fn store(sandbox: &Sandbox) -> Store {
     Store::open(&sandbox.path(".okapi"), Access::ReadWrite, Durability::None).unwrap()
 }
 
-fn action(sandbox: &Sandbox, node: &str) -> ActionDigest {
+pub(crate) fn action(sandbox: &Sandbox, node: &str) -> ActionDigest {
     run_record::head(&store(sandbox), "p.yaml").action(node).unwrap()
 }
 

@@ -7,6 +7,7 @@ mod artifacts;
 mod audit_troubles;
 mod audits;
 mod bills;
+mod bundle_exports;
 mod bundles;
 mod collection;
 mod command_line;
