@@ -39,6 +39,9 @@ pub(crate) struct Global {
     /// The store. Left out: `.okapi` in the project's root. [env: OKAPI_STORE]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+    /// Whether the store is named on the command line, and not by the environment.
+    #[arg(skip)]
+    pub(crate) is_store_named: bool,
     /// When to use colours.
     #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
     pub(crate) color: When,

@@ -62,11 +62,23 @@ impl Failure {
             if color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
         let mut stderr = std::io::stderr().lock();
         // Nobody is left to tell if stderr is gone.
-        let _ = writeln!(stderr, "{red}error{reset}: {}", self.message);
+        let _ = writeln!(stderr, "{red}error{reset}: {}", plain(&self.message));
         if let Some(hint) = &self.hint {
             let _ = writeln!(stderr, "{cyan}hint{reset}: {hint}");
         }
     }
+}
+
+/// A text without what a terminal would obey; it may have several lines.
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    for letter in text.chars() {
+        match letter.is_control() && !matches!(letter, '\n' | '\t') {
+            true => plain.extend(letter.escape_default()),
+            false => plain.push(letter),
+        }
+    }
+    plain
 }
 
 impl From<StoreError> for Failure {

@@ -34,7 +34,8 @@ fn main() {
     }
     let mut cli = Cli::parse();
     // Not by clap, which refuses a variable that is set to nothing.
-    let Global { project, store, .. } = &mut cli.global;
+    let Global { project, store, is_store_named, .. } = &mut cli.global;
+    *is_store_named = store.is_some();
     *project = project.take().or_else(|| env_vars::path(env_vars::OKAPI_PROJECT));
     *store = store.take().or_else(|| env_vars::path(env_vars::OKAPI_STORE));
     ui::logging::start(cli.global.verbose);

@@ -1,9 +1,11 @@
 //! Folders that are there for a while: neither a failure nor a signal leaves them behind.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use okapi_engine::run::interrupts::Interrupts;
@@ -13,9 +15,11 @@ use crate::exit_code::ExitCode;
 use crate::ui::output;
 
 /// A folder for as long as the value lives. Its name is known before it is made, so that there is no moment in which a signal
-/// could leave it.
+/// could leave it; and nobody can guess it, so that what gets that name later was made here.
 pub(crate) struct TemporaryFolder {
     pub(crate) path: PathBuf,
+    /// Whether what has that name may be removed: nothing had it before.
+    is_ours: AtomicBool,
     /// The folders above that were not there, from the innermost.
     made_above: Vec<PathBuf>,
 }
@@ -23,8 +27,8 @@ pub(crate) struct TemporaryFolder {
 impl TemporaryFolder {
     /// One among the temporary ones, whose name begins so. Nothing is made.
     pub(crate) fn named(prefix: &str) -> TemporaryFolder {
-        let path = std::env::temp_dir().join(format!("{prefix}-{}", std::process::id()));
-        TemporaryFolder { path, made_above: Vec::new() }
+        let path = std::env::temp_dir().join(format!("{prefix}-{}", lot()));
+        TemporaryFolder::at(path, Vec::new())
     }
 
     /// One beside the name that it will get. Nothing is made.
@@ -32,20 +36,34 @@ impl TemporaryFolder {
         let name = named.file_name().unwrap_or_default().to_string_lossy();
         let above = named.ancestors().skip(1);
         let is_new = |it: &&Path| !it.as_os_str().is_empty() && !it.exists();
-        TemporaryFolder {
-            path: named.with_file_name(format!(".{name}.okapi-{}", std::process::id())),
-            made_above: above.take_while(is_new).map(Path::to_owned).collect(),
-        }
+        let made_above = above.take_while(is_new).map(Path::to_owned).collect();
+        TemporaryFolder::at(named.with_file_name(format!(".{name}.okapi-{}", lot())), made_above)
+    }
+
+    fn at(path: PathBuf, made_above: Vec<PathBuf>) -> TemporaryFolder {
+        let is_ours = AtomicBool::new(path.symlink_metadata().is_err());
+        TemporaryFolder { path, is_ours, made_above }
     }
 
     /// Makes it, for nobody else to read.
     pub(crate) fn make(&self) -> io::Result<()> {
-        fs::DirBuilder::new().mode(0o700).create(&self.path)
+        let made = fs::DirBuilder::new().mode(0o700).create(&self.path);
+        if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            self.is_ours.store(false, Ordering::Release);
+        }
+        made
+    }
+
+    fn is_ours(&self) -> bool {
+        self.is_ours.load(Ordering::Acquire)
     }
 
     /// Moves it away while somebody may be writing into it, and puts a file in its place: so nothing in it is made anew.
     /// Gives whether that is done.
     fn take_from_a_writer(&self) -> bool {
+        if !self.is_ours() {
+            return true;
+        }
         let mut aside = self.path.as_os_str().to_owned();
         aside.push(".removed");
         if self.path.is_dir() {
@@ -67,35 +85,61 @@ impl TemporaryFolder {
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        // One that was never made, or has got its name, is not there.
-        let _ = fs::remove_dir_all(&self.path);
+        if self.is_ours() {
+            // One that was never made, or has got its name, is not there.
+            let _ = fs::remove_dir_all(&self.path);
+        }
         self.remove_above();
     }
 }
 
+/// What nobody can guess.
+fn lot() -> String {
+    // The keys of a map of the standard library: they come from the system, and are others each time.
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
+}
+
 /// Does work that fills these folders. A signal meanwhile removes them, and ends the program.
 pub(crate) fn unless_interrupted<T>(folders: &[&TemporaryFolder], work: impl FnOnce() -> T) -> T {
+    beside_signals(work, async |mut interrupts, mut is_finished| {
+        tokio::select! {
+            _ = &mut is_finished => return,
+            () = interrupts.next() => {}
+        }
+        remove_from_a_writer(folders, is_finished).await;
+        output::note("interrupted");
+        #[expect(clippy::exit, reason = "the work may go on in the other thread")]
+        std::process::exit(ExitCode::Interrupted.into());
+    })
+}
+
+/// Does work that ends in order when `stop` is called, as it is at each signal.
+pub(crate) fn at_signals<T>(stop: impl Fn() + Sync, work: impl FnOnce() -> T) -> T {
+    beside_signals(work, async |mut interrupts, mut is_finished| {
+        loop {
+            tokio::select! {
+                _ = &mut is_finished => return,
+                () = interrupts.next() => stop(),
+            }
+        }
+    })
+}
+
+/// Does work while another thread waits for signals, or for the end of the work.
+fn beside_signals<T>(
+    work: impl FnOnce() -> T,
+    wait: impl AsyncFnOnce(Interrupts, oneshot::Receiver<()>) + Send,
+) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let interrupts = runtime.as_ref().ok().and_then(|runtime| {
         let _entered = runtime.enter();
         Interrupts::new().ok()
     });
     // Where signals cannot be waited for they do what they always do.
-    let (Ok(runtime), Some(mut interrupts)) = (runtime, interrupts) else { return work() };
-    let (finished, mut is_finished) = oneshot::channel::<()>();
+    let (Ok(runtime), Some(interrupts)) = (runtime, interrupts) else { return work() };
+    let (finished, is_finished) = oneshot::channel::<()>();
     std::thread::scope(|scope| {
-        scope.spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = &mut is_finished => return,
-                    () = interrupts.next() => {}
-                }
-                remove_from_a_writer(folders, is_finished).await;
-                output::note("interrupted");
-                #[expect(clippy::exit, reason = "the work may go on in the other thread")]
-                std::process::exit(ExitCode::Interrupted.into());
-            });
-        });
+        scope.spawn(move || runtime.block_on(wait(interrupts, is_finished)));
         // Dropped when the work is done, also by a panic.
         let _finished = finished;
         work()
@@ -113,7 +157,7 @@ async fn remove_from_a_writer(folders: &[&TemporaryFolder], is_finished: oneshot
         tokio::time::sleep(BETWEEN_TRIES).await;
     }
     let _ = tokio::time::timeout(PATIENCE, is_finished).await;
-    for folder in folders {
+    for folder in folders.iter().filter(|folder| folder.is_ours()) {
         let _ = fs::remove_file(&folder.path);
         folder.remove_above();
     }
@@ -123,3 +167,39 @@ const TRIES: usize = 50;
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 /// How long work gets to notice that its folder is gone; some of it only reads.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name that could be guessed was once made by somebody else, and what they had in it was removed.
+    #[test]
+    fn what_somebody_else_made_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().join("there");
+        fs::create_dir(&there).unwrap();
+        fs::write(there.join("kept"), "x").unwrap();
+        let before = TemporaryFolder::at(there.clone(), Vec::new());
+        assert!(before.make().is_err() && before.take_from_a_writer());
+        drop(before);
+        let meanwhile = TemporaryFolder::at(folder.path().join("meanwhile"), Vec::new());
+        fs::create_dir(&meanwhile.path).unwrap();
+        assert!(meanwhile.make().is_err());
+        drop(meanwhile);
+        assert!(there.join("kept").exists() && folder.path().join("meanwhile").exists());
+
+        let ours = TemporaryFolder::at(folder.path().join("ours"), Vec::new());
+        ours.make().unwrap();
+        fs::write(ours.path.join("gone"), "x").unwrap();
+        drop(ours);
+        assert!(!folder.path().join("ours").exists());
+    }
+
+    #[test]
+    fn no_name_comes_twice() {
+        let (one, other) = (TemporaryFolder::named("x"), TemporaryFolder::named("x"));
+        assert_ne!(one.path, other.path);
+        let (one, other) = (Path::new("a/b"), Path::new("a/b"));
+        assert_ne!(TemporaryFolder::beside(one).path, TemporaryFolder::beside(other).path);
+    }
+}

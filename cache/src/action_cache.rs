@@ -240,7 +240,9 @@ impl ActionCache {
         let Some((offset, length)) = entry.and_then(|entry| entry.document()) else {
             return Ok(None);
         };
-        let bytes = state.documents.read_at(offset, length as usize)?;
+        let Some(bytes) = state.documents.read_whole(offset, length as usize)? else {
+            return Ok(None);
+        };
         let stored: Option<StoredAction> = serde_json::from_slice(&bytes).ok();
         // A document that is not the action's own explains nothing.
         Ok(stored.filter(|it| ActionDigest(Digest::of(it.document.as_bytes())) == *action))
@@ -260,7 +262,9 @@ impl ActionCache {
         let Some((offset, length)) = entry.and_then(|entry| entry.document()) else {
             return Ok(None);
         };
-        let bytes = state.documents.read_at(offset, length as usize)?;
+        let Some(bytes) = state.documents.read_whole(offset, length as usize)? else {
+            return Ok(None);
+        };
         drop(state);
         let stored: Option<StoredMeasures<'_>> = serde_json::from_slice(&bytes).ok();
         let stored =

@@ -91,6 +91,15 @@ impl StoreError {
         }
     }
 
+    /// Whether somebody else could write here, or the file system cannot be written.
+    pub(crate) fn is_not_writable(&self) -> bool {
+        match self {
+            StoreError::ReadOnly { .. } => true,
+            StoreError::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            _ => false,
+        }
+    }
+
     /// Whether the store as a whole is in trouble, rather than one file handed to it.
     pub fn is_store_trouble(&self) -> bool {
         !matches!(self, StoreError::Unstorable { .. })

@@ -185,6 +185,24 @@ impl LogFile {
         }
     }
 
+    /// The same; `None` where the log is not there, is cut off before, or is damaged at that place.
+    pub(crate) fn read_whole(
+        &mut self,
+        offset: u64,
+        length: usize,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        use io::ErrorKind::{Other, UnexpectedEof};
+        match self.read_at(offset, length) {
+            Err(StoreError::Io { source, .. })
+                if matches!(source.kind(), Other | UnexpectedEof)
+                    && source.raw_os_error().is_none() =>
+            {
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
     /// Replaces the whole file by `records`, atomically. Other processes notice at their next look.
     pub(crate) fn replace(&mut self, records: &[Vec<u8>], temp: &Path) -> Result<(), StoreError> {
         let mut replacement = self.begin_replacement(temp)?;
@@ -467,6 +485,26 @@ mod tests {
                 assert_eq!(narrow.skipped, log.skipped, "flipped at {at}, {window} at once");
             }
         }
+    }
+
+    #[test]
+    fn a_record_that_is_not_whole_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        let mut log = LogFile::new(path.clone(), "test");
+        let offsets = append(&mut log, &[b"one", b"two"]);
+        let whole = std::fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        damaged[offsets[1] as usize] ^= 1;
+        for bytes in [&whole[..whole.len() - 1], b"", &damaged] {
+            std::fs::write(&path, bytes).unwrap();
+            let mut log = LogFile::new(path.clone(), "test");
+            assert_eq!(log.read_whole(offsets[1], 3).unwrap(), None);
+            let first = log.read_whole(offsets[0], 3).unwrap();
+            assert_eq!(first, (!bytes.is_empty()).then(|| b"one".to_vec()));
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(LogFile::new(path, "test").read_whole(offsets[0], 3).unwrap(), None);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct RecordCache {
 struct State {
     log: LogFile,
     index: Option<Index>,
+    /// If the index is in memory: the size that the log had when it was made.
+    in_memory: Option<u64>,
     faults: Faults,
     wrote: bool,
 }
@@ -53,7 +55,7 @@ impl RecordCache {
     /// The cache below the store's root. With `writable` false nothing is written.
     pub(crate) fn new(root: &Path, writable: bool, faults: Faults) -> RecordCache {
         let log = LogFile::new(root.join("records.log"), "records");
-        let state = State { log, index: None, faults, wrote: false };
+        let state = State { log, index: None, in_memory: None, faults, wrote: false };
         RecordCache { root: root.to_owned(), writable, state: Mutex::new(state) }
     }
 
@@ -70,6 +72,9 @@ impl RecordCache {
             return Ok(Some(record));
         }
         // Another process may have added it: to a larger index, or to the log only, if it was killed.
+        if state.in_memory == Some(state.log.size()) {
+            return Ok(None);
+        }
         let replaced = self.is_replaced(&state);
         let behind = match &state.index {
             Some(index) => index.header().at(&self.index_path())?.indexed < state.log.size(),
@@ -78,9 +83,8 @@ impl RecordCache {
         if !replaced && !behind {
             return Ok(None);
         }
-        if behind && self.writable {
-            let _lock = self.lock_index()?;
-            self.catch_up(&mut state)?;
+        if behind {
+            self.bring_up_to_date(&mut state)?;
         } else {
             state.index = None;
             self.open(&mut state)?;
@@ -108,7 +112,7 @@ impl RecordCache {
             .iter()
             .map(|(request, record)| [request.as_bytes().as_slice(), record].concat())
             .collect();
-        let State { log, index, faults, wrote } = &mut *state;
+        let State { log, index, faults, wrote, .. } = &mut *state;
         let appended = log.append(&frames, true, faults, &mut |_, _| {})?;
         *wrote = true;
         // The log has them: from here on nothing is lost, whatever happens to the index.
@@ -202,9 +206,11 @@ impl RecordCache {
 
     /// Opens the index that is there, if it can be used; says whether there is one now.
     fn open(&self, state: &mut State) -> Result<bool, StoreError> {
-        if state.index.is_some() && !self.is_replaced(state) {
+        let is_of_all = state.in_memory == Some(state.log.size());
+        if state.index.is_some() && (is_of_all || !self.is_replaced(state)) {
             return Ok(true);
         }
+        state.in_memory = None;
         state.index = self.usable_index()?;
         if state.index.is_some() {
             return Ok(true);
@@ -212,26 +218,43 @@ impl RecordCache {
         if state.log.size() == 0 {
             return Ok(false);
         }
-        if self.writable {
-            let _lock = self.lock_index()?;
-            self.catch_up(state)?;
-        } else {
-            // In memory, and gone with this process.
-            let path = self.index_path();
-            let flags = rustix::fs::MemfdFlags::CLOEXEC;
-            let file = rustix::fs::memfd_create("okapi records.index", flags).at(&path)?;
-            state.index = Some(rebuild(&mut state.log, File::from(file), &path)?);
-        }
+        self.bring_up_to_date(state)?;
         Ok(state.index.is_some())
+    }
+
+    /// Makes the index one of the whole log. Where the store cannot be written it is made in memory, and gone with this process.
+    fn bring_up_to_date(&self, state: &mut State) -> Result<(), StoreError> {
+        if self.writable {
+            match self.lock_index() {
+                Ok(_lock) => return self.catch_up(state),
+                Err(error) if error.is_not_writable() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let path = self.index_path();
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let file = rustix::fs::memfd_create("okapi records.index", flags).at(&path)?;
+        let size = state.log.size();
+        state.index = Some(rebuild(&mut state.log, File::from(file), &path)?);
+        state.in_memory = Some(size);
+        Ok(())
     }
 
     /// The index at its path, unless it is none, or may have lost slots.
     fn usable_index(&self) -> Result<Option<Index>, StoreError> {
         let path = self.index_path();
-        let file = match OpenOptions::new().read(true).write(self.writable).open(&path) {
+        let open = |write| OpenOptions::new().read(true).write(write).open(&path).at(&path);
+        // Whoever may only read the store can still look.
+        let file = match open(self.writable) {
+            Err(error) if error.is_not_writable() => open(false),
+            other => other,
+        };
+        let file = match file {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::io(&path, error)),
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
         };
         let length = file.metadata().at(&path)?.len();
         let mut index = Index { file, slots: 0 };
@@ -247,6 +270,7 @@ impl RecordCache {
         if state.index.is_none() || self.is_replaced(state) {
             state.index = self.usable_index()?;
         }
+        state.in_memory = None;
         let State { log, index, .. } = state;
         let path = self.index_path();
         // A log that is shorter than what is indexed is not the log that was indexed.
@@ -470,6 +494,34 @@ mod tests {
             assert_holds(&cache, 0..3000);
             assert_eq!(cache.len().unwrap(), 3000, "damage {number}");
         }
+    }
+
+    /// An index that a killed process left behind knew less than the log, and whoever may only read believed it.
+    #[test]
+    fn whoever_may_only_read_finds_what_the_index_does_not_know_and_writes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let index = root.path().join("records.index");
+        add(&open(root.path()), 0..100);
+        let before = std::fs::read(&index).unwrap();
+        add(&open(root.path()), 100..200);
+        std::fs::write(&index, &before).unwrap();
+        // A frame that was never finished.
+        let log = root.path().join("records.log");
+        let whole = std::fs::read(&log).unwrap();
+        std::fs::write(&log, &whole[..whole.len() - 1]).unwrap();
+        let reader = RecordCache::new(root.path(), false, Faults::default());
+        assert_holds(&reader, 0..199);
+        assert_eq!(reader.lookup(&request(199)).unwrap(), None);
+        assert_eq!(reader.lookup(&request(500)).unwrap(), None);
+        // What is added meanwhile is found, too.
+        std::fs::write(&log, &whole).unwrap();
+        assert_holds(&reader, 199..200);
+        assert_eq!(std::fs::read(&index).unwrap(), before);
+        std::fs::remove_file(&index).unwrap();
+        let reader = RecordCache::new(root.path(), false, Faults::default());
+        assert_holds(&reader, 0..200);
+        assert_eq!(reader.len().unwrap(), 200);
+        assert!(!index.exists());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Looks at everything in a store: are the bytes what their names say, are the outputs there?
+//! Looks at everything in a store: are the bytes what their names say, are the outputs and documents there?
 
 use crate::cas::hash_file;
 use crate::store::Store;
@@ -15,6 +15,8 @@ pub struct VerifyReport {
     pub damaged: Vec<Digest>,
     /// Results with an output that is not in the store, or not whole.
     pub incomplete: Vec<(ActionDigest, Artifact)>,
+    /// Results whose document, with what was measured, cannot be read: they are used, but cannot be audited.
+    pub without_document: Vec<ActionDigest>,
     /// Answers of teachers that can be read.
     pub good_records: u64,
     /// Bytes of the logs that cannot be read: their results, or records, are misses.
@@ -24,11 +26,14 @@ pub struct VerifyReport {
 impl VerifyReport {
     /// Whether everything is in order.
     pub fn is_clean(&self) -> bool {
-        self.damaged.is_empty() && self.incomplete.is_empty() && self.damaged_log_bytes == 0
+        self.damaged.is_empty()
+            && self.incomplete.is_empty()
+            && self.without_document.is_empty()
+            && self.damaged_log_bytes == 0
     }
 }
 
-/// Hashes every object and looks for every output. Damaged objects are moved to `quarantine/` if
+/// Hashes every object and looks for every output and document. Damaged objects are moved to `quarantine/` if
 /// `repair` says so; what refers to them then runs again.
 ///
 /// # Errors
@@ -65,6 +70,9 @@ pub fn verify(
             cached.outputs().iter().find(|it| report.damaged.binary_search(&it.digest).is_ok());
         if let Some(output) = damaged.copied().or_else(|| store.missing_output(&cached)) {
             report.incomplete.push((action, output));
+        }
+        if store.document(&action)?.is_none() {
+            report.without_document.push(action);
         }
     }
     store.records().for_each(&mut |_, _| report.good_records += 1)?;

@@ -37,6 +37,21 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// The name of the user as the system knows it, whatever the environment says.
+pub fn user() -> Option<String> {
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    user_in(&users, rustix::process::getuid().as_raw())
+}
+
+/// The name that a list of users has for a number.
+fn user_in(users: &str, uid: u32) -> Option<String> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
 /// The model of the processor, as the system says it; `unknown` if it does not.
 pub fn processor() -> &'static str {
     static FOUND: OnceLock<String> = OnceLock::new();
@@ -67,4 +82,16 @@ pub fn processor_features() -> Vec<&'static str> {
 #[cfg(not(target_arch = "x86_64"))]
 pub fn processor_features() -> Vec<&'static str> {
     Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_known_by_number() {
+        let users = "root:x:0:0:root:/root:/bin/sh\nanna:x:1000:1000::/home/anna:/bin/sh\n\nx\n";
+        assert_eq!(user_in(users, 1000).as_deref(), Some("anna"));
+        assert_eq!(user_in(users, 1), None);
+    }
 }

@@ -33,6 +33,11 @@ const VERSION: u32 = 1;
 /// What to do about a lock file that is not true.
 const WRITE_AGAIN: Option<&str> = Some("`okapi run --lock` writes it anew");
 
+/// What to do where one action has two outputs: neither the file nor the result is to be believed.
+const EXECUTE_AGAIN: Option<&str> = Some(
+    "`okapi audit --reexecute NODE` tells whether the result in the store is what its action gives",
+);
+
 /// What each instance's result is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +143,8 @@ impl LockFile {
         if std::fs::read(path).is_ok_and(|before| before == text) {
             return Ok(false);
         }
+        // A link stays one: what it leads to is written.
+        let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let temp = path.with_extension(format!("lock.{}", std::process::id()));
         let written = std::fs::write(&temp, &text).and_then(|()| std::fs::rename(&temp, path));
         if written.is_err() {
@@ -195,6 +202,15 @@ impl LockFile {
             for port in
                 ports.into_iter().filter(|port| locked.outputs.get(*port) != outputs.get(*port))
             {
+                if locked.action == result.action {
+                    let message = format!(
+                        "the lock file has another output `{port}` of the same action: one of them was not made by it, or it gives another each time"
+                    );
+                    let verdict = Verdict::ChangedSince;
+                    let finding = Finding { verdict, message, hint: EXECUTE_AGAIN };
+                    all.push((name.to_owned(), finding));
+                    continue;
+                }
                 let message = format!("the lock file has another output `{port}`");
                 all.push(stale(name, message));
             }
@@ -240,8 +256,11 @@ mod tests {
         assert!(!lock.write(&path).unwrap());
         assert_eq!(LockFile::read(&path).unwrap(), lock);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let link = folder.path().join("linked.lock");
+        std::os::unix::fs::symlink("p.lock", &link).unwrap();
         let newer = LockFile { okapi_lock: 2, ..lock };
-        newer.write(&path).unwrap();
+        newer.write(&link).unwrap();
+        assert!(link.is_symlink());
         assert!(LockFile::read(&path).unwrap_err().to_string().contains("version 2"));
     }
 }

@@ -18,7 +18,7 @@ use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use okapi_cache::{ActionDigest, Digest, Store, StoreError};
+use okapi_cache::{ActionDigest, Digest, ResultInfo, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{compact_utc, unix_ms};
@@ -288,37 +288,87 @@ pub fn events(store: &Store, id: &str) -> Result<Vec<Event>, StoreError> {
     Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
 }
 
-/// By action: the run that made its result last, and the metrics that it reported.
-pub type ReportedMetrics = BTreeMap<ActionDigest, (String, BTreeMap<String, f64>)>;
+/// What was measured of an execution, beside its metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    /// How long it worked, milliseconds.
+    pub duration_ms: u64,
+    /// What it cost, millionths of a US dollar, if it asked anybody.
+    pub cost_micro_usd: Option<u64>,
+}
 
-/// The metrics that runs reported when they made the results of these actions, as far as their records are there: those of
-/// the newest run that made each.
+impl Measured {
+    /// What a result says.
+    pub fn of(info: &ResultInfo) -> Measured {
+        Measured { duration_ms: info.duration_ms, cost_micro_usd: info.cost_micro_usd }
+    }
+}
+
+/// What a run reported when it made a result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The run's id.
+    pub run: String,
+    /// The metrics.
+    pub metrics: BTreeMap<String, f64>,
+    /// What else was measured.
+    pub measured: Measured,
+    /// When the run began and ended, milliseconds since 1970.
+    pub between_unix_ms: (u64, u64),
+    /// Whether the result that is kept has to be this one. A run that was killed may have made another one since, and of two at
+    /// once either may have been the last.
+    pub times_are_known: bool,
+}
+
+/// By action: what the newest run reported that made its result.
+pub type Reports = BTreeMap<ActionDigest, Report>;
+
+/// What runs reported when they made the results of these actions, of which that much was measured, as far as their records
+/// are there: those of the newest run that made each.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn reported_metrics(
+pub fn reports(
     store: &Store,
-    mut wanted: BTreeSet<ActionDigest>,
-) -> Result<ReportedMetrics, StoreError> {
-    let mut reported = BTreeMap::new();
+    mut wanted: BTreeMap<ActionDigest, Measured>,
+) -> Result<Reports, StoreError> {
+    let mut reports = Reports::new();
+    let mut was_killed = false;
     for run in list(store)?.iter().rev() {
         if wanted.is_empty() {
             break;
         }
+        was_killed |= run.end.is_none();
         // A run that made nothing has nothing to say, and a record without events neither.
         if run.end.as_ref().is_some_and(|end| end.ran == 0) {
             continue;
         }
+        let until = run.end.as_ref().map_or(u64::MAX, |end| run.started_unix_ms + end.duration_ms);
         for event in events(store, &run.id).unwrap_or_default().into_iter().rev() {
-            if let Event::NodeFinished { action, metrics, .. } = event
-                && let Ok(action) = action.parse()
-                && wanted.remove(&action)
-            {
-                reported.insert(action, (run.id.clone(), metrics));
+            let Event::NodeFinished { action, metrics, duration_ms, spend, .. } = event else {
+                continue;
+            };
+            let Ok(action) = action.parse() else { continue };
+            let Some(kept) = wanted.get(&action) else { continue };
+            let cost_micro_usd = (!spend.is_empty()).then_some(spend.nano_usd / 1000);
+            let measured = Measured { duration_ms, cost_micro_usd };
+            let is_kept = measured == *kept;
+            let newest = reports.entry(action).or_insert_with(|| Report {
+                run: run.id.clone(),
+                metrics,
+                measured,
+                between_unix_ms: (run.started_unix_ms, until),
+                times_are_known: !was_killed,
+            });
+            let is_newest = newest.run == run.id;
+            // An older report that fits is that of a run which went on for longer.
+            newest.times_are_known &= is_newest || !is_kept;
+            if is_kept || !newest.times_are_known {
+                wanted.remove(&action);
             }
         }
     }
-    Ok(reported)
+    Ok(reports)
 }
 
 /// The log of a failed instance in a run's `logs` folder.
@@ -341,6 +391,12 @@ pub(crate) fn write_log(path: &Path, work: &WorkFolder) -> io::Result<PathBuf> {
 /// costs explanations and nothing else.
 pub fn head(store: &Store, pipeline: &str) -> Manifest {
     head_digest(store, pipeline).and_then(|digest| manifest(store, &digest)).unwrap_or_default()
+}
+
+/// Whether it is written which manifest of a pipeline is the newest, but in a form that nobody can read.
+pub fn is_head_damaged(store: &Store, pipeline: &str) -> bool {
+    head_path(store, pipeline).symlink_metadata().is_ok()
+        && head_digest(store, pipeline).and_then(|it| manifest(store, &it)).is_none()
 }
 
 /// The digest of the newest manifest of a pipeline.

@@ -169,6 +169,12 @@ pub enum StageError {
         /// Which.
         message: String,
     },
+    /// The records of what teachers answered cannot be read or written.
+    #[error("{message}")]
+    Records {
+        /// Why.
+        message: String,
+    },
     /// The time was up.
     #[error("timed out after {} s", *.after_ms as f64 / 1000.0)]
     TimedOut {

@@ -1,5 +1,6 @@
 //! `okapi audit`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use okapi_engine::audit::reexecute::{Again, Ended};
 use okapi_engine::audit::{
     Audit, Finding, Recorded, Verdict, audit as make_audit, published, recorded,
 };
-use okapi_engine::bundle::BUNDLE;
+use okapi_engine::bundle::BUNDLE_FILES;
 use okapi_engine::executor::ExecutionError;
 use okapi_engine::graph::{Graph, InstanceId};
 use okapi_engine::lock_file::{self, LockFile};
@@ -19,7 +20,7 @@ use okapi_engine::selection::matching;
 use okapi_engine::stage_context::StageError;
 use serde_json::json;
 
-use super::bundle;
+use super::bundle::{self, Checked};
 use super::execute_again::{ExecuteAgain, is_trouble_here, question};
 use crate::cli::{AuditArgs, Global};
 use crate::exit_code::ExitCode;
@@ -39,31 +40,23 @@ struct Desk<'a> {
 pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let ms = |since: Instant| since.elapsed().as_millis() as u64;
-    if let Some(folder) =
-        arguments.pipeline.pipeline.as_deref().filter(|it| it.join(BUNDLE).exists())
-    {
+    if let Some(folder) = arguments.pipeline.pipeline.as_deref().filter(|it| is_bundle(it)) {
         bundle::refuse_what_it_has_not(global, arguments)?;
-        let audit = bundle::audit(global, folder)?;
-        return say(arguments, &audit, &ui::ExecutedAgain::default(), ms(started), ms(started));
-    }
-    if let Some(folder) =
-        arguments.export.as_deref().filter(|folder| folder.symlink_metadata().is_ok())
-    {
-        let message =
-            format!("no bundle can be written to {}: it is there already", folder.display());
-        return Err(Failure::usage(message).with_hint("name another folder".to_owned()));
+        let Checked { audit, made_with } = bundle::audit(global, folder)?;
+        let again = ui::ExecutedAgain::default();
+        return say(arguments, &audit, &again, made_with.as_deref(), ms(started), ms(started));
     }
     let place = project::locate_or_default(global, arguments.pipeline.pipeline.as_deref())?;
-    // An audit makes no store where there is none.
-    drop(project::open_store(global, &place.root, Access::ReadOnly, Durability::None)?);
-    let store = Arc::new(project::open_store_to_look(global, &place.root)?);
+    // An audit makes no store where there is none, and writes nothing into one, which may be somebody else's.
+    let store = project::open_store(global, &place.root, Access::ReadOnly, Durability::None)?;
+    let store = Arc::new(store);
     let registry = okapi_stages::registry();
     let overlay = &arguments.pipeline.overlay;
     let loaded = project::prepare_anew(global, overlay, place, &registry, &arguments.targets)?;
+    bundle::refuse_to_export(arguments, &loaded)?;
     let pipeline = &loaded.place.pipeline;
     let manifest = run_record::head(&store, pipeline);
-    let head = run_record::head_digest(&store, pipeline);
-    if head.is_some_and(|head| run_record::manifest(&store, &head).is_none()) {
+    if run_record::is_head_damaged(&store, pipeline) {
         let message = "the list of what the last run left behind is damaged";
         return Err(Failure::failed(message).with_hint("`okapi run` writes it anew".to_owned()));
     }
@@ -75,7 +68,7 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     let mut audit = make_audit(&question, &recorded, &|bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
     let hashed_ms = ms(started);
-    for (node, finding) in published(&question, &recorded, &loaded.place.root)? {
+    for (node, finding) in published(&question, &recorded, &loaded.place.root) {
         audit.add(&node, finding);
     }
     if arguments.locked {
@@ -107,7 +100,7 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     if again.interrupted {
         return Ok(ExitCode::Interrupted);
     }
-    let said = say(arguments, &audit, &again, hashed_ms, ms(started))?;
+    let said = say(arguments, &audit, &again, None, hashed_ms, ms(started))?;
     match &arguments.export {
         Some(folder) if audit.holds() => {
             bundle::export(
@@ -126,11 +119,17 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     Ok(said)
 }
 
+/// Whether a folder is a bundle, or what is left of one.
+fn is_bundle(folder: &Path) -> bool {
+    folder.is_dir() && BUNDLE_FILES.iter().any(|it| folder.join(it).symlink_metadata().is_ok())
+}
+
 /// Says what was found.
 fn say(
     arguments: &AuditArgs,
     audit: &Audit,
     again: &ui::ExecutedAgain,
+    made_with: Option<&str>,
     hashed_ms: u64,
     duration_ms: u64,
 ) -> Result<ExitCode, Failure> {
@@ -142,17 +141,19 @@ fn say(
             "objects": audit.objects,
             "bytes": audit.bytes,
             "elsewhere": audit.elsewhere,
+            "unreported": audit.unreported,
             "executed": again.executed,
             "answered_from_records": again.replayed,
             "asked_again": again.asked.iter().map(|it| json!({
                 "request": it.request, "recorded": it.recorded, "now": it.now, "same": it.recorded == it.now, "nano_usd": it.nano_usd,
             })).collect::<Vec<_>>(),
+            "made_with": made_with,
             "hashed_ms": hashed_ms,
             "duration_ms": duration_ms,
         }))?;
     } else {
         output::print(&ui::render(audit, arguments.all))?;
-        output::print(&ui::summary(audit, again, hashed_ms, duration_ms))?;
+        output::print(&ui::summary(audit, again, made_with, hashed_ms, duration_ms))?;
     }
     Ok(if audit.holds() { ExitCode::Done } else { ExitCode::Failed })
 }
@@ -279,6 +280,19 @@ impl Desk<'_> {
     }
 }
 
+/// So many of the last lines that a failed command wrote are shown.
+const LAST_LINES: usize = 3;
+
+/// What a command wrote to stderr at last, as the end of a message.
+fn last_lines(stderr_tail: &[String]) -> String {
+    let lines: Vec<&str> = stderr_tail.iter().map(|line| line.trim()).collect();
+    let lines: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+    match lines[lines.len().saturating_sub(LAST_LINES)..].join("; ") {
+        said if said.is_empty() => String::new(),
+        said => format!(": {said}"),
+    }
+}
+
 /// On a GPU numbers may come out this far apart, as a share of the largest of a tensor: half precision.
 const HALF_PRECISION: f64 = 1.0 / 256.0;
 
@@ -310,12 +324,22 @@ fn findings(again: Again, asks: bool, on_gpu: bool, was_asked_for: bool) -> Vec<
             };
             differences.into_iter().map(finding).collect()
         }
-        Again::Failed(ExecutionError::Stage(StageError::Unrecorded { message })) => one(
-            Verdict::Missing,
-            message,
-            Some("the record was lost or is damaged: `okapi run --force NODE` asks again"),
-        ),
-        Again::Failed(error) => one(Verdict::Corrupt, format!("{how}, it fails: {error}"), None),
+        Again::Failed(error) => match &*error {
+            ExecutionError::Stage(StageError::Unrecorded { message }) => one(
+                Verdict::Missing,
+                message.clone(),
+                Some("the record was lost or is damaged: `okapi run --force NODE` asks again"),
+            ),
+            ExecutionError::Stage(StageError::Command { stderr_tail, .. }) => {
+                let said = last_lines(stderr_tail);
+                one(
+                    Verdict::Corrupt,
+                    format!("{how}, it fails: {error}{said}"),
+                    Some("one that was run with --no-sandbox is executed again with it"),
+                )
+            }
+            error => one(Verdict::Corrupt, format!("{how}, it fails: {error}"), None),
+        },
         Again::NotExecuted(reason) if was_asked_for => {
             let message = format!("it was not executed again: {reason}");
             one(Verdict::Missing, message, None)

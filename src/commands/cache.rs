@@ -93,8 +93,18 @@ fn check(global: &Global, repair: bool, as_json: bool) -> Result<ExitCode, Failu
     };
     let report = verify(&store, repair, &mut |_| {})?;
     let damaged: Vec<_> = report.damaged.iter().map(ToString::to_string).collect();
-    let nodes =
-        if report.incomplete.is_empty() { BTreeMap::new() } else { nodes_by_action(&store)? };
+    let nodes = match report.incomplete.is_empty() && report.without_document.is_empty() {
+        true => BTreeMap::new(),
+        false => nodes_by_action(&store)?,
+    };
+    let named = |action: &ActionDigest| match nodes.get(action) {
+        Some(node) => format!("`{node}` (action {action})"),
+        None => format!("action {action}, which no kept run names,"),
+    };
+    let without_document = report.without_document.iter();
+    let without_document: Vec<_> = without_document
+        .map(|action| json!({ "action": action, "node": nodes.get(action) }))
+        .collect();
     let incomplete: Vec<_> = report
         .incomplete
         .iter()
@@ -110,6 +120,7 @@ fn check(global: &Global, repair: bool, as_json: bool) -> Result<ExitCode, Failu
             "good_records": report.good_records,
             "damaged": damaged,
             "incomplete": incomplete,
+            "without_document": without_document,
             "damaged_log_bytes": report.damaged_log_bytes,
         }))?;
     } else {
@@ -123,13 +134,16 @@ fn check(global: &Global, repair: bool, as_json: bool) -> Result<ExitCode, Failu
             text.push_str(&format!("damaged: object {digest}{done}\n"));
         }
         for (action, lost) in &report.incomplete {
-            let of = match nodes.get(action) {
-                Some(node) => format!("`{node}` (action {action})"),
-                None => format!("action {action}, which no kept run names,"),
-            };
             text.push_str(&format!(
-                "incomplete: the result of {of} lost its output {}; it will be made anew\n",
+                "incomplete: the result of {} lost its output {}; it will be made anew\n",
+                named(action),
                 lost.digest
+            ));
+        }
+        for action in &report.without_document {
+            text.push_str(&format!(
+                "incomplete: the result of {} lost its document; `okapi run --force NODE` makes it anew\n",
+                named(action)
             ));
         }
         if report.damaged_log_bytes > 0 {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use okapi_cache::Store;
+use okapi_cache::{Store, StoreError};
 use okapi_engine::audit::reexecute::{Again, Ended, Reexecution, reexecute, scratch_store};
 use okapi_engine::audit::{AuditQuestion, Recorded};
 use okapi_engine::executor::ExecutionError;
@@ -11,10 +11,11 @@ use okapi_engine::graph::InstanceId;
 use okapi_engine::machine::{Machine, free_disk};
 use okapi_engine::manifest::Manifest;
 use okapi_engine::stage_context::StageError;
-use okapi_teacher::AskedAnew;
+use okapi_teacher::{AskedAnew, Stop, TeacherError};
 
 use crate::failure::Failure;
 use crate::project::{self, Loaded};
+use crate::temporary::at_signals;
 use crate::ui::output;
 
 /// What is to be executed again, and how.
@@ -59,9 +60,18 @@ impl ExecuteAgain<'_> {
         let folder =
             tempfile::Builder::new().prefix("okapi-again-").tempdir().map_err(|error| {
                 Failure::failed(format!("there is no room for a store of its own: {error}"))
-                    .with_hint("set TMPDIR to a folder with room".to_owned())
+                    .with_hint(TMPDIR.to_owned())
             })?;
-        let scratch = scratch_store(folder.path())?;
+        // What helps a store that is full does not help one that lasts for a moment.
+        let of_scratch = |error: StoreError| match error {
+            StoreError::Full { path } if path.starts_with(folder.path()) => {
+                let message =
+                    format!("there is no room for a store of its own: {}", path.display());
+                Failure::failed(message).with_hint(TMPDIR.to_owned())
+            }
+            error => Failure::from(error),
+        };
+        let scratch = scratch_store(folder.path()).map_err(of_scratch)?;
         let root = &self.loaded.place.root;
         let hidden: [PathBuf; 3] =
             [root.clone(), self.store.root().to_owned(), scratch.root().to_owned()];
@@ -79,18 +89,27 @@ impl ExecuteAgain<'_> {
             threads: self.threads,
             formats: &okapi_stages::difference_of_tensors,
         };
-        let ended = reexecute(&request, ids, each)?;
+        let ended = reexecute(&request, ids, each).map_err(of_scratch)?;
         let asked = match teachers.sample() {
             Some(sample) if self.ask_anew > 0 && ended == Ended::Done => {
-                sample.ask_anew(self.store.records()).map_err(|error| {
-                    Failure::failed(format!("a teacher cannot be asked anew: {error}"))
-                })?
+                let stop = Stop::default();
+                let asked =
+                    at_signals(|| stop.at_once(), || sample.ask_anew(self.store.records(), &stop));
+                match asked {
+                    Err(TeacherError::Cancelled) => return Ok((Ended::Interrupted, Vec::new())),
+                    asked => asked.map_err(|error| {
+                        Failure::failed(format!("a teacher cannot be asked anew: {error}"))
+                    })?,
+                }
             }
             _ => Vec::new(),
         };
         Ok((ended, asked))
     }
 }
+
+/// What to do where there is no room for temporary files.
+pub(crate) const TMPDIR: &str = "set TMPDIR to a folder with room";
 
 /// With less room than this left, a command that fails may have failed for want of it.
 const HARDLY_ANY_ROOM: u64 = 4 << 20;
@@ -104,6 +123,6 @@ pub(crate) fn is_trouble_here(error: &ExecutionError) -> bool {
             error,
             ExecutionError::Store(_)
                 | ExecutionError::Io { .. }
-                | ExecutionError::Stage(StageError::Io { .. })
+                | ExecutionError::Stage(StageError::Io { .. } | StageError::Records { .. })
         )
 }

@@ -119,7 +119,13 @@ fn line(verdict: Verdict, node: &str) -> String {
 }
 
 /// The verdict on all, and what it rests on.
-pub(crate) fn summary(audit: &Audit, again: &ExecutedAgain, hashed_ms: u64, ms: u64) -> String {
+pub(crate) fn summary(
+    audit: &Audit,
+    again: &ExecutedAgain,
+    made_with: Option<&str>,
+    hashed_ms: u64,
+    ms: u64,
+) -> String {
     let nodes = || audit.nodes.iter().filter(|it| ![LOCK_FILE, FILES].contains(&it.node.as_str()));
     let count = |verdict| nodes().filter(|it| it.verdict == verdict).count();
     let verdicts = [Verdict::Verified, Verdict::ChangedSince, Verdict::Missing, Verdict::Corrupt];
@@ -134,6 +140,10 @@ pub(crate) fn summary(audit: &Audit, again: &ExecutedAgain, hashed_ms: u64, ms: 
     if audit.elsewhere > 0 {
         let objects = format::count(audit.elsewhere, "object");
         basis.push(format!("{objects} known by digest alone"));
+    }
+    if audit.unreported > 0 {
+        let nodes = format::count(audit.unreported, "node");
+        basis.push(format!("metrics, times and costs of {nodes} compared with nothing, for want of the runs' records"));
     }
     if again.replayed > 0 {
         let nodes = format::count(again.replayed, "node");
@@ -156,6 +166,9 @@ pub(crate) fn summary(audit: &Audit, again: &ExecutedAgain, hashed_ms: u64, ms: 
             "asked anew: {requests} for {cost}, {} answered otherwise\n",
             differing.len()
         ));
+    }
+    if let Some(made_with) = made_with {
+        anew.push_str(&format!("of the pipeline with {}\n", plain(made_with)));
     }
     let verdict = if audit.holds() { "all holds" } else { "it does not hold" };
     format!(

@@ -203,9 +203,8 @@ pub(crate) fn stage_error(error: TeacherError) -> StageError {
             StageError::Failed { message, hint, transient: false }
         }
         TeacherError::Unrecorded { .. } => StageError::Unrecorded { message: error.to_string() },
-        TeacherError::Refused { .. } | TeacherError::Records { .. } => {
-            StageError::failed(error.to_string())
-        }
+        TeacherError::Records { .. } => StageError::Records { message: error.to_string() },
+        TeacherError::Refused { .. } => StageError::failed(error.to_string()),
     }
 }
 

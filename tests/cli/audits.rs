@@ -54,7 +54,7 @@ publish:
 "#;
 
 /// A project that has run.
-fn sandbox() -> Sandbox {
+pub(crate) fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new(PIPELINE);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for name in ["self_instruct", "translate"] {
@@ -68,12 +68,12 @@ fn sandbox() -> Sandbox {
     sandbox
 }
 
-fn audit(sandbox: &Sandbox, more: &[&str]) -> Said {
+pub(crate) fn audit(sandbox: &Sandbox, more: &[&str]) -> Said {
     sandbox.okapi(&[&["audit", "p.yaml", "--json"], more].concat())
 }
 
 /// What does not hold: node, verdict and message of each finding. The exit code has to fit.
-fn findings(said: &Said) -> Vec<(String, String, String)> {
+pub(crate) fn findings(said: &Said) -> Vec<(String, String, String)> {
     assert!(said.code.is_some_and(|code| code < 2), "{}", said.stderr);
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let json = said.json();
@@ -91,7 +91,7 @@ fn findings(said: &Said) -> Vec<(String, String, String)> {
 }
 
 /// Asserts that one thing is found, at this node, with this verdict, and that the message has these words.
-fn finds(said: &Said, node: &str, verdict: &str, words: &[&str]) {
+pub(crate) fn finds(said: &Said, node: &str, verdict: &str, words: &[&str]) {
     let all = findings(said);
     let [(at, how, message)] = &all[..] else { panic!("one finding is expected: {all:#?}") };
     assert_eq!((at.as_str(), how.as_str()), (node, verdict), "{message}");
@@ -100,19 +100,19 @@ fn finds(said: &Said, node: &str, verdict: &str, words: &[&str]) {
     }
 }
 
-fn store(sandbox: &Sandbox) -> Store {
+pub(crate) fn store(sandbox: &Sandbox) -> Store {
     Store::open(&sandbox.path(".okapi"), Access::ReadWrite, Durability::None).unwrap()
 }
 
-fn action(sandbox: &Sandbox, node: &str) -> ActionDigest {
+pub(crate) fn action(sandbox: &Sandbox, node: &str) -> ActionDigest {
     run_record::head(&store(sandbox), "p.yaml").action(node).unwrap()
 }
 
-fn output(sandbox: &Sandbox, node: &str) -> Artifact {
+pub(crate) fn output(sandbox: &Sandbox, node: &str) -> Artifact {
     store(sandbox).lookup(&action(sandbox, node)).unwrap().outputs()[0]
 }
 
-fn object(sandbox: &Sandbox, digest: &Digest) -> PathBuf {
+pub(crate) fn object(sandbox: &Sandbox, digest: &Digest) -> PathBuf {
     store(sandbox).object_path(digest)
 }
 

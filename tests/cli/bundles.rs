@@ -39,7 +39,7 @@ publish:
 "#;
 
 /// A project that has run.
-fn sandbox() -> Sandbox {
+pub(crate) fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new(PIPELINE);
     sandbox.write("text.txt", "one two three\n");
     sandbox.write("words.sh", "cut -d ' ' -f $1\n");
@@ -48,7 +48,7 @@ fn sandbox() -> Sandbox {
     sandbox
 }
 
-fn exported() -> Sandbox {
+pub(crate) fn exported() -> Sandbox {
     let sandbox = sandbox();
     let said = sandbox.okapi(&["audit", "p.yaml", "--export", "bundle"]);
     assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
@@ -57,7 +57,7 @@ fn exported() -> Sandbox {
 }
 
 /// What an audit of the bundle elsewhere finds: there is nothing else there.
-fn audit(sandbox: &Sandbox) -> (Said, Vec<(String, String)>) {
+pub(crate) fn audit(sandbox: &Sandbox) -> (Said, Vec<(String, String)>) {
     let there = Sandbox::new("");
     let copied = std::process::Command::new("cp")
         .arg("-r")
@@ -278,8 +278,49 @@ fn a_bundle_that_leads_out_of_its_folder_is_refused() {
         assert!(said.stderr.contains("leaves it"), "{}", said.stderr);
     }
     let sandbox = exported();
-    let said = sandbox.okapi(&["audit", "bundle", "--reexecute", "all"]);
-    assert_eq!(said.code, Some(2), "{}", said.stderr);
+    for refused in [["--reexecute", "all"], ["--store", "other"]] {
+        let said = sandbox.okapi(&[&["audit", "bundle"], &refused[..]].concat());
+        assert_eq!(said.code, Some(2), "{}", said.stderr);
+    }
+}
+
+/// Whoever has the store in the environment was told to leave out what they had not written.
+#[test]
+fn a_store_of_the_environment_is_in_nobodys_way() {
+    let sandbox = exported();
+    let mut command = sandbox.command(&["audit", "bundle"]);
+    let said = Said::of(command.env("OKAPI_STORE", sandbox.path("other")).output().unwrap());
+    assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
+    assert!(!sandbox.path("other").exists());
+}
+
+#[test]
+fn a_published_file_of_a_bundle_may_be_anything() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 4] = [
+        ("words[n=1]", |it| {
+            fs::remove_file(it.join("words-1.txt")).unwrap();
+            fs::create_dir(it.join("words-1.txt")).unwrap();
+        }),
+        ("words[n=1]", |it| {
+            fs::remove_file(it.join("words-1.txt")).unwrap();
+            std::os::unix::fs::symlink("nowhere", it.join("words-1.txt")).unwrap();
+        }),
+        ("folder", |it| {
+            std::os::unix::fs::symlink("nowhere", it.join("folder/link")).unwrap();
+        }),
+        ("folder", |it| {
+            std::os::unix::fs::symlink("/no/such/folder", it.join("folder/link")).unwrap();
+        }),
+    ];
+    for (node, change) in changes {
+        let sandbox = exported();
+        unlock(&sandbox.path("bundle"));
+        change(&sandbox.path("bundle/published/results"));
+        let (_, found) = audit(&sandbox);
+        let said = found.iter().any(|(at, message)| at == node && message.contains("`results/"));
+        assert!(said, "{node}: {found:#?}");
+    }
 }
 
 #[test]
@@ -532,9 +573,11 @@ fn what_a_bundle_says_of_itself_has_to_follow_from_its_pipeline() {
     assert_eq!(said.code, Some(2), "{}", said.stdout);
     assert!(said.stderr.contains("`project/out` is neither"), "{}", said.stderr);
     // Nor may there be more than is needed.
-    for (path, words) in
-        [("more.txt", "no part of a bundle"), ("project/more.txt", "tracked by no node")]
-    {
+    for (path, words) in [
+        ("more.txt", "`more.txt` is no part of a bundle"),
+        ("extra/more.txt", "`extra/more.txt` is no part of a bundle"),
+        ("project/more.txt", "tracked by no node"),
+    ] {
         let sandbox = exported();
         sandbox.write(&format!("bundle/{path}"), "x");
         let (_, found) = audit(&sandbox);

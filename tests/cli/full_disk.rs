@@ -33,20 +33,57 @@ fn script(sandbox: &Sandbox, wrapper: &[&str], script: &str) -> Said {
     Said::of(command.env("OKAPI", okapi.get_program()).output().unwrap())
 }
 
-#[test]
-fn a_disk_that_fills_up_loses_nothing() {
-    let sandbox = Sandbox::new(PIPELINE);
-    // A small file system of our own, where the kernel lets users make one.
-    let own = ["unshare", "--map-root-user", "--mount"];
-    let mount = "mkdir -p .okapi && mount -t tmpfs -o size=1m none .okapi";
-    if Command::new("unshare").arg("--help").output().is_err()
-        || script(&sandbox, &own, mount).code != Some(0)
-    {
+/// What lets a script mount file systems of its own.
+const OWN: [&str; 3] = ["unshare", "--map-root-user", "--mount"];
+
+/// Whether the kernel lets users make small file systems of their own; says so if not.
+fn can_mount(sandbox: &Sandbox) -> bool {
+    let mount = "mkdir -p small && mount -t tmpfs -o size=1m none small";
+    let can = Command::new("unshare").arg("--help").output().is_ok()
+        && script(sandbox, &OWN, mount).code == Some(0);
+    if !can {
         let mut stderr = std::io::stderr();
         std::io::Write::write_all(&mut stderr, b"skipped: no file systems of one's own here\n")
             .unwrap();
+    }
+    can
+}
+
+/// The advice was to collect garbage in the store, and the file named was the one that was to be copied.
+#[test]
+fn an_audit_says_which_disk_is_full() {
+    let sandbox = Sandbox::new(PIPELINE);
+    if !can_mount(&sandbox) {
         return;
     }
+    sandbox.run();
+    assert_eq!(sandbox.okapi(&["audit", "p.yaml", "--export", "bundle"]).code, Some(0));
+    for (arguments, size, hint) in [
+        ("p.yaml --reexecute all", "200k", "TMPDIR"),
+        ("bundle", "16k", "set TMPDIR to a folder with room"),
+        ("p.yaml --export small/bundle", "16k", "name a folder where there is room"),
+    ] {
+        let said = script(
+            &sandbox,
+            &OWN,
+            &format!(
+                "mount -t tmpfs -o size={size} none small || exit 99
+                 TMPDIR=$PWD/small \"$OKAPI\" audit {arguments} > said.txt; echo $?; ls -A small"
+            ),
+        );
+        assert_eq!(said.stdout, "1\n", "{arguments}: {}", said.stderr);
+        assert!(said.stderr.contains(hint), "{arguments}: {}", said.stderr);
+        assert!(said.stderr.contains("small/") && !said.stderr.contains("gc"), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_loses_nothing() {
+    let sandbox = Sandbox::new(PIPELINE);
+    if !can_mount(&sandbox) {
+        return;
+    }
+    let own = OWN;
     sandbox.run();
     let expected = sandbox.read("results/sum.txt");
     std::fs::remove_dir_all(sandbox.path(".okapi")).unwrap();

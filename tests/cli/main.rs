@@ -4,8 +4,10 @@
 
 mod architecture;
 mod artifacts;
+mod audit_troubles;
 mod audits;
 mod bills;
+mod bundle_exports;
 mod bundles;
 mod collection;
 mod command_line;

@@ -85,6 +85,38 @@ fn ctrl_c_ends_commands_politely_and_exits_with_130() {
     assert_eq!(runs["runs"][0]["end"]["outcome"], "interrupted");
 }
 
+/// `nohup` once did not help: the run took the signal over, and ended by it.
+#[test]
+fn a_run_that_was_told_to_ignore_a_hang_up_goes_on() {
+    let sandbox = Sandbox::new(
+        "okapi: 1\nnodes:\n  n: {stage: command, run: 'echo > BEGUN; read go < GO; echo > \"$OKAPI_OUTPUT_O\"', outputs: {o: file}}\n",
+    );
+    for name in ["BEGUN", "GO"] {
+        let fifo = sandbox.path(name);
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        sandbox.edit("p.yaml", name, fifo.to_str().unwrap());
+    }
+    let run = sandbox.command(&["run", "p.yaml", "--no-sandbox", "--grace", "1"]);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(run.get_program());
+    shell.args(run.get_args()).current_dir(sandbox.path(""));
+    shell.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = shell.spawn().unwrap();
+    fs::read(sandbox.path("BEGUN")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    assert_eq!(ignored & 1, 1, "it waits for what it was told to ignore");
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    // Open for reading, too, and until the end: so nobody is waited for, and what is written waits for the reader.
+    let go = fs::OpenOptions::new().read(true).write(true).open(sandbox.path("GO"));
+    let mut go = go.unwrap();
+    std::io::Write::write_all(&mut go, b"go\n").unwrap();
+    let said = Said::of(child.wait_with_output().unwrap());
+    drop(go);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+}
+
 #[test]
 fn a_command_that_ignores_the_request_is_killed_after_the_grace_period() {
     let (_sandbox, child, pid) =

@@ -124,13 +124,13 @@ fn outputs(sandbox: &Sandbox, more: &[&str]) -> Vec<String> {
 }
 
 /// `okapi teacher serve`, until it is dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
-    fn start(sandbox: &Sandbox, more: &[&str]) -> Server {
+    pub(crate) fn start(sandbox: &Sandbox, more: &[&str]) -> Server {
         let arguments = [&["teacher", "serve", "--port", "0"], more].concat();
         let mut child = sandbox.command(&arguments).stderr(Stdio::inherit()).spawn().unwrap();
         let mut line = String::new();

@@ -6,12 +6,13 @@
 //! 1. Are the action's document, its outputs and all objects in them there, and do they hash to their names?
 //! 2. Is the document the one that the pipeline gives *now*: the file, prompts and tracked files as they are, and as inputs the
 //!    outputs recorded for the nodes above? So a node that was edited since is named alone, and not all that depends on it.
-//! 3. Are its metrics those that the run reported when it made the result?
+//! 3. Are metrics, times and costs those that the run reported when it made the result?
 //!
 //! [`reexecute`] goes further: it makes results again, in a store of its own, and compares.
 
 mod chain;
 pub mod difference;
+mod measured;
 mod objects;
 mod published;
 pub mod reexecute;
@@ -103,6 +104,8 @@ pub struct Audit {
     pub bytes: u64,
     /// Objects that are known by their digests alone, in a bundle.
     pub elsewhere: u64,
+    /// Instances whose metrics, times and costs could be compared with nothing: what the runs reported that made them is not there.
+    pub unreported: u64,
 }
 
 impl Audit {
@@ -164,8 +167,10 @@ pub fn audit(
 ) -> Result<Audit, StoreError> {
     let AuditQuestion { graph, selection, store, manifest, .. } = *question;
     let objects = objects::inspect(question, recorded, progress)?;
-    let made = recorded.iter().flatten().map(|result| result.action).collect();
-    let reported = run_record::reported_metrics(store, made)?;
+    let made = recorded.iter().flatten().filter_map(|result| {
+        Some((result.action, run_record::Measured::of(&result.stored.as_ref()?.info)))
+    });
+    let reports = run_record::reports(store, made.collect())?;
     let chain = chain::Chain::new(question, recorded);
     let mut nodes = Vec::new();
     for id in (0..graph.instances.len()).rev().filter(|&id| selection.needed[id]) {
@@ -183,7 +188,7 @@ pub fn audit(
                 let ports = &graph.node(id as InstanceId).outputs;
                 objects.look_at(result, ports).into_iter().for_each(|it| node.add(it));
                 chain.look_at(id as InstanceId, result).into_iter().for_each(|it| node.add(it));
-                compare_metrics(result, &reported).into_iter().for_each(|it| node.add(it));
+                measured::compare(result, &reports).into_iter().for_each(|it| node.add(it));
             }
         }
         nodes.push(node);
@@ -193,6 +198,11 @@ pub fn audit(
         objects: objects.len(),
         bytes: objects.good_bytes(),
         elsewhere: objects.elsewhere(),
+        unreported: recorded
+            .iter()
+            .flatten()
+            .filter(|it| !measured::is_reported(it, &reports))
+            .count() as u64,
     })
 }
 
@@ -202,27 +212,4 @@ fn nothing_recorded(ran: bool) -> Finding {
         true => ("its result is not in the store any more", "`okapi run` makes it again"),
     };
     Finding { verdict: Verdict::Missing, message: message.to_owned(), hint: Some(hint) }
-}
-
-/// Metrics are no part of an action, and of no output; what the run said when it made them is all that there is to
-/// compare them with.
-fn compare_metrics(result: &Recorded, reported: &run_record::ReportedMetrics) -> Vec<Finding> {
-    let Some(stored) = &result.stored else { return Vec::new() };
-    let Some((run, said)) = reported.get(&result.action) else { return Vec::new() };
-    let names = said.keys().chain(stored.info.metrics.keys());
-    let names: std::collections::BTreeSet<&String> = names.collect();
-    let differing =
-        names.into_iter().filter(|name| said.get(*name) != stored.info.metrics.get(*name));
-    let show = |value: Option<&f64>| value.map_or("nothing".to_owned(), f64::to_string);
-    differing
-        .map(|name| Finding {
-            verdict: Verdict::Corrupt,
-            message: format!(
-                "the metric `{name}` is {} in the result, and was {} in the run {run} that made it",
-                show(stored.info.metrics.get(name)),
-                show(said.get(name))
-            ),
-            hint: Some("`okapi run --force NODE` makes the result again"),
-        })
-        .collect()
 }

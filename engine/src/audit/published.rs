@@ -2,20 +2,18 @@
 
 use std::path::Path;
 
-use okapi_cache::{StoreError, hash_source};
+use okapi_cache::hash_source;
 
 use super::{AuditQuestion, Finding, Recorded, Verdict};
 
-/// The published files and folders below `root` that differ from the recorded outputs, with the instances that made those.
-/// One that is not there says nothing wrong, but in a bundle.
-///
-/// # Errors
-/// When one is there and cannot be read.
+const PLACES: &str = "`okapi run` places what it made, and keeps what lies there beside it";
+
+/// The published files and folders below `root` that are not the recorded outputs, with the instances that made those.
 pub fn published(
     question: &AuditQuestion<'_>,
     recorded: &[Option<Recorded>],
     root: &Path,
-) -> Result<Vec<(String, Finding)>, StoreError> {
+) -> Vec<(String, Finding)> {
     let mut findings = Vec::new();
     for entry in &question.graph.publish {
         let id = entry.instance as usize;
@@ -23,27 +21,24 @@ pub fn published(
         let Some(output) = result.outputs.get(usize::from(entry.port)) else { continue };
         let path = root.join(&*entry.path);
         let name = question.graph.instances[id].name.to_string();
-        if !path.exists() {
-            if question.is_bundle {
+        let (verdict, message, hint) = match hash_source(&path) {
+            Ok(found) if found.digest == output.digest => continue,
+            // A link that leads nowhere among them.
+            _ if !path.exists() => {
                 let message = format!("what it made for `{}` is not there", entry.path);
-                findings.push((name, Finding { verdict: Verdict::Missing, message, hint: None }));
+                (Verdict::Missing, message, "`okapi run` places what it made")
             }
-            continue;
-        }
-        if hash_source(&path)?.digest == output.digest {
-            continue;
-        }
-        let finding = Finding {
-            verdict: Verdict::ChangedSince,
-            message: format!("what lies at `{}` is not what it made", entry.path),
-            hint: match question.is_bundle {
-                true => None,
-                false => {
-                    Some("`okapi run` places what it made, and keeps what lies there beside it")
-                }
-            },
+            Ok(_) => {
+                let message = format!("what lies at `{}` is not what it made", entry.path);
+                (Verdict::ChangedSince, message, PLACES)
+            }
+            // A pipe, or a link that leads out of a folder: no output is such.
+            Err(error) => {
+                let message = format!("what lies at `{}` is not what it made: {error}", entry.path);
+                (Verdict::ChangedSince, message, PLACES)
+            }
         };
-        findings.push((name, finding));
+        findings.push((name, Finding { verdict, message, hint: Some(hint) }));
     }
-    Ok(findings)
+    findings
 }

@@ -2,12 +2,15 @@
 //!
 //! Each instance gets the inputs that are recorded for it, so that none waits for another, and a result that comes out
 //! differently has no effect on others. Teachers are not asked: their answers are those of the audited store.
+//!
+//! Instances with one action (twins) are executed once: they would work in one folder, for its name comes from the action, and what
+//! comes out says as much of the one as of the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use okapi_cache::{Access, Artifact, Durability, Store, StoreError};
+use okapi_cache::{Access, ActionDigest, Artifact, Durability, Store, StoreError};
 use tokio::sync::mpsc;
 
 use super::chain::Chain;
@@ -49,14 +52,14 @@ pub struct Reexecution<'a> {
 }
 
 /// What came of executing an instance again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Again {
     /// The same, to the byte.
     Same,
     /// Something else.
     Different(Vec<Difference>),
     /// Nothing: it failed.
-    Failed(ExecutionError),
+    Failed(Arc<ExecutionError>),
     /// It was not executed, for this reason.
     NotExecuted(String),
 }
@@ -78,8 +81,9 @@ pub fn scratch_store(folder: &std::path::Path) -> Result<Arc<Store>, StoreError>
     Ok(Arc::new(Store::open(folder, Access::ReadWrite, Durability::None)?))
 }
 
-/// An instance in execution.
+/// Instances in execution.
 struct Running {
+    twins: Vec<InstanceId>,
     grant: Grant,
     cancel: Cancellation,
     /// When its node's timeout ends it.
@@ -116,34 +120,28 @@ async fn drive(
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let mut free = Free::of(request.machine);
     let mut running: BTreeMap<InstanceId, Running> = BTreeMap::new();
-    let mut waiting = ids.iter().copied().peekable();
+    let mut waiting = executable_twins(request, &chain, ids, each).into_iter().peekable();
     let mut ended = Ended::Done;
     loop {
         while ended == Ended::Done
-            && let Some(&id) = waiting.peek()
+            && let Some(twins) = waiting.peek()
         {
-            let action = match executable(request, &chain, id) {
-                Ok(action) => action,
-                Err(reason) => {
-                    waiting.next();
-                    each(id, Again::NotExecuted(reason));
-                    continue;
-                }
-            };
+            let id = twins[0];
             let Some(grant) = free.take(request, id, running.is_empty()) else { break };
-            waiting.next();
+            let twins = waiting.next().unwrap_or_default();
+            let action = chain.action(id).expect("what is executable has an action");
             let job = match prepare(request, id, &action, &grant) {
                 Ok(job) => job,
                 Err(error) => {
                     free.give(&grant);
-                    each(id, not_prepared(error)?);
+                    tell(&twins, &not_prepared(error)?, each);
                     continue;
                 }
             };
             let cancel = Cancellation::default();
-            let timeout = request.question.graph.instances[id as usize].timeout_ms;
+            let timeout = timeout_ms(request, &twins);
             let deadline = timeout.map(|ms| Instant::now() + Duration::from_millis(ms));
-            running.insert(id, Running { grant, cancel: cancel.clone(), deadline });
+            running.insert(id, Running { twins, grant, cancel: cancel.clone(), deadline });
             let (executor, sender) = (executor.clone(), sender.clone());
             std::thread::spawn(move || {
                 // Nobody listens: what is said of the work was said when it was done first.
@@ -159,8 +157,11 @@ async fn drive(
                 let Some(it) = running.remove(&id) else { continue };
                 free.give(&it.grant);
                 if ended == Ended::Done {
-                    let outcome = if it.cancel.is_timed_out() { Err(timed_out(request, id)) } else { outcome };
-                    each(id, compare(request, id, outcome)?);
+                    let outcome = match it.cancel.is_timed_out() {
+                        true => Err(timed_out(request, &it.twins)),
+                        false => outcome,
+                    };
+                    tell(&it.twins, &compare(request, id, outcome)?, each);
                 }
             }
             () = sleep_until(running.values().filter_map(|it| it.deadline).min()) => {
@@ -190,9 +191,44 @@ async fn drive(
 /// How long a command gets to end when its time is up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn timed_out(request: &Reexecution<'_>, id: InstanceId) -> ExecutionError {
-    let after_ms = request.question.graph.instances[id as usize].timeout_ms.unwrap_or(0);
+/// The longest time that one of them may take; none where one may take as long as it likes.
+fn timeout_ms(request: &Reexecution<'_>, twins: &[InstanceId]) -> Option<u64> {
+    let timeouts = twins.iter().map(|&id| request.question.graph.instances[id as usize].timeout_ms);
+    timeouts.reduce(|one, other| Some(one?.max(other?))).flatten()
+}
+
+fn timed_out(request: &Reexecution<'_>, twins: &[InstanceId]) -> ExecutionError {
+    let after_ms = timeout_ms(request, twins).unwrap_or(0);
     ExecutionError::Stage(StageError::TimedOut { after_ms })
+}
+
+fn tell(twins: &[InstanceId], again: &Again, each: &mut dyn FnMut(InstanceId, Again)) {
+    twins.iter().for_each(|&id| each(id, again.clone()));
+}
+
+/// The instances that can be executed, those with one action together, in the order of the first of each; `each` is told of the
+/// others.
+fn executable_twins(
+    request: &Reexecution<'_>,
+    chain: &Chain<'_>,
+    ids: &[InstanceId],
+    each: &mut dyn FnMut(InstanceId, Again),
+) -> Vec<Vec<InstanceId>> {
+    let mut all: Vec<Vec<InstanceId>> = Vec::new();
+    let mut places: BTreeMap<ActionDigest, usize> = BTreeMap::new();
+    for &id in ids {
+        match executable(request, chain, id) {
+            Err(reason) => each(id, Again::NotExecuted(reason)),
+            Ok(action) => {
+                let place = *places.entry(action).or_insert(all.len());
+                match all.get_mut(place) {
+                    Some(twins) => twins.push(id),
+                    None => all.push(vec![id]),
+                }
+            }
+        }
+    }
+    all
 }
 
 /// The action of an instance, if it can be executed here as it was.
@@ -200,7 +236,7 @@ fn executable(
     request: &Reexecution<'_>,
     chain: &Chain<'_>,
     id: InstanceId,
-) -> Result<Action, String> {
+) -> Result<ActionDigest, String> {
     let Some(recorded) = &request.recorded[id as usize] else {
         return Err("it has no recorded result".to_owned());
     };
@@ -213,7 +249,7 @@ fn executable(
     let gpus = request.question.graph.instances[id as usize].resources.gpu as usize;
     match gpus > request.machine.gpus.len() {
         true => Err(format!("it takes {gpus} GPU(s), and this machine offers fewer")),
-        false => Ok(action),
+        false => Ok(action.digest),
     }
 }
 
@@ -224,7 +260,7 @@ fn not_prepared(error: ExecutionError) -> Result<Again, StoreError> {
             Ok(Again::NotExecuted(format!("what it reads is not as it was: {error}")))
         }
         ExecutionError::Store(error) => Err(error),
-        error => Ok(Again::Failed(error)),
+        error => Ok(Again::Failed(Arc::new(error))),
     }
 }
 
@@ -257,7 +293,7 @@ fn compare(
 ) -> Result<Again, StoreError> {
     let execution = match outcome {
         Ok(execution) => execution,
-        Err(error) => return Ok(Again::Failed(error)),
+        Err(error) => return Ok(Again::Failed(Arc::new(error))),
     };
     let Some(recorded) = &request.recorded[id as usize] else { return Ok(Again::Same) };
     let mut differences = Vec::new();
@@ -270,10 +306,11 @@ fn compare(
             differences.push(Difference { what, ..found });
         }
     }
-    let Some(stored) = &recorded.stored else { return Ok(Again::Different(differences)) };
-    let (was, mut is) = (&stored.info.metrics, execution.success.metrics);
+    let mut is = execution.success.metrics;
     // As when a result is kept: JSON has no word for them.
     is.retain(|_, value| value.is_finite());
+    // Of a result without its document no more is known.
+    let was = recorded.stored.as_ref().map_or(&is, |stored| &stored.info.metrics);
     let names: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
     for name in names {
         let (was, is) = (was.get(name), is.get(name));

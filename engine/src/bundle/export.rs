@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use okapi_cache::{Artifact, ArtifactKind, Digest, Placement, Store, hash_source};
@@ -101,16 +102,47 @@ fn write(request: &Export<'_>, folder: &Path) -> Result<(u64, u64), BundleError>
     write_text(&folder.join(README), &readme(&bundle))?;
     write_json(&folder.join(ro_crate::METADATA), &ro_crate::metadata(&bundle, folder)?)?;
     request.private.search(folder)?;
-    search_for_paths(request)?;
+    search_for_paths(request, folder)?;
     write_lists(folder)
 }
 
-/// Looks for paths of this machine in all that users write: the pipeline, what was set, and what came of them in documents.
-fn search_for_paths(request: &Export<'_>) -> Result<(), BundleError> {
+/// Scripts and prompts that are longer are not searched for paths.
+const LONGEST_SCRIPT: u64 = 4 << 20;
+
+/// Looks for paths of this machine in all that users write: the pipeline, prompts, tracked files of commands, what was set, and
+/// what came of them in documents. Data that is brought in may speak of any path.
+fn search_for_paths(request: &Export<'_>, folder: &Path) -> Result<(), BundleError> {
     let private = request.private;
-    let path = request.project_root.join(request.pipeline);
-    let text = fs::read_to_string(&path).map_err(|error| BundleError::io(&path, error))?;
-    private.search_for_paths(&text, &format!("{PROJECT}/{}", request.pipeline))?;
+    let graph = request.question.graph;
+    let mut written = BTreeSet::from([request.pipeline.to_owned()]);
+    let selected = (0..).zip(&graph.instances).filter(|it| request.recorded[it.0].is_some());
+    for (id, instance) in selected {
+        let is_command = graph.node(id as InstanceId).stage == "command";
+        let files = instance.files.iter().filter(|_| is_command);
+        let prompts = instance.prompts.iter().map(|(_, id)| id);
+        for source in files.chain(prompts) {
+            let path = &*graph.sources[*source as usize].path;
+            let inside = |file: &String| {
+                if file.is_empty() { path.to_owned() } else { format!("{path}/{file}") }
+            };
+            match folder.join(PROJECT).join(path).is_dir() {
+                true => written
+                    .extend(files_below(&folder.join(PROJECT).join(path))?.iter().map(inside)),
+                false => drop(written.insert(path.to_owned())),
+            }
+        }
+    }
+    for name in written {
+        let path = folder.join(PROJECT).join(&name);
+        let io = |error| BundleError::io(&path, error);
+        if fs::metadata(&path).map_err(io)?.len() > LONGEST_SCRIPT {
+            continue;
+        }
+        // What is no text names no path to a reader.
+        if let Ok(text) = String::from_utf8(fs::read(&path).map_err(io)?) {
+            private.search_for_paths(&text, &format!("{PROJECT}/{name}"))?;
+        }
+    }
     for set in request.set {
         private.search_for_paths(set, BUNDLE)?;
     }
@@ -214,7 +246,11 @@ fn copy(from: &Path, to: &Path) -> Result<(), BundleError> {
     }
     let folder = to.parent().unwrap_or(to);
     fs::create_dir_all(folder).map_err(|error| BundleError::io(folder, error))?;
-    fs::copy(from, to).map_err(|error| BundleError::io(from, error)).map(|_| ())
+    fs::copy(from, to).map(|_| ()).map_err(|error| match error.kind() {
+        // Where there is no room is of more use than what was to be copied.
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => BundleError::io(to, error),
+        _ => BundleError::io(from, error),
+    })
 }
 
 /// Documents, small objects and published outputs.
@@ -304,6 +340,11 @@ pub(super) fn readme(bundle: &Bundle) -> String {
         bundle.nodes.len(),
         bundle.pipeline,
     );
+    if let Some(made_with) = bundle.made_with() {
+        // Writing to a string never fails.
+        let _ =
+            writeln!(text, "\nNot the whole pipeline as its file has it, but with `{made_with}`.");
+    }
     if bundle.nodes.iter().any(|node| !node.published.is_empty()) {
         text.push_str("\n| published | made by |\n|---|---|\n");
         for node in &bundle.nodes {

@@ -18,6 +18,7 @@
 
 mod export;
 mod open;
+mod paths;
 mod private;
 mod ro_crate;
 
@@ -37,17 +38,21 @@ pub use private::{Private, PrivateKind};
 /// The version of `bundle.json`.
 const VERSION: u32 = 1;
 
-/// The file that makes a folder a bundle.
-pub const BUNDLE: &str = "bundle.json";
+/// What a bundle says.
+const BUNDLE: &str = "bundle.json";
 
 /// The lists of digests: they list all other files.
 const LISTS: [&str; 2] = ["digests.b3", "digests.sha256"];
+
+/// The files by which a folder is known to be a bundle, or what is left of one.
+pub const BUNDLE_FILES: [&str; 3] = [BUNDLE, LISTS[0], LISTS[1]];
 
 /// The folders of a bundle.
 const ACTIONS: &str = "actions";
 const OBJECTS: &str = "objects";
 const PROJECT: &str = "project";
 const PUBLISHED: &str = "published";
+const FOLDERS: [&str; 4] = [ACTIONS, OBJECTS, PROJECT, PUBLISHED];
 
 /// What a bundle holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,6 +78,16 @@ pub struct Bundle {
     pub author: Option<String>,
     /// In the order of the graph: inputs before their readers.
     pub nodes: Vec<BundledNode>,
+}
+
+impl Bundle {
+    /// What of the pipeline it shows, if that is not all of it as the file has it: as arguments of a command line.
+    pub fn made_with(&self) -> Option<String> {
+        let profile = self.profile.iter().map(|it| format!("--profile {it}"));
+        let set = self.set.iter().map(|it| format!("--set '{it}'"));
+        let words: Vec<String> = profile.chain(set).chain(self.targets.iter().cloned()).collect();
+        (!words.is_empty()).then(|| words.join(" "))
+    }
 }
 
 /// An instance and its result.
@@ -215,7 +230,10 @@ fn entries_below(folder: &Path) -> Result<Vec<(String, FileType)>, BundleError> 
         for entry in std::fs::read_dir(&path).map_err(io)? {
             let entry = entry.map_err(io)?;
             is_empty = false;
-            let name = entry.file_name().to_string_lossy().into_owned();
+            let name = entry.file_name().into_string().map_err(|name| BundleError::Bad {
+                path: folder.to_owned(),
+                message: format!("the name `{}` in it is not UTF-8", name.to_string_lossy()),
+            })?;
             let name = if inside.is_empty() { name } else { format!("{inside}/{name}") };
             match entry.file_type().map_err(io)? {
                 kind if kind.is_dir() => stack.push(name),

@@ -1,10 +1,11 @@
 //! What a run wakes up for beside its jobs: the signals that end it, and a moment.
 
-/// SIGINT, SIGTERM and SIGHUP, one as good as the other.
+/// SIGINT, SIGTERM and SIGHUP, one as good as the other; but not SIGHUP where whoever started the program has it ignored, as
+/// `nohup` does.
 pub struct Interrupts {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
+    hang_up: Option<tokio::signal::unix::Signal>,
 }
 
 impl Interrupts {
@@ -17,7 +18,10 @@ impl Interrupts {
         Ok(Interrupts {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: match is_ignored(SignalKind::hangup()) {
+                true => None,
+                false => Some(signal(SignalKind::hangup())?),
+            },
         })
     }
 
@@ -26,9 +30,22 @@ impl Interrupts {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
+            Some(()) = receive(self.hang_up.as_mut()) => {}
         }
     }
+}
+
+async fn receive(signal: Option<&mut tokio::signal::unix::Signal>) -> Option<()> {
+    signal?.recv().await
+}
+
+/// Whether this process ignores a signal. Where the system does not say it counts as not ignored.
+fn is_ignored(kind: tokio::signal::unix::SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // The first bit is signal 1.
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }
 
 /// Waits until a moment, or for ever.

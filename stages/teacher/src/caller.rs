@@ -137,7 +137,7 @@ impl Stop {
         self.requested.load(Ordering::Acquire)
     }
 
-    async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         loop {
             let notified = self.now.notified();
             if self.at_once.load(Ordering::Acquire) {

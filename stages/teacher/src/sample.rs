@@ -78,10 +78,14 @@ impl Sample {
     /// Asks all of them anew. Nothing is recorded.
     ///
     /// # Errors
-    /// When a teacher cannot be asked.
-    pub fn ask_anew(&self, records: &RecordCache) -> Result<Vec<AskedAnew>, TeacherError> {
+    /// When a teacher cannot be asked, or `stop` says so: then at once, as no answer is kept.
+    pub fn ask_anew(
+        &self,
+        records: &RecordCache,
+        stop: &Stop,
+    ) -> Result<Vec<AskedAnew>, TeacherError> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (teachers, stop) = (Teachers::new(None), Stop::default());
+        let teachers = Teachers::new(None);
         let ask = async |(digest, sampled): (Digest, Sampled)| {
             let mut settings = sampled.settings;
             if let Some(settings) = settings.as_object_mut() {
@@ -89,13 +93,17 @@ impl Sample {
                 settings.remove("mode");
             }
             let endpoint = teachers.endpoint(&sampled.identity, &settings)?;
-            let answer = endpoint.teacher(records).answer(&sampled.request, &stop).await?;
+            let answer = endpoint.teacher(records).answer(&sampled.request, stop).await?;
             let nano_usd = cost(&answer, endpoint.price().as_ref());
             Ok(AskedAnew { request: digest, recorded: sampled.answer, now: answer.text, nano_usd })
         };
         teachers.block_on(async {
             let answers = stream::iter(kept).map(ask).buffered(AT_ONCE);
-            answers.collect::<Vec<Result<AskedAnew, TeacherError>>>().await.into_iter().collect()
+            tokio::select! {
+                biased;
+                () = stop.wait() => Err(TeacherError::Cancelled),
+                answers = answers.collect::<Vec<Result<AskedAnew, TeacherError>>>() => answers.into_iter().collect(),
+            }
         })?
     }
 }
