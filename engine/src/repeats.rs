@@ -28,6 +28,7 @@ pub(crate) fn repeats(
         let action = match *state {
             State::NotSelected => None,
             State::Cached { action, .. }
+            | State::Elsewhere { action, .. }
             | State::Runs { action, .. }
             | State::Blocked { action, .. } => Some(action),
             State::Waits { .. } if instance.lineage != LineageScope::None => None,
