@@ -315,8 +315,8 @@ pub struct Report {
     pub measured: Measured,
     /// When the run began and ended, milliseconds since 1970.
     pub between_unix_ms: (u64, u64),
-    /// Whether the result that is kept has to be this one. A run that was killed may have made another one since, and of two at
-    /// once either may have been the last.
+    /// Whether the result that is kept has to be this one. A run that was killed, or could not write, may have made another one
+    /// since, or not kept this one; and of two at once either may have been the last.
     pub times_are_known: bool,
 }
 
@@ -333,12 +333,13 @@ pub fn reports(
     mut wanted: BTreeMap<ActionDigest, Measured>,
 ) -> Result<Reports, StoreError> {
     let mut reports = Reports::new();
-    let mut was_killed = false;
+    let mut was_cut_off = false;
     for run in list(store)?.iter().rev() {
         if wanted.is_empty() {
             break;
         }
-        was_killed |= run.end.is_none();
+        let is_cut_off = |end: &RunEnd| end.outcome == Outcome::StoreTrouble;
+        was_cut_off |= run.end.as_ref().is_none_or(is_cut_off);
         // A run that made nothing has nothing to say, and a record without events neither.
         if run.end.as_ref().is_some_and(|end| end.ran == 0) {
             continue;
@@ -358,7 +359,7 @@ pub fn reports(
                 metrics,
                 measured,
                 between_unix_ms: (run.started_unix_ms, until),
-                times_are_known: !was_killed,
+                times_are_known: !was_cut_off,
             });
             let is_newest = newest.run == run.id;
             // An older report that fits is that of a run which went on for longer.

@@ -4,7 +4,6 @@ use std::io::ErrorKind;
 use std::path::{Component, Path};
 
 use okapi_cache::StoreError;
-
 use okapi_engine::audit::{
     Audit, Finding, Recorded, Verdict, audit as make_audit, published, recorded,
 };
@@ -24,7 +23,7 @@ use crate::ui::{audit as ui, format, output};
 
 /// Parts of the names of variables whose values are secrets.
 const SECRETS: [&str; 5] = ["KEY", "TOKEN", "SECRET", "PASSW", "CREDENTIAL"];
-/// The same as words of such names, and where such a name ends.
+/// Words with which names of such variables end.
 const SECRET_WORDS: [&str; 9] =
     ["PASS", "PWD", "PAT", "PASSWORD", "PASSWD", "TOKEN", "SECRET", "PASSPHRASE", "CREDENTIAL"];
 /// Not what they look like: folders.

@@ -126,3 +126,17 @@ pub(crate) fn is_trouble_here(error: &ExecutionError) -> bool {
                 | ExecutionError::Stage(StageError::Io { .. } | StageError::Records { .. })
         )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a store whose records could not be read every node that had asked a teacher was called corrupt.
+    #[test]
+    fn records_that_cannot_be_read_say_nothing_of_a_result() {
+        let message = "records.index: Permission denied".to_owned();
+        assert!(is_trouble_here(&StageError::Records { message }.into()));
+        let message = "no answer is recorded".to_owned();
+        assert!(!is_trouble_here(&StageError::Unrecorded { message }.into()));
+    }
+}
