@@ -122,7 +122,7 @@ nodes:
     for_each: {{n: [1, 2, 3]}}
     stage: command
     pass_env: [MARK]
-    resources: {{mem: 50M}}
+    resources: {{mem: 200M}}
 {more}
     run: echo ${{each.n}} >> "$MARK"; sleep {seconds}; echo ${{each.n}} > "$OKAPI_OUTPUT_DATA"
     outputs: {{data: text}}
@@ -169,7 +169,7 @@ nodes:
     stage: command
     inputs: {rows: seeds}
     files: [part.sh]
-    resources: {cpu: 2, mem: 100M}
+    resources: {cpu: 2, mem: 200M}
     run: sh part.sh ${each.n} < "$OKAPI_INPUT_ROWS" > "$OKAPI_OUTPUT_ROWS"
     outputs: {rows: instructions}
   all: {stage: mix, inputs: {data: part}, params: {order: shuffled}, seed: 3}
@@ -309,7 +309,7 @@ fn a_failure_takes_back_what_only_waits() {
     let Some(cluster) = Cluster::start(&[]) else { return };
     // The first to begin takes the whole node, and fails while the others wait for it.
     let sandbox = slow(1, "");
-    sandbox.edit("p.yaml", "mem: 50M", "cpu: 8, mem: 50M");
+    sandbox.edit("p.yaml", "mem: 200M", "cpu: 8, mem: 200M");
     sandbox.edit("p.yaml", "sleep 1;", "sleep 3; exit 3;");
     let said = end(start(&cluster, &sandbox));
     assert_eq!(said.code, Some(1), "{}\n{}", said.stdout, said.stderr);
@@ -486,8 +486,8 @@ nodes:
   work:
     for_each: {n: [1, 2, 3]}
     stage: command
-    resources: {gpu: 1, mem: 50M}
-    run: sleep 1; echo "$CUDA_VISIBLE_DEVICES" > "$OKAPI_OUTPUT_DATA"
+    resources: {gpu: 1, mem: 200M}
+    run: sleep ${each.n}; echo "$CUDA_VISIBLE_DEVICES" > "$OKAPI_OUTPUT_DATA"
     outputs: {data: text}
 publish: {"results/${each.n}": work}
 "#,
@@ -510,7 +510,7 @@ fn a_timeout_counts_from_the_moment_at_which_a_job_begins() {
     let Some(cluster) = Cluster::start(&[]) else { return };
     // Only one fits at a time, so the last waits longer than it may work.
     let sandbox = slow(3, "    timeout: 6s");
-    sandbox.edit("p.yaml", "mem: 50M", "cpu: 8, mem: 50M");
+    sandbox.edit("p.yaml", "mem: 200M", "cpu: 8, mem: 200M");
     let said = end(start(&cluster, &sandbox));
     assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
     sandbox.edit("p.yaml", "sleep 3", "sleep 60");

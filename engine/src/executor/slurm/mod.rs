@@ -9,6 +9,7 @@
 
 mod client;
 mod desk;
+mod endings;
 mod queue;
 mod script;
 mod states;

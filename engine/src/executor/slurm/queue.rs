@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use okapi_cache::{ActionDigest, Store};
 
-use super::client::{ClientError, JobState};
+use super::client::ClientError;
 use super::desk::{Answer, Desk, Question};
+use super::endings::End;
 use super::script::{Likeness, options_for, time_limit};
-use super::states::{Standing, explain, is_out_of_memory, standing, stuck};
+use super::states::{Standing, explain};
 use super::submission::Pace;
 use super::{JobSettings, Order};
 use crate::executor::job_cause::JobCause;
@@ -33,13 +34,6 @@ const LISTEN: Duration = Duration::from_secs(2);
 const LISTEN_TO: usize = 64;
 /// How long nothing at all may be taken, or answered, before that counts as a failure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3600);
-/// How long the result of a job that ended by itself may take to be seen here: other nodes' files are, on some networks, seen late.
-const UNTIL_SEEN: Duration = Duration::from_secs(120);
-/// The same for one that was ended, and may have done its work just before.
-const UNTIL_SEEN_OF_KILLED: Duration = Duration::from_secs(5);
-/// Lines of a job's log that are shown when it fails.
-const TAIL: usize = 12;
-
 /// What the thread is told.
 pub(super) enum Message {
     Order(Box<Order>),
@@ -58,18 +52,6 @@ pub(super) enum Stand {
     Submitted { id: String, batch: String, index: usize },
 }
 
-/// A job that has ended without a result, as far as is known.
-struct End {
-    since: Instant,
-    standing: Standing,
-    /// Slurm's word for it.
-    word: String,
-    /// What it says itself, if Slurm may know better.
-    own: Option<ExecutionError>,
-    /// What was written down of it has been asked for.
-    is_asked_for: bool,
-}
-
 /// A job, and who is told of it.
 pub(super) struct Ticket {
     pub(super) stand: Stand,
@@ -77,14 +59,14 @@ pub(super) struct Ticket {
     cancel: Cancellation,
     pub(super) report: Box<dyn Fn(Report) + Send>,
     done: Box<dyn FnOnce(Result<Execution, ExecutionError>) + Send>,
-    reader: ReportReader,
-    end: Option<End>,
+    pub(super) reader: ReportReader,
+    pub(super) end: Option<End>,
     /// What was last said of why it waits.
     pub(super) told: Option<&'static str>,
     /// It has begun to work.
-    has_begun: bool,
+    pub(super) has_begun: bool,
     /// An earlier run submitted it.
-    is_adopted: bool,
+    pub(super) is_adopted: bool,
 }
 
 /// All jobs of a run that have not come to an end.
@@ -98,7 +80,7 @@ pub(super) struct Queue {
     look_at: Instant,
     listen_at: Instant,
     listen_from: Option<ActionDigest>,
-    interval: PollInterval,
+    pub(super) interval: PollInterval,
     pub(super) ask_at: Instant,
     /// Since when the cluster has taken, or answered, nothing.
     pub(super) silent_since: Option<Instant>,
@@ -322,7 +304,7 @@ impl Queue {
     }
 
     /// Takes what a job left behind, if it is all there. Gives whether the job has come to its end with that.
-    fn take_outcome(&mut self, action: &ActionDigest, now: Instant) -> bool {
+    pub(super) fn take_outcome(&mut self, action: &ActionDigest, now: Instant) -> bool {
         let Some(ticket) = self.tickets.get_mut(action) else { return false };
         if ticket.end.as_ref().is_some_and(|end| end.own.is_some()) {
             return false;
@@ -343,19 +325,12 @@ impl Queue {
             let _ = fs::remove_file(self.folders.outcome(action));
             return false;
         }
-        let end = |standing, word: &str, own| End {
-            since: now,
-            standing,
-            word: word.to_owned(),
-            own,
-            is_asked_for: false,
-        };
         if let JobOutcome::Done { outputs, .. } = &outcome
             && !outputs.iter().all(|output| self.store.is_complete(output))
         {
             // They were there before the outcome, and will be seen here, too, unless they were collected.
             let word = "its outputs are not in the store";
-            ticket.end.get_or_insert_with(|| end(Standing::Ended, word, None));
+            ticket.end.get_or_insert_with(|| End::new(now, Standing::Ended, word, None));
             return false;
         }
         for line in ticket.reader.read(&self.folders.job(action)) {
@@ -381,7 +356,7 @@ impl Queue {
             },
         };
         // Who ended it, and why, Slurm knows better, if it says so in time.
-        ticket.end = Some(end(Standing::Ended, "FAILED", Some(own)));
+        ticket.end = Some(End::new(now, Standing::Ended, "FAILED", Some(own)));
         self.ask_at = self.ask_at.min(now);
         false
     }
@@ -408,165 +383,6 @@ impl Queue {
         }
     }
 
-    /// How all jobs stand.
-    fn take_states(&mut self, states: Result<Vec<JobState>, ClientError>, now: Instant) {
-        let states = match states {
-            Ok(states) => states,
-            Err(error) => {
-                let since = *self.silent_since.get_or_insert(now);
-                self.ask_at = now + self.interval.wait_after(false);
-                if now.duration_since(since) > PATIENCE {
-                    self.give_all_up(&error);
-                }
-                return;
-            }
-        };
-        self.silent_since = None;
-        self.find_unknown(&states, now);
-        let by_id: BTreeMap<&str, &JobState> =
-            states.iter().map(|state| (state.id.as_str(), state)).collect();
-        let mut has_ended = false;
-        for ticket in self.tickets.values_mut() {
-            let Stand::Submitted { id, .. } = &ticket.stand else { continue };
-            let state = by_id.get(id.as_str());
-            let (standing, word) = match state.map(|state| (standing(&state.state), state)) {
-                // It has left the queue.
-                None => (Standing::Ended, "Slurm knows nothing of it any more"),
-                Some((Standing::Queued, state)) => {
-                    let why = state.reason.as_deref().and_then(stuck);
-                    if let Some(why) = why.filter(|why| ticket.told != Some(why)) {
-                        ticket.told = Some(why);
-                        (ticket.report)(Report::Log(format!("the job {id} waits: {why}")));
-                    }
-                    continue;
-                }
-                Some((Standing::Working, _)) => continue,
-                // It has a status of its own only if it could say why.
-                Some((Standing::Ended, state))
-                    if state.state == "FAILED"
-                        && state.reason.as_deref() != Some("NonZeroExitCode") =>
-                {
-                    (Standing::Killed(JobCause::Lost), "it was killed")
-                }
-                Some((standing, state)) => (standing, &*state.state),
-            };
-            has_ended |= ticket.end.is_none();
-            let end = ticket.end.get_or_insert_with(|| End {
-                since: now,
-                standing,
-                word: String::new(),
-                own: None,
-                is_asked_for: false,
-            });
-            if end.standing == Standing::Ended {
-                (end.standing, end.word) = (standing, word.to_owned());
-            }
-        }
-        self.ask_at = now + self.interval.wait_after(has_ended);
-    }
-
-    fn give_all_up(&mut self, error: &ClientError) {
-        let all: Vec<ActionDigest> = self.tickets.keys().copied().collect();
-        for action in all {
-            // Their folders stay: the next run finds them.
-            let (cause, message) = (JobCause::Unreachable, error.to_string());
-            let (_, hint) = explain(cause, "", "");
-            let error = ExecutionError::Job { cause, message, hint, log_tail: Vec::new() };
-            self.finish(&action, Err(error));
-        }
-    }
-
-    /// Gives up jobs that have ended, and whose results have not been seen for long enough.
-    fn give_up_what_is_lost(&mut self, now: Instant) {
-        let is_due = |ticket: &Ticket| {
-            ticket
-                .end
-                .as_ref()
-                .is_some_and(|end| now.duration_since(end.since) > until_seen(ticket, end))
-        };
-        let due: Vec<ActionDigest> =
-            self.tickets.iter().filter(|(_, it)| is_due(it)).map(|(action, _)| *action).collect();
-        let mut ids = Vec::new();
-        for action in due {
-            // A last look: it may be there by now.
-            if self.take_outcome(&action, now) {
-                continue;
-            }
-            let Some(ticket) = self.tickets.get_mut(&action) else { continue };
-            if std::mem::take(&mut ticket.is_adopted) {
-                // Of the job of an earlier run nobody is to be told.
-                ticket.stand = Stand::Waiting;
-                ticket.end = None;
-                ticket.reader = ReportReader::default();
-                self.folders.forget_try(&action);
-                self.pace.at.get_or_insert(now);
-                continue;
-            }
-            let Some(end) = &mut ticket.end else { continue };
-            match &ticket.stand {
-                // Slurm may have written down more than its queue still knows.
-                Stand::Submitted { id, .. }
-                    if end.standing == Standing::Ended
-                        && end.own.is_none()
-                        && !end.is_asked_for =>
-                {
-                    ids.push(id.clone());
-                }
-                _ => self.lose(&action),
-            }
-        }
-        if !ids.is_empty() && !self.desk.is_busy() {
-            for ticket in self.tickets.values_mut() {
-                let Stand::Submitted { id, .. } = &ticket.stand else { continue };
-                if let Some(end) = ticket.end.as_mut().filter(|_| ids.contains(id)) {
-                    end.is_asked_for = true;
-                }
-            }
-            self.desk.put(Question::Account(ids));
-        }
-    }
-
-    fn take_account(&mut self, states: &[JobState]) {
-        for state in states {
-            let of_state = |ticket: &&mut Ticket| match &ticket.stand {
-                Stand::Submitted { id, .. } => *id == state.id,
-                _ => false,
-            };
-            if let Some(ticket) = self.tickets.values_mut().find(of_state)
-                && let Some(end) = &mut ticket.end
-            {
-                (end.standing, end.word) = (standing(&state.state), state.state.clone());
-            }
-        }
-    }
-
-    /// Says why there is no result of a job.
-    fn lose(&mut self, action: &ActionDigest) {
-        let Some(ticket) = self.tickets.get_mut(action) else { return };
-        let Some(end) = ticket.end.take() else { return };
-        let (id, log_tail) = match &ticket.stand {
-            Stand::Submitted { id, batch, index } => {
-                (id.clone(), tail(&self.folders, batch, *index))
-            }
-            _ => (String::new(), Vec::new()),
-        };
-        let cause = match end.standing {
-            _ if is_out_of_memory(&log_tail) => JobCause::OutOfMemory,
-            Standing::Killed(cause) => cause,
-            _ => JobCause::Lost,
-        };
-        let error = match end.own {
-            // It knows as much as Slurm does.
-            Some(own) if cause == JobCause::Lost => own,
-            _ => {
-                let (message, hint) = explain(cause, &id, &end.word);
-                ExecutionError::Job { cause, message, hint, log_tail }
-            }
-        };
-        self.folders.remove(action);
-        self.finish(action, Err(error));
-    }
-
     pub(super) fn finish(
         &mut self,
         action: &ActionDigest,
@@ -584,23 +400,4 @@ fn is_killed(error: &ExecutionError) -> bool {
         ExecutionError::Stage(StageError::Command { how, .. }) => how.contains("signal 9"),
         _ => false,
     }
-}
-
-/// How long after its end the result of a job may still be seen.
-fn until_seen(ticket: &Ticket, end: &End) -> Duration {
-    let never_began = end.word == "FAILED" && !ticket.has_begun;
-    match end.standing {
-        Standing::Killed(_) => UNTIL_SEEN_OF_KILLED,
-        _ if end.own.is_some() || never_began => UNTIL_SEEN_OF_KILLED,
-        _ => UNTIL_SEEN,
-    }
-}
-
-/// The last lines that a job and Slurm wrote.
-fn tail(folders: &JobFolders, batch: &str, index: usize) -> Vec<String> {
-    let path = folders.batch(batch).join(format!("log-{index}"));
-    let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].iter().map(|line| (*line).to_owned()).collect()
 }
