@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::AtPath;
-use crate::{Digest, StoreError};
+use crate::{Digest, StoreError, process_name};
 
 /// Makes the k-th write to a store fail, and every later one, as a full disk does.
 #[derive(Debug, Default)]
@@ -57,10 +57,10 @@ impl AtomicWriter {
         AtomicWriter { tmp, faults }
     }
 
-    /// A name in `tmp/` that nobody else uses: process, and a number within it.
+    /// A name in `tmp/` that nobody else uses, on no machine: process, and a number within it.
     pub(crate) fn temp_path(&self) -> PathBuf {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        self.tmp.join(format!("{}-{number}", std::process::id()))
+        self.tmp.join(format!("{}-{number}", process_name()))
     }
 
     /// Writes `bytes` to `path`, which holds the old content or the new, never a part.
@@ -75,14 +75,7 @@ impl AtomicWriter {
 
     pub(crate) fn create(&self, temp: &Path) -> Result<File, StoreError> {
         self.faults.check().at(temp)?;
-        match File::create_new(temp) {
-            // Left behind by a process of the same number that was killed.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_file(temp).at(temp)?;
-                File::create_new(temp).at(temp)
-            }
-            other => other.at(temp),
-        }
+        File::create_new(temp).at(temp)
     }
 
     /// Renames a finished file to its place.

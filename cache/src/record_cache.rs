@@ -28,7 +28,7 @@ use crate::atomic_write::Faults;
 use crate::error::AtPath;
 use crate::log_file::LogFile;
 use crate::record_index::{HEADER, Index, Place, SLOT, this_boot};
-use crate::{Digest, StoreError};
+use crate::{Digest, StoreError, process_name};
 
 /// Slots of a new index; a power of two.
 const SMALLEST: u64 = 1 << 10;
@@ -279,7 +279,7 @@ impl RecordCache {
             None => false,
         };
         if !usable {
-            let temp = self.root.join("tmp").join(format!("{}-index", std::process::id()));
+            let temp = self.root.join("tmp").join(format!("{}-index", process_name()));
             *index = Some(rebuild(log, new_file(&temp)?, &temp)?);
             std::fs::rename(&temp, &path).at(&path)?;
         }
@@ -308,7 +308,7 @@ impl RecordCache {
         let path = self.index_path();
         let mut header = index.header().at(&path)?;
         if (header.count + records.len() as u64) * 3 > header.slots * 2 {
-            let temp = self.root.join("tmp").join(format!("{}-index", std::process::id()));
+            let temp = self.root.join("tmp").join(format!("{}-index", process_name()));
             // Everything that is in the log gets its slot.
             *index = rebuild(log, new_file(&temp)?, &temp)?;
             return std::fs::rename(&temp, &path).at(&path);

@@ -27,7 +27,7 @@ pub fn choose(graph: &mut Graph, registry: &StageRegistry, machine: &Machine) {
         };
         let gpus = stage.choose_device(&mut declared, &settings, there);
         instance.declared = canonical_json::to_string(&declared).into();
-        if gpus > 0 && instance.resources.cpu_milli == ALL_SLOTS && !instance.is_on_cluster() {
+        if gpus > 0 && instance.resources.cpu_milli == ALL_SLOTS {
             // Where the node does not say, as many run beside each other as there are GPUs, and one share is left for
             // those that need none: else a teacher that is asked would keep a GPU idle.
             let shares = machine.gpus.len() as u32 + 1;

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Graph, Instance};
+use crate::graph::{ALL_SLOTS, Graph, Instance};
 use crate::stage::StageRegistry;
 
 /// Where an instance is executed.
@@ -77,6 +77,9 @@ impl SlurmOptions {
     }
 }
 
+/// Processors of a job that takes all there are, if its node does not say how many.
+const MANY_PROCESSORS: u32 = 4;
+
 /// Decides for every instance whose node does not say: `default`, but here where a service outside is asked. So one process keeps
 /// to a teacher's rate and to the budget, and nodes of a cluster need no way out.
 pub fn choose(graph: &mut Graph, registry: &StageRegistry, default: Place) {
@@ -91,8 +94,12 @@ pub fn choose(graph: &mut Graph, registry: &StageRegistry, default: Place) {
         let stage = registry.get(&nodes[instance.node as usize].stage);
         let asks = !declared["teacher"].is_null()
             || stage.is_some_and(|stage| stage.needs_network(&declared));
-        let place = instance.place.unwrap_or(default);
-        instance.place = Some(if asks { Place::Local } else { place });
+        let place = if asks { Place::Local } else { instance.place.unwrap_or(default) };
+        if place == Place::Slurm && instance.resources.cpu_milli == ALL_SLOTS {
+            // What the machine has on which it will be is not known.
+            instance.resources.cpu_milli = MANY_PROCESSORS * 1000;
+        }
+        instance.place = Some(place);
     }
 }
 

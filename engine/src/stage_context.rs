@@ -1,6 +1,7 @@
 //! What a running stage may touch: its inputs, its params, the places for its outputs, and the
 //! words it has for progress and for failure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -278,7 +279,7 @@ pub enum Report {
         /// Units in all, if known.
         total: Option<u64>,
         /// What is counted: `rows`, `bytes`, `steps`.
-        unit: &'static str,
+        unit: Cow<'static, str>,
     },
     /// What was measured at a step of the work, by name: `loss`, `reward`.
     Measures {
@@ -315,7 +316,7 @@ impl Reporter {
 
     /// Says how far the work is.
     pub fn progress(&self, done: u64, total: Option<u64>, unit: &'static str) {
-        (self.send)(Report::Progress { done, total, unit });
+        (self.send)(Report::Progress { done, total, unit: unit.into() });
     }
 
     /// Says what was measured at a step of the work.

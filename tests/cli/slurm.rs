@@ -94,8 +94,7 @@ impl Drop for Cluster {
 
 /// The events of a kind.
 fn events(said: &Said, kind: &str) -> Vec<Value> {
-    let all = said.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    all.filter(|event| event["event"] == kind).collect()
+    said.events().into_iter().filter(|event| event["event"] == kind).collect()
 }
 
 fn text(value: &Value) -> String {
@@ -185,7 +184,7 @@ nodes:
     prompts: {prompt: prompt.j2}
     params: {epochs: 2, batch: 4, learning_rate: 0.01, max_length: 64}
     seed: 1
-    resources: {cpu: 2, mem: 500M}
+    resources: {mem: 500M}
   here: {stage: command, executor: local, run: 'echo ${SLURM_JOB_ID:-none} > "$OKAPI_OUTPUT_T"', outputs: {t: text}}
 publish: {results/all: "all:data", results/tuned: "tuned:model", results/here: here}
 "#;

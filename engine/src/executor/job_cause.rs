@@ -27,7 +27,7 @@ impl JobCause {
         !matches!(self, JobCause::Cancelled | JobCause::Refused)
     }
 
-    /// Whether the work has nothing to do with it: such a try does not count.
+    /// Whether the work has nothing to do with it, so that it is tried again whatever its node says.
     pub fn is_of_cluster(self) -> bool {
         matches!(self, JobCause::NodeFailure | JobCause::Preempted)
     }

@@ -16,7 +16,7 @@ use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use okapi_cache::{ActionDigest, Artifact, Digest, Store};
+use okapi_cache::{ActionDigest, Artifact, Digest, Store, StoreError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,16 @@ pub(crate) const VERSION: u32 = 1;
 #[derive(Debug, Clone)]
 pub(crate) struct JobFolders {
     root: PathBuf,
+}
+
+/// Writes one of these files, which is whole when it has its name.
+pub(crate) fn write_whole(
+    store: &Store,
+    path: &Path,
+    value: &impl Serialize,
+) -> Result<(), StoreError> {
+    let bytes = serde_json::to_vec(value).map_err(|error| StoreError::io(path, error.into()))?;
+    store.write_file(path, &bytes)
 }
 
 impl JobFolders {
@@ -116,18 +126,7 @@ impl JobFolders {
     }
 }
 
-/// Writes a file that is whole when it has its name; after a power cut, too, if it is to be durable.
-pub(crate) fn write_whole(path: &Path, value: &impl Serialize, is_durable: bool) -> io::Result<()> {
-    let temp = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut file = fs::File::create(&temp)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    if is_durable {
-        file.sync_data()?;
-    }
-    fs::rename(&temp, path)
-}
-
-/// Reads such a file; `None` if it is not there, or not what it should be.
+/// Reads a file that was written at once; `None` if it is not there, or not what it should be.
 pub(crate) fn read_whole<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
@@ -263,27 +262,11 @@ pub(crate) enum ReportLine {
     Log(String),
 }
 
-/// Units of work that stages count; others are `units` to who reads of them.
-const UNITS: [&str; 12] = [
-    "rows",
-    "bytes",
-    "steps",
-    "files",
-    "tokens",
-    "questions",
-    "texts",
-    "answers",
-    "prompts",
-    "tasks",
-    "items",
-    "requests",
-];
-
 impl ReportLine {
     pub(crate) fn of(report: Report) -> ReportLine {
         match report {
             Report::Progress { done, total, unit } => {
-                ReportLine::Progress { done, total, unit: unit.to_owned() }
+                ReportLine::Progress { done, total, unit: unit.into_owned() }
             }
             Report::Measures { step, values } => ReportLine::Measures { step, values },
             Report::Spend(spend) => ReportLine::Spend(spend),
@@ -298,8 +281,7 @@ impl ReportLine {
                 Report::OnCluster { job: job.to_owned(), host: Some(host) }
             }
             ReportLine::Progress { done, total, unit } => {
-                let known = UNITS.into_iter().find(|known| *known == unit);
-                Report::Progress { done, total, unit: known.unwrap_or("units") }
+                Report::Progress { done, total, unit: unit.into() }
             }
             ReportLine::Measures { step, values } => Report::Measures { step, values },
             ReportLine::Spend(spend) => Report::Spend(spend),

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use okapi_cache::{Artifact, ArtifactKind, Placement, Store};
+use okapi_cache::{Artifact, ArtifactKind, Placement, Store, process_name};
 
 use super::local::{ExecutionError, Job};
 use crate::stage_context::{InputPath, SourceFile};
@@ -67,7 +67,7 @@ impl IdleFolders {
     /// Empties a folder that has served and keeps it. What cannot be emptied is removed.
     fn keep(&self, root: &Path) {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let idle = root.with_file_name(format!("idle-{}-{number}", std::process::id()));
+        let idle = root.with_file_name(format!("idle-{}-{number}", process_name()));
         match empty(root).and_then(|()| fs::rename(root, &idle)) {
             Ok(()) => self.paths().push(idle),
             // A folder that stays behind costs space only; the next try of the action removes it.

@@ -82,7 +82,7 @@ impl Worker<'_> {
         self.store.sync()?;
         let outcome = OutcomeFile { okapi_outcome: VERSION, job: self.job.to_owned(), outcome };
         let path = folders.outcome(action);
-        write_whole(&path, &outcome, true).map_err(|error| StoreError::io(&path, error))?;
+        write_whole(&self.store, &path, &outcome)?;
         Ok(is_done)
     }
 

@@ -7,7 +7,7 @@ use crate::executor::{Execution, ExecutionError, Job};
 use crate::graph::InstanceId;
 use crate::stage_context::{Cancellation, Report};
 
-/// How many tries a job gets at least where the cluster ended it, and not the work.
+/// How often a job is tried again at least where the cluster ended it, and not the work.
 pub(super) const TRIES_FOR_CLUSTER: u32 = 3;
 
 /// By how much another try is asked for more, thousandths.
@@ -50,6 +50,7 @@ impl Runner<'_> {
             resources,
             options,
             timeout_ms: instance.timeout_ms,
+            is_forced: self.request.forced[id as usize],
             cancel,
             report,
             done,

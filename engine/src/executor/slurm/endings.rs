@@ -30,8 +30,15 @@ pub(super) struct End {
     pub(super) word: String,
     /// What it says itself, if Slurm may know better.
     pub(super) own: Option<ExecutionError>,
-    /// What was written down of it has been asked for.
-    is_asked_for: bool,
+    account: Account,
+}
+
+/// Whether what Slurm's accounting wrote down of a job is known: it may have more than the queue still knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Account {
+    Unknown,
+    AskedFor,
+    Known,
 }
 
 impl End {
@@ -41,7 +48,7 @@ impl End {
         word: &str,
         own: Option<ExecutionError>,
     ) -> End {
-        End { since, standing, word: word.to_owned(), own, is_asked_for: false }
+        End { since, standing, word: word.to_owned(), own, account: Account::Unknown }
     }
 }
 
@@ -136,13 +143,14 @@ impl Queue {
             }
             let Some(end) = &mut ticket.end else { continue };
             match &ticket.stand {
-                // Slurm may have written down more than its queue still knows.
                 Stand::Submitted { id, .. }
-                    if end.standing == Standing::Ended
-                        && end.own.is_none()
-                        && !end.is_asked_for =>
+                    if end.standing == Standing::Ended && end.own.is_none() =>
                 {
-                    ids.push(id.clone());
+                    match end.account {
+                        Account::Unknown => ids.push(id.clone()),
+                        Account::AskedFor => {}
+                        Account::Known => self.lose(&action),
+                    }
                 }
                 _ => self.lose(&action),
             }
@@ -151,7 +159,7 @@ impl Queue {
             for ticket in self.tickets.values_mut() {
                 let Stand::Submitted { id, .. } = &ticket.stand else { continue };
                 if let Some(end) = ticket.end.as_mut().filter(|_| ids.contains(id)) {
-                    end.is_asked_for = true;
+                    end.account = Account::AskedFor;
                 }
             }
             self.desk.put(Question::Account(ids));
@@ -159,14 +167,12 @@ impl Queue {
     }
 
     pub(super) fn take_account(&mut self, states: &[JobState]) {
-        for state in states {
-            let of_state = |ticket: &&mut Ticket| match &ticket.stand {
-                Stand::Submitted { id, .. } => *id == state.id,
-                _ => false,
-            };
-            if let Some(ticket) = self.tickets.values_mut().find(of_state)
-                && let Some(end) = &mut ticket.end
-            {
+        for ticket in self.tickets.values_mut() {
+            let Stand::Submitted { id, .. } = &ticket.stand else { continue };
+            let asked = |end: &&mut End| end.account == Account::AskedFor;
+            let Some(end) = ticket.end.as_mut().filter(asked) else { continue };
+            end.account = Account::Known;
+            if let Some(state) = states.iter().find(|state| state.id == *id) {
                 (end.standing, end.word) = (standing(&state.state), state.state.clone());
             }
         }

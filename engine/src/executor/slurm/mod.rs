@@ -56,6 +56,8 @@ pub struct Order {
     pub options: SlurmOptions,
     /// The time after which the work is stopped, milliseconds.
     pub timeout_ms: Option<u64>,
+    /// Whether it is to be done even if a job of an earlier run has left what came of it.
+    pub is_forced: bool,
     /// Tells it to stop.
     pub cancel: Cancellation,
     /// Is told how it goes.

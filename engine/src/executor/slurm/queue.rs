@@ -151,7 +151,8 @@ impl Queue {
 
     /// Takes an order: finds out whether it was submitted before, else writes down what is to be done.
     fn accept(&mut self, order: Order) {
-        let Order { job, node, resources, options, timeout_ms, cancel, report, done } = order;
+        let Order { job, node, resources, options, timeout_ms, is_forced, cancel, report, done } =
+            order;
         let action = job.action.digest;
         if let Err(error) = self.begin() {
             return done(Err(self.trouble(error)));
@@ -164,6 +165,9 @@ impl Queue {
             env: job.passed_env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         };
         self.folders.put_aside(&action, false);
+        if is_forced && self.folders.outcome(&action).exists() {
+            self.folders.remove(&action);
+        }
         let stand = match read_whole(&self.folders.job(&action).join(SUBMITTED)) {
             Some(Submitted { job: Some(id), batch, index }) => {
                 report(Report::OnCluster { job: id.clone(), host: None });

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::executor::job_folder::JobFolders;
-use crate::graph::{ALL_SLOTS, Resources};
+use crate::graph::Resources;
 use crate::placement::SlurmOptions;
 
 /// What jobs have in common that can be submitted at once.
@@ -15,9 +15,6 @@ pub(super) struct Likeness {
     /// Variables that a job takes from the coordinator, beside those that all take; with their values.
     pub(super) env: Vec<(String, String)>,
 }
-
-/// Processors of a job that takes all of a machine's, if its node does not say how many.
-const MANY_PROCESSORS: u32 = 4;
 
 /// What is added to a node's timeout where no time is asked for: starting and storing take some.
 const MARGIN_MS: u64 = 180_000;
@@ -33,10 +30,7 @@ pub(super) fn options_for(
     options: &SlurmOptions,
     limit_ms: Option<u64>,
 ) -> Vec<String> {
-    let processors = match resources.cpu_milli {
-        ALL_SLOTS => MANY_PROCESSORS,
-        milli => milli.div_ceil(1000).max(1),
-    };
+    let processors = resources.cpu_milli.div_ceil(1000).max(1);
     let mut words = vec![format!("--cpus-per-task={processors}")];
     if resources.memory > 0 {
         words.push(format!("--mem={}M", resources.memory.div_ceil(1 << 20)));
@@ -137,8 +131,8 @@ mod tests {
             "--exclusive",
         ];
         assert_eq!(words, expected);
-        let all = Resources { cpu_milli: ALL_SLOTS, memory: 0, gpu: 0 };
+        let half = Resources { cpu_milli: 500, memory: 0, gpu: 0 };
         let options = SlurmOptions { gres: Some("gpu:a100:1".into()), ..SlurmOptions::default() };
-        assert_eq!(options_for(all, &options, None), ["--cpus-per-task=4", "--gres=gpu:a100:1"]);
+        assert_eq!(options_for(half, &options, None), ["--cpus-per-task=1", "--gres=gpu:a100:1"]);
     }
 }

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::time::{Duration, Instant};
 
-use okapi_cache::ActionDigest;
+use okapi_cache::{ActionDigest, StoreError};
 
 use super::client::{ClientError, JobState};
 use super::desk::{Batch, Question};
@@ -17,7 +16,7 @@ use crate::executor::ExecutionError;
 use crate::executor::job_cause::JobCause;
 use crate::executor::job_folder::{LIST, SUBMITTED, Submitted, write_whole};
 use crate::executor::poll::PollInterval;
-use crate::stage_context::Report;
+use crate::stage_context::{Report, StageError};
 
 /// The most jobs of an array: Slurm's own limit, where nobody changed it.
 const MOST_AT_ONCE: usize = 1000;
@@ -63,10 +62,9 @@ impl Queue {
             actions,
         };
         if let Err(error) = self.write_batch(&batch) {
+            let trouble = error.to_string();
             for action in &batch.actions {
-                let error = io::Error::new(error.kind(), error.to_string());
-                let error = self.trouble(error);
-                self.finish(action, Err(error));
+                self.finish(action, Err(StageError::failed(trouble.clone()).into()));
             }
             return;
         }
@@ -83,15 +81,15 @@ impl Queue {
     }
 
     /// Writes down what is about to be submitted: whoever comes after a crash knows what to look for.
-    fn write_batch(&self, batch: &Batch) -> io::Result<()> {
+    fn write_batch(&self, batch: &Batch) -> Result<(), StoreError> {
         let folder = self.folders.batch(&batch.name);
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join("script"), &batch.script)?;
+        fs::create_dir_all(&folder).map_err(|error| StoreError::io(&folder, error))?;
+        self.store.write_file(&folder.join("script"), batch.script.as_bytes())?;
         let lines: String = batch.actions.iter().map(|action| format!("{action}\n")).collect();
-        fs::write(folder.join(LIST), lines)?;
+        self.store.write_file(&folder.join(LIST), lines.as_bytes())?;
         for (index, action) in batch.actions.iter().enumerate() {
             let submitted = Submitted { job: None, batch: batch.name.clone(), index };
-            write_whole(&self.folders.job(action).join(SUBMITTED), &submitted, false)?;
+            write_whole(&self.store, &self.folders.job(action).join(SUBMITTED), &submitted)?;
         }
         Ok(())
     }
@@ -161,7 +159,7 @@ impl Queue {
         let Some(ticket) = self.tickets.get_mut(action) else { return };
         let submitted = Submitted { job: Some(id.clone()), batch: batch.to_owned(), index };
         // Without it the job is found by its batch.
-        let _ = write_whole(&self.folders.job(action).join(SUBMITTED), &submitted, false);
+        let _ = write_whole(&self.store, &self.folders.job(action).join(SUBMITTED), &submitted);
         (ticket.report)(Report::OnCluster { job: id.clone(), host: None });
         ticket.stand = Stand::Submitted { id, batch: batch.to_owned(), index };
     }
