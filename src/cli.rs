@@ -382,12 +382,18 @@ impl From<ExecutorArg> for Place {
 /// What the script of a job gives.
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
-    /// The jobs that were submitted together.
-    #[arg(long)]
-    pub(crate) batch: String,
+    /// The jobs that were submitted together, in the store.
+    #[arg(long, requires = "index", required_unless_present = "place")]
+    pub(crate) batch: Option<String>,
     /// Which of them this is.
     #[arg(long)]
-    pub(crate) index: usize,
+    pub(crate) index: Option<usize>,
+    /// The name of the store on the remote that OKAPI_REMOTE names, where the store is not seen.
+    #[arg(long, requires = "action", conflicts_with = "batch")]
+    pub(crate) place: Option<String>,
+    /// What is to be done.
+    #[arg(long)]
+    pub(crate) action: Option<okapi_cache::ActionDigest>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -45,6 +45,35 @@ pub(crate) fn open(arguments: &RemoteArgs, root: &Path) -> Result<Remote, Failur
     Remote::open(&address, &options).map_err(|error| failure(&error, ExitCode::BadUsage))
 }
 
+/// The remote by way of which jobs get what they read, on nodes that do not see the store.
+pub(crate) struct JobRemote {
+    pub(crate) remote: Arc<Remote>,
+    /// Variables by which nodes reach it, with their values.
+    pub(crate) env: Vec<(String, String)>,
+}
+
+/// The remote for jobs, if one is named that may be written. Such a remote is never set aside: work waits for it.
+pub(crate) fn for_jobs(arguments: &RemoteArgs, root: &Path) -> Result<Option<JobRemote>, Failure> {
+    let Some((address, mut options)) = choose(arguments, root)? else { return Ok(None) };
+    if options.read_only {
+        return Ok(None);
+    }
+    options.limits.failures = u32::MAX;
+    let named = (env_vars::OKAPI_REMOTE.to_owned(), address.to_string());
+    let env = std::iter::once(named).chain(options.environment.iter().cloned()).collect();
+    let remote = Remote::open(&address, &options);
+    let remote = remote.map_err(|error| failure(&error, ExitCode::BadUsage))?;
+    Ok(Some(JobRemote { remote: Arc::new(remote), env }))
+}
+
+/// The same, on the node.
+pub(crate) fn of_job() -> Result<Arc<Remote>, Failure> {
+    let opened = for_jobs(&RemoteArgs::default(), Path::new("/"))?;
+    opened.map(|opened| opened.remote).ok_or_else(|| {
+        Failure::usage(format!("{} names no remote for this job", env_vars::OKAPI_REMOTE))
+    })
+}
+
 /// An error of the remote, for commands that are about it.
 pub(crate) fn failure(error: &RemoteError, code: ExitCode) -> Failure {
     let message = error.to_string();

@@ -1,6 +1,8 @@
 //! Where instances are executed: on this machine, or as jobs of a cluster. It never decides what comes out, so nothing of it
 //! enters an action.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{ALL_SLOTS, Graph, Instance};
@@ -34,6 +36,29 @@ impl Place {
     }
 }
 
+/// How jobs get at the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreAccess {
+    /// The nodes see it under the path that it has here.
+    Shared,
+    /// They do not: everything comes and goes by way of the remote.
+    Remote,
+}
+
+impl StoreAccess {
+    /// All there are.
+    pub const ALL: [StoreAccess; 2] = [StoreAccess::Shared, StoreAccess::Remote];
+
+    /// As pipelines write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            StoreAccess::Shared => "shared",
+            StoreAccess::Remote => "remote",
+        }
+    }
+}
+
 /// What a job of Slurm is asked for beside processors, memory and GPUs. What is `None` or empty is left to the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlurmOptions {
@@ -55,6 +80,10 @@ pub struct SlurmOptions {
     pub more_memory: Option<u32>,
     /// By how much more time, likewise.
     pub more_time: Option<u32>,
+    /// How jobs get at the store; shared if nothing is said.
+    pub store: Option<StoreAccess>,
+    /// The program, where nodes find it; if nothing is said, under the path that it has here.
+    pub okapi: Option<PathBuf>,
     /// More options of `sbatch`, each as one word.
     pub extra: Vec<String>,
 }
@@ -72,6 +101,8 @@ impl SlurmOptions {
             setup: self.setup.or_else(|| base.setup.clone()),
             more_memory: self.more_memory.or(base.more_memory),
             more_time: self.more_time.or(base.more_time),
+            store: self.store.or(base.store),
+            okapi: self.okapi.or_else(|| base.okapi.clone()),
             extra: base.extra.iter().cloned().chain(self.extra).collect(),
         }
     }

@@ -14,6 +14,10 @@ use crate::keys::{Key, Kind};
 use crate::remote::Remote;
 use crate::requests::{Listed, Requests, Size};
 
+/// What is there of a job goes when it has ended. Where who submitted it was killed and never came back, it stays so much longer than
+/// what is young: jobs may wait in a queue, and work, for weeks.
+const JOBS_STAY_MS: u64 = 30 * 24 * 3600 * 1000;
+
 /// What to keep.
 #[derive(Debug, Clone)]
 pub struct CollectRequest {
@@ -38,7 +42,7 @@ pub struct Collection {
     pub kept_bytes: u64,
     /// Of those, bytes that stay only because they are young.
     pub young_bytes: u64,
-    /// What goes, in the order in which it goes: runs, results, objects.
+    /// What goes, in the order in which it goes: runs, what was left of jobs, results, objects.
     pub doomed: Vec<Listed>,
 }
 
@@ -57,6 +61,7 @@ impl Collection {
                     | (Key::Action(_), Kind::Action)
                     | (Key::Record(_), Kind::Record)
                     | (Key::Run(_), Kind::Run)
+                    | (Key::Job(_), Kind::Job)
             )
         };
         self.doomed.iter().filter(is).count() as u64
@@ -110,6 +115,11 @@ impl Remote {
                 |listed: &Listed| matches!(&listed.key, Key::Run(name) if dropped.contains(name));
             let listed = requests.list(Kind::Run).await?;
             collection.doomed.extend(listed.into_iter().filter(|it| goes(it) && is_old(it)));
+            let left = |listed: &Listed| {
+                listed.modified_unix_ms.saturating_add(JOBS_STAY_MS)
+                    < request.written_before_unix_ms
+            };
+            collection.doomed.extend(requests.list(Kind::Job).await?.into_iter().filter(left));
             for listed in requests.list(Kind::Action).await? {
                 let Key::Action(action) = &listed.key else { continue };
                 if actions.contains(action) || !is_old(&listed) {

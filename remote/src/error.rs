@@ -93,6 +93,11 @@ impl RemoteError {
         )
     }
 
+    /// Whether the same may succeed later.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, RemoteError::Request { forbidden: false, .. } | RemoteError::TimedOut { .. })
+    }
+
     /// Whether it has been said by other means, or is what the user asked for.
     pub fn is_silent(&self) -> bool {
         matches!(self, RemoteError::SetAside | RemoteError::Stopped | RemoteError::ReadOnly)

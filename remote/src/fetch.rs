@@ -61,10 +61,7 @@ impl Requests {
         let mut moved = self.fetch_artifacts(store, &result.outputs).await?;
         let beside = async {
             let mut moved = self.fetch_artifacts(store, &result.info.keeps).await?;
-            let log = result.info.log.filter(|log| store.object_size(log).is_none());
-            if let Some(log) = log {
-                moved.add(self.fetch_all(store, vec![(log, Size::AtMost(LONGEST_LOG))]).await?);
-            }
+            moved.add(self.fetch_log(store, result.info.log).await?);
             Ok(moved)
         };
         match beside.await {
@@ -76,7 +73,19 @@ impl Requests {
         Ok(moved)
     }
 
-    async fn fetch_artifacts(
+    /// Brings what an execution wrote for people.
+    pub(crate) async fn fetch_log(
+        &self,
+        store: &Store,
+        log: Option<Digest>,
+    ) -> Result<Moved, RemoteError> {
+        match log.filter(|log| store.object_size(log).is_none()) {
+            Some(log) => self.fetch_all(store, vec![(log, Size::AtMost(LONGEST_LOG))]).await,
+            None => Ok(Moved::default()),
+        }
+    }
+
+    pub(crate) async fn fetch_artifacts(
         &self,
         store: &Store,
         artifacts: &[Artifact],

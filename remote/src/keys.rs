@@ -5,6 +5,7 @@
 //! okapi/v1/action/ab/cdef...   the result of an action, as a document (okapi_cache::ResultFile)
 //! okapi/v1/record/ab/cdef...   answers of teachers, many in one, by the BLAKE3 of the whole
 //! okapi/v1/run/NAME.json       the results that a run ended with: what collection keeps
+//! okapi/v1/job/PLACE/PART/...  what jobs of a cluster and who submitted them tell each other, by action
 //! ```
 
 use okapi_cache::{ActionDigest, Digest};
@@ -23,6 +24,43 @@ pub enum Key {
     Record(Digest),
     /// A run.
     Run(String),
+    /// A part of what there is of a job.
+    Job(JobKey),
+}
+
+/// What names a part of a job.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobKey {
+    /// The store that it was submitted from: letters, digits, `-`, `_` and `.`.
+    pub place: String,
+    /// Which part.
+    pub part: JobPart,
+    /// What the job does.
+    pub action: ActionDigest,
+}
+
+/// The parts of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JobPart {
+    /// What is to be done.
+    Work,
+    /// What the job says while it works.
+    Said,
+    /// What came of it.
+    Ended,
+}
+
+impl JobPart {
+    /// All there are.
+    pub const ALL: [JobPart; 3] = [JobPart::Work, JobPart::Said, JobPart::Ended];
+
+    fn folder(self) -> &'static str {
+        match self {
+            JobPart::Work => "work",
+            JobPart::Said => "said",
+            JobPart::Ended => "ended",
+        }
+    }
 }
 
 /// The kinds of things, for listing one of them.
@@ -36,6 +74,8 @@ pub enum Kind {
     Record,
     /// Runs.
     Run,
+    /// Parts of jobs.
+    Job,
 }
 
 impl Kind {
@@ -46,6 +86,7 @@ impl Kind {
             Kind::Action => "action",
             Kind::Record => "record",
             Kind::Run => "run",
+            Kind::Job => "job",
         }
     }
 }
@@ -57,6 +98,9 @@ impl std::fmt::Display for Key {
             Key::Action(action) => (Kind::Action, &action.0),
             Key::Record(digest) => (Kind::Record, digest),
             Key::Run(name) => return write!(f, "{ROOT}/{}/{name}.json", Kind::Run.folder()),
+            Key::Job(JobKey { place, part, action }) => {
+                return write!(f, "{}/{action}", job_folder(place, *part));
+            }
         };
         let hex = digest.to_string();
         write!(f, "{ROOT}/{}/{}/{}", kind.folder(), &hex[..2], &hex[2..])
@@ -71,6 +115,14 @@ impl Key {
             let name = rest.strip_suffix(".json")?;
             return is_run_name(name).then(|| Key::Run(name.to_owned()));
         }
+        if kind == Kind::Job.folder() {
+            let (place, rest) = rest.split_once('/')?;
+            let (folder, action) = rest.split_once('/')?;
+            let part = JobPart::ALL.into_iter().find(|part| part.folder() == folder)?;
+            let action = action.parse().ok()?;
+            let place = is_run_name(place).then(|| place.to_owned())?;
+            return Some(Key::Job(JobKey { place, part, action }));
+        }
         let (shard, rest) = rest.split_once('/')?;
         let digest: Digest =
             (shard.len() == 2).then(|| format!("{shard}{rest}").parse().ok())??;
@@ -81,6 +133,11 @@ impl Key {
             _ => None,
         }
     }
+}
+
+/// The folder of one part of all jobs of a store.
+pub(crate) fn job_folder(place: &str, part: JobPart) -> String {
+    format!("{ROOT}/{}/{place}/{}", Kind::Job.folder(), part.folder())
 }
 
 /// Whether a run may have this name: it becomes a part of a path.
@@ -102,6 +159,11 @@ mod tests {
             Key::Action(ActionDigest(digest)),
             Key::Record(digest),
             Key::Run("20260102-030405.678-0000-a_b".to_owned()),
+            Key::Job(JobKey {
+                place: "a1".to_owned(),
+                part: JobPart::Said,
+                action: ActionDigest(digest),
+            }),
         ];
         for key in keys {
             assert_eq!(Key::parse(&key.to_string()), Some(key));
@@ -125,6 +187,10 @@ mod tests {
             &format!("okapi/v1/other/{}/{}", &hex[..2], &hex[2..]),
             &format!("okapi/v2/object/{}/{}", &hex[..2], &hex[2..]),
             &format!("okapi/v1/object/{}/{}", &hex[..3], &hex[3..]),
+            &format!("okapi/v1/job/a/{hex}"),
+            &format!("okapi/v1/job/../said/{hex}"),
+            &format!("okapi/v1/job/a/other/{hex}"),
+            &format!("okapi/v1/job/a/said/{hex}.tmp"),
         ] {
             assert_eq!(Key::parse(name), None, "{name}");
         }
@@ -132,7 +198,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_would_be_written(name in "(okapi/v1/(object|run|x)/)?[0-9a-f/.é]{0,70}(\\.json)?") {
+        fn what_is_read_is_what_would_be_written(name in "(okapi/v1/(object|run|job/a/said|x)/)?[0-9a-f/.é]{0,70}(\\.json)?") {
             if let Some(key) = Key::parse(&name) {
                 prop_assert_eq!(key.to_string(), name);
             }

@@ -5,6 +5,7 @@
 //! okapi/v1/action/ab/cdef...   the result of an action, as a document of its own         fetch, push
 //! okapi/v1/record/ab/cdef...   answers of teachers, if the user shares them              records
 //! okapi/v1/run/NAME.json       what a run ended with: the roots of collection            runs, collect
+//! okapi/v1/job/PLACE/PART/...  jobs of a cluster whose nodes do not see the store        jobs
 //! ```
 //!
 //! # What it promises
@@ -27,6 +28,7 @@ mod breaker;
 mod collect;
 mod error;
 mod fetch;
+mod jobs;
 mod keys;
 mod limits;
 mod parts;
@@ -40,7 +42,7 @@ pub use address::{AUTHORIZATION, Address};
 pub use collect::{CollectRequest, Collection};
 pub use error::RemoteError;
 pub use fetch::Moved;
-pub use keys::{Key, Kind};
+pub use keys::{JobKey, JobPart, Key, Kind};
 pub use limits::Limits;
 pub use push::{Pushed, Replace};
 pub use remote::{Obtained, Options, Remote};

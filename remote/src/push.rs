@@ -57,7 +57,9 @@ impl Requests {
         {
             return Ok(compare(&result, &there, Moved::default()));
         }
-        let moved = self.put_objects(store, &result).await?;
+        let outputs = result.outputs.iter().chain(&result.info.keeps);
+        let objects = objects_of(store, outputs, result.info.log);
+        let moved = self.put_objects(store, objects).await?;
         let key = Key::Action(*action);
         let text = result.encode().into_bytes();
         if replace == Replace::Any {
@@ -83,8 +85,11 @@ impl Requests {
     }
 
     /// Sends the objects that the remote does not have.
-    async fn put_objects(&self, store: &Store, result: &ResultFile) -> Result<Moved, RemoteError> {
-        let objects = objects_of(store, result);
+    pub(crate) async fn put_objects(
+        &self,
+        store: &Store,
+        objects: Vec<(Digest, u64)>,
+    ) -> Result<Moved, RemoteError> {
         let sent = stream::iter(objects).map(|(digest, size)| self.put_object(store, digest, size));
         let sent = sent.buffer_unordered(self.limits.parallel);
         let add = |mut all: Moved, one: Moved| async move {
@@ -154,15 +159,19 @@ fn compare(ours: &ResultFile, there: &ResultFile, moved: Moved) -> Pushed {
     }
 }
 
-/// Every object of a result that the store has, with its size. Outputs are all there; log and kept files may not be.
-pub(crate) fn objects_of(store: &Store, result: &ResultFile) -> Vec<(Digest, u64)> {
+/// Every object of artifacts and of a log that the store has, with its size.
+pub(crate) fn objects_of<'a>(
+    store: &Store,
+    artifacts: impl Iterator<Item = &'a Artifact>,
+    log: Option<Digest>,
+) -> Vec<(Digest, u64)> {
     let mut objects = BTreeMap::new();
     let mut add = |digest: Digest| {
         if let Some(size) = store.object_size(&digest) {
             objects.insert(digest, size);
         }
     };
-    for artifact in result.outputs.iter().chain(&result.info.keeps) {
+    for artifact in artifacts {
         add(artifact.digest);
         if artifact.kind == ArtifactKind::Tree
             && let Ok(tree) = store.read_tree(&artifact.digest)
@@ -174,6 +183,6 @@ pub(crate) fn objects_of(store: &Store, result: &ResultFile) -> Vec<(Digest, u64
             }
         }
     }
-    result.info.log.into_iter().for_each(&mut add);
+    log.into_iter().for_each(&mut add);
     objects.into_iter().collect()
 }

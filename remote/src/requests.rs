@@ -109,7 +109,7 @@ impl Requests {
             has_parts: opened.has_parts,
             reads: Breaker::new(limits.failures),
             writes: Breaker::new(limits.failures),
-            damage: Breaker::new(2 * limits.failures),
+            damage: Breaker::new(limits.failures.saturating_mul(2)),
             permits: Semaphore::new(limits.parallel.max(1)),
             stopped: watch::Sender::new(false),
             notices: Mutex::default(),
@@ -437,13 +437,17 @@ impl Requests {
 
     /// Everything of a kind, sorted. What is none of ours is left out.
     pub(crate) async fn list(&self, kind: Kind) -> Result<Vec<Listed>, RemoteError> {
-        let folder = format!("{ROOT}/{}", kind.folder());
-        let path = self.path(&folder);
+        self.list_folder(&format!("{ROOT}/{}", kind.folder())).await
+    }
+
+    /// The same for a part of a kind.
+    pub(crate) async fn list_folder(&self, folder: &str) -> Result<Vec<Listed>, RemoteError> {
+        let path = self.path(folder);
         // A thousand names take a request, so the time for it grows with what has been listed.
         let mut stream = self.store.list(Some(&path)).chunks(1000);
         let mut listed = Vec::new();
         loop {
-            let wish = Wish { side: Side::Read, what: "list", key: &folder, bytes: 0 };
+            let wish = Wish { side: Side::Read, what: "list", key: folder, bytes: 0 };
             let next = async {
                 match stream.next().await {
                     Some(page) => page.into_iter().collect::<Result<Vec<_>, _>>().map(Some),

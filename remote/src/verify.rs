@@ -166,7 +166,7 @@ impl Requests {
             Key::Action(action) => {
                 self.push(store, action, Replace::Any).await.map(|it| it != Pushed::NotHere)
             }
-            Key::Record(_) | Key::Run(_) => Ok(false),
+            Key::Record(_) | Key::Run(_) | Key::Job(_) => Ok(false),
         };
         match sent {
             Ok(true) => Ok(Repaired::Sent),

@@ -9,11 +9,12 @@ use okapi_engine::clock::unix_ms;
 use okapi_engine::evaluate::State;
 use okapi_engine::event::{Event, Outcome, VERSION};
 use okapi_engine::executor::command_process::Launcher;
-use okapi_engine::executor::slurm::JobSettings;
-use okapi_engine::graph::{Graph, InstanceId, Publish};
+use okapi_engine::executor::slurm::{self, JobSettings, Mail};
+use okapi_engine::graph::{Graph, Instance, InstanceId, Publish};
 use okapi_engine::lock_file::{self, LockFile};
 use okapi_engine::machine::Machine;
 use okapi_engine::manifest::ManifestText;
+use okapi_engine::placement::{Place, StoreAccess};
 use okapi_engine::port::PortKind;
 use okapi_engine::publish::publish;
 use okapi_engine::run::{Results, RunRequest, evaluate_for_run, run as run_engine};
@@ -31,7 +32,7 @@ use crate::failure::Failure;
 use crate::placeholders::Placeholders;
 use crate::program;
 use crate::project::{self, Loaded};
-use crate::sharing;
+use crate::sharing::{self, JobRemote};
 use crate::ui::output;
 use crate::ui::progress::{self, Display};
 
@@ -187,6 +188,8 @@ fn work(
         launcher: Launcher::default(),
         jobs: JobSettings {
             okapi: std::env::current_exe().unwrap_or_else(|_| "okapi".into()),
+            program: program.clone(),
+            mail: None,
             hidden: (!arguments.no_sandbox)
                 .then(|| vec![loaded.place.root.clone(), store.root().to_owned()]),
         },
@@ -201,6 +204,9 @@ fn work(
             sharing::open_if_asked(&arguments.remote, &loaded.place.root, &mut |message| {
                 reporter.say(&Event::Warning { message });
             })?;
+    }
+    if !evaluation.is_up_to_date() {
+        request.jobs.mail = mail(arguments, loaded, store)?;
     }
     reporter.saved_ms = evaluation.states.iter().map(saved_by).sum();
     if !evaluation.is_up_to_date() {
@@ -242,6 +248,31 @@ fn work(
     match summary.store_error {
         Some(error) => Err(error.into()),
         None => kept.map(|_| ()).and(saved.map_err(Failure::from)).and(published),
+    }
+}
+
+/// The way to nodes that do not see the store, if any of those that may run is for such a node.
+fn mail(arguments: &RunArgs, loaded: &Loaded, store: &Store) -> Result<Option<Mail>, Failure> {
+    let is_far = |(id, instance): &(usize, &Instance)| {
+        let access = instance.slurm.as_ref().and_then(|options| options.store);
+        loaded.selection.needed[*id]
+            && instance.place == Some(Place::Slurm)
+            && access == Some(StoreAccess::Remote)
+    };
+    let mut instances = loaded.graph.instances.iter().enumerate();
+    let Some((_, far)) = instances.find(is_far) else { return Ok(None) };
+    match sharing::for_jobs(&arguments.remote, &loaded.place.root)? {
+        Some(JobRemote { remote, env }) => {
+            Ok(Some(Mail { remote, env, place: slurm::place(store)? }))
+        }
+        None => Err(Failure::usage(format!(
+            "`{}` has `slurm: {{store: remote}}`, and there is no remote that may be written",
+            far.name
+        ))
+        .with_hint(
+            "name one by --remote, or under `remote` in okapi.settings.yaml; where nodes see the store, say `store: shared`"
+                .to_owned(),
+        )),
     }
 }
 

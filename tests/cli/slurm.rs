@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::moto::Moto;
+use crate::proxy::{Fault, Proxy};
 use crate::sandbox::{Said, Sandbox};
 
 /// A cluster of this test alone.
@@ -108,6 +111,22 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(90), "waited for {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// A remote, and other folders that nodes see which do not see the project.
+fn outside() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["remote", "node"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    fs::write(folder.path().join("mark"), "").unwrap();
+    folder
+}
+
+/// What lies in a folder, however deep.
+fn files_in(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|it| if it.path().is_dir() { files_in(&it.path()) } else { 1 }).sum()
 }
 
 /// Nodes that write a line when they run, and take a while.
@@ -228,6 +247,52 @@ fn what_comes_out_of_jobs_is_what_comes_out_here() {
     assert_eq!(fs::read_dir(there.path(".okapi/jobs/batches")).unwrap().count(), 0);
     assert!(cluster.run(&there, &[]).executed().is_empty());
     assert_eq!(there.okapi(&["audit", "p.yaml", "--locked"]).code, Some(0));
+}
+
+/// No clock of a node is compared with the one here: not that of jobs, nor that of the files that they write.
+#[test]
+fn clocks_of_nodes_that_are_wrong_do_no_harm() {
+    let Some(faketime) = faketime() else { return };
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    let here = many();
+    here.run_with(&["--lock"]);
+    for skew in ["-3h", "+40d"] {
+        let there = many();
+        let slurm = format!(
+            "slurm: {{time: 5m, setup: 'export LD_PRELOAD={faketime} FAKETIME={skew}; date > {}'}}",
+            there.path("date").display()
+        );
+        there.edit("p.yaml", "slurm: {time: 5m}", &slurm);
+        there.edit(
+            "p.yaml",
+            "    resources: {cpu: 2, mem: 200M}",
+            "    timeout: 60s\n    resources: {cpu: 2, mem: 200M}",
+        );
+        let said = cluster.run(&there, &["--lock"]);
+        assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+        assert_eq!(there.read("p.lock"), here.read("p.lock"));
+        // They were wrong indeed.
+        let now = Command::new("date").output().unwrap().stdout;
+        let hour = |text: &str| text.split(':').next().unwrap().to_owned();
+        assert_ne!(hour(&there.read("date")), hour(&String::from_utf8(now).unwrap()));
+        assert!(cluster.run(&there, &[]).executed().is_empty());
+        let said = there.okapi(&["audit", "p.yaml", "--locked"]);
+        assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+        assert_eq!(there.okapi(&["gc"]).code, Some(0));
+        assert!(cluster.run(&there, &[]).executed().is_empty());
+    }
+}
+
+/// The library that shows programs another time.
+#[expect(clippy::print_stderr, reason = "whoever reads what tests say should know")]
+fn faketime() -> Option<String> {
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut libraries = folders.map(|it| it.path().join("faketime/libfaketime.so.1"));
+    let library = libraries.find(|it| it.exists());
+    if library.is_none() {
+        eprintln!("skipped: it takes libfaketime");
+    }
+    Some(library?.display().to_string())
 }
 
 #[test]
@@ -517,4 +582,89 @@ fn a_timeout_counts_from_the_moment_at_which_a_job_begins() {
     assert_eq!(said.code, Some(1), "{}", said.stdout);
     let failed = &events(&said, "node_failed")[0];
     assert!(text(&failed["message"]).contains("timed out after 6 s"), "{failed}");
+}
+
+#[test]
+fn nodes_that_do_not_see_the_store_get_everything_by_way_of_a_remote() {
+    let (here, there, outside) = (many(), many(), outside());
+    let hidden = there.path("").display().to_string();
+    let Some(cluster) = Cluster::start(&[("OKAPI_TEST_SLURM_HIDDEN", &hidden)]) else { return };
+    let node = outside.path().join("node").display().to_string();
+    let slurm = format!(
+        "slurm: {{time: 5m, store: remote, setup: 'export TMPDIR={node}; ls {hidden} > {node}/seen'}}"
+    );
+    there.edit("p.yaml", "slurm: {time: 5m}", &slurm);
+    // Without a remote that may be written nothing is begun.
+    for arguments in [&[][..], &["--remote", "r", "--remote-read-only"]] {
+        let said = cluster.run(&there, arguments);
+        assert_eq!(said.code, Some(2), "{}\n{}", said.stdout, said.stderr);
+        assert!(said.stderr.contains("store: remote"), "{}", said.stderr);
+    }
+    here.run_with(&["--lock"]);
+    let remote = outside.path().join("remote");
+    let said = cluster.run(&there, &["--lock", "--remote", remote.to_str().unwrap()]);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    assert_eq!(there.read("p.lock"), here.read("p.lock"));
+    let submitted: BTreeSet<String> =
+        events(&said, "node_submitted").iter().map(|event| text(&event["node"])).collect();
+    assert_eq!(submitted.len(), 8, "{submitted:?}");
+    assert!(!events(&said, "node_measures").is_empty());
+    assert_eq!(there.okapi(&["log", "last", "tuned"]).code, Some(0));
+    // The node saw nothing of the project, and nothing is left there or of the jobs.
+    assert_eq!(fs::read_to_string(outside.path().join("node/seen")).unwrap(), "");
+    assert_eq!(fs::read_dir(outside.path().join("node")).unwrap().count(), 1);
+    assert_eq!(files_in(&remote.join("okapi/v1/job")), 0);
+    let said = cluster.run(&there, &["--remote", remote.to_str().unwrap()]);
+    assert!(said.executed().is_empty());
+}
+
+/// With a service as remote whose credentials the jobs need, and which fails for a while.
+#[test]
+fn jobs_by_way_of_a_remote_outlive_the_coordinator_and_failures_of_the_remote() {
+    let Some(moto) = Moto::start() else { return };
+    let proxy = Proxy::start(moto.address);
+    proxy.follow(|_| Fault::None);
+    let (sandbox, outside) = (slow(6, "    slurm: {store: remote}"), outside());
+    let hidden = sandbox.path("").display().to_string();
+    let Some(cluster) = Cluster::start(&[("OKAPI_TEST_SLURM_HIDDEN", &hidden)]) else { return };
+    let mark = outside.path().join("mark");
+    let marks = || fs::read_to_string(&mark).unwrap().lines().count();
+    let start = || {
+        let mut command = cluster.command(&sandbox, &["--no-sandbox"]);
+        command
+            .env("AWS_ENDPOINT_URL", &proxy.address)
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "SECRET-key")
+            .env("AWS_REGION", "us-east-1")
+            .env("OKAPI_REMOTE", "s3://okapi/team");
+        command.env("MARK", &mark).spawn().unwrap()
+    };
+    let mut child = start();
+    until("the jobs to begin", || marks() == 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What the jobs send now is not taken; they try again.
+    proxy.follow(|it| if it.path.contains("/ended/") { Fault::Status(500) } else { Fault::None });
+    let child = start();
+    std::thread::sleep(Duration::from_secs(12));
+    proxy.follow(|_| Fault::None);
+    let said = end(child);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    assert!(!said.stdout.contains("SECRET") && !said.stderr.contains("SECRET"));
+    assert_eq!(marks(), 3, "{}", said.stdout);
+    assert_eq!(sandbox.published().len(), 3);
+    assert_eq!(cluster.ask("squeue --noheader --array --states=all").lines().count(), 3);
+}
+
+/// Of a job that cannot be done as its node lacks what it needs, the run says why.
+#[test]
+fn what_a_far_job_lacks_is_said_by_the_run() {
+    let (sandbox, outside) = (slow(0, "    slurm: {store: remote}"), outside());
+    let hidden = sandbox.path("").display().to_string();
+    let Some(cluster) = Cluster::start(&[("OKAPI_TEST_SLURM_HIDDEN", &hidden)]) else { return };
+    sandbox.edit("p.yaml", "store: remote", "store: remote, setup: 'export TMPDIR=/nowhere'");
+    let remote = outside.path().join("remote").display().to_string();
+    let said = cluster.run(&sandbox, &["--remote", &remote]);
+    assert_eq!(said.code, Some(1), "{}\n{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("/nowhere"), "{}", said.stdout);
 }

@@ -82,5 +82,13 @@ if ! alive "$dir/munge/munged.pid"; then
 fi
 until_true 10 munge -n -S "$dir/munge/socket"
 alive "$dir/slurmctld.pid" || slurmctld
-alive "$dir/slurmd.pid" || slurmd -N node1
+# A folder that the node does not see, though it is on this machine.
+hidden=${OKAPI_TEST_SLURM_HIDDEN:-}
+if ! alive "$dir/slurmd.pid"; then
+    if [ -z "$hidden" ]; then
+        slurmd -N node1
+    else
+        unshare --mount sh -c 'mount -t tmpfs none "$1" && exec slurmd -N node1' sh "$hidden"
+    fi
+fi
 until_true 30 sh -c 'sinfo -h -o %T | grep -qE "idle|mixed|allocated"'

@@ -1,14 +1,16 @@
 //! `executor:` and `slurm:` of a pipeline, a profile or a node.
 
+use std::path::PathBuf;
+
 use crate::check::quantity;
-use crate::placement::{Place, SlurmOptions};
+use crate::placement::{Place, SlurmOptions, StoreAccess};
 use crate::spec::expect;
 use crate::spec::findings::Findings;
 use crate::spec::yaml::{Node, Value};
 use crate::suggest;
 
 /// The keys of `slurm:`.
-pub(crate) const SLURM_KEYS: [&str; 10] = [
+pub(crate) const SLURM_KEYS: [&str; 12] = [
     "partition",
     "account",
     "qos",
@@ -18,6 +20,8 @@ pub(crate) const SLURM_KEYS: [&str; 10] = [
     "setup",
     "more_memory",
     "more_time",
+    "store",
+    "okapi",
     "extra",
 ];
 
@@ -78,6 +82,8 @@ pub(crate) fn slurm(node: &Node, findings: &mut Findings) -> SlurmOptions {
             }
             "more_memory" => options.more_memory = factor(key, value, findings),
             "more_time" => options.more_time = factor(key, value, findings),
+            "store" => options.store = store(value, findings),
+            "okapi" => options.okapi = program(value, findings),
             "extra" => {
                 let items = expect::list(value, "`extra`", findings).iter();
                 options.extra = items.filter_map(|item| option(item, findings)).collect();
@@ -98,6 +104,32 @@ fn word(key: &str, node: &Node, findings: &mut Findings) -> Option<String> {
         return None;
     }
     Some(text.to_string())
+}
+
+/// `shared` or `remote`.
+fn store(node: &Node, findings: &mut Findings) -> Option<StoreAccess> {
+    let name = expect::text(node, "`store`", findings)?;
+    let access = StoreAccess::ALL.into_iter().find(|access| access.name() == &*name);
+    if access.is_none() {
+        let message = format!("`store` cannot be {}", node.found());
+        findings
+            .error("bad-value", node.span, message)
+            .help("write `shared`, or `remote` where nodes do not see the store");
+    }
+    access
+}
+
+/// The program as a shell on a node finds it.
+fn program(node: &Node, findings: &mut Findings) -> Option<PathBuf> {
+    let text = expect::text(node, "`okapi`", findings)?;
+    if text.is_empty() || text.contains(['\n', '\0']) {
+        let message = format!("`okapi` cannot be {}", node.found());
+        findings
+            .error("bad-value", node.span, message)
+            .help("write a path, or the name of a program on the PATH");
+        return None;
+    }
+    Some(PathBuf::from(&*text))
 }
 
 /// A factor of 1 to 100, in thousandths.

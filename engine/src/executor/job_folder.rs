@@ -6,6 +6,7 @@
 //! jobs/<action digest>/reports.jsonl   what the job says while it works
 //! jobs/batches/<name>/                 what was submitted at once: the script, a line for each job, what the jobs wrote
 //! jobs/ended/<action digest>.json      what came of it, until the coordinator has seen it
+//! jobs/place                           the store's name on a remote, if jobs come and go by way of one (`mailbox`)
 //! ```
 //!
 //! A file of `ended/` is whole when it has its name, and what it refers to is in the store before it: it is the truth of what came
@@ -16,11 +17,12 @@ use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use okapi_cache::{ActionDigest, Artifact, Digest, Store, StoreError};
+use okapi_cache::{ActionDigest, Artifact, Digest, Store, StoreError, process_name};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::local::{Execution, ExecutionError, Job};
+use crate::clock::unix_ms;
 use crate::spend::Spend;
 use crate::stage_context::{Report, StageError, StageSuccess};
 
@@ -77,6 +79,29 @@ impl JobFolders {
         let (from, to) = if is_known { (one, other) } else { (other, one) };
         // Where it is not, there is nothing to put.
         let _ = fs::rename(from, to);
+    }
+
+    /// The name of the store among those that share a remote.
+    pub(crate) fn place(&self, store: &Store) -> Result<String, StoreError> {
+        let path = self.root.join(PLACE);
+        let io = |error| StoreError::io(&path, error);
+        let known = || fs::read_to_string(&path).map(|text| text.trim().to_owned());
+        match known() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other.map_err(io),
+        }
+        fs::create_dir_all(&self.root).map_err(io)?;
+        let name = Digest::of(format!("{}-{}", process_name(), unix_ms()).as_bytes()).to_string();
+        let name = &name[..16];
+        let new = self.root.join(format!("{PLACE}-{name}"));
+        store.write_file(&new, name.as_bytes())?;
+        // Whoever is the first gives the name.
+        let linked = fs::hard_link(&new, &path);
+        let _ = fs::remove_file(&new);
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io(error)),
+            _ => known().map_err(io),
+        }
     }
 
     /// The actions whose jobs have ended, and of which that is not known yet.
@@ -146,6 +171,17 @@ pub(crate) struct JobFile {
     pub(crate) limit_ms: Option<u64>,
     /// What commands do not see; `None` if they see everything.
     pub(crate) hidden: Option<Vec<PathBuf>>,
+    /// Version and source revision of the okapi that says so: no other does the work.
+    pub(crate) program: String,
+}
+
+impl JobFile {
+    /// All that the work reads.
+    pub(crate) fn reads(&self) -> Vec<Artifact> {
+        let inputs = self.job.inputs.iter().flat_map(|input| &input.items);
+        let sources = self.job.files.iter().chain(self.job.prompts.iter().map(|(_, it)| it));
+        inputs.map(|(_, it)| *it).chain(sources.map(|it| it.artifact)).collect()
+    }
 }
 
 /// The cluster's name for a job.
@@ -217,17 +253,22 @@ impl JobOutcome {
             ExecutionError::Stage(StageError::TimedOut { after_ms }) => {
                 JobOutcome::TimedOut { after_ms: *after_ms }
             }
-            _ => JobOutcome::Failed {
-                message: error.to_string(),
-                hint: error.hint(),
-                command: match &error {
-                    ExecutionError::Stage(StageError::Command { how, stderr_tail }) => {
-                        Some((how.clone(), stderr_tail.clone()))
-                    }
-                    _ => None,
-                },
-                transient: error.is_worth_another_try(),
+            error => JobOutcome::failed(error),
+        }
+    }
+
+    /// Nothing came of it.
+    pub(crate) fn failed(error: &ExecutionError) -> JobOutcome {
+        JobOutcome::Failed {
+            message: error.to_string(),
+            hint: error.hint(),
+            command: match error {
+                ExecutionError::Stage(StageError::Command { how, stderr_tail }) => {
+                    Some((how.clone(), stderr_tail.clone()))
+                }
+                _ => None,
             },
+            transient: error.is_worth_another_try(),
         }
     }
 
@@ -335,11 +376,17 @@ impl ReportReader {
     }
 }
 
-const REPORTS: &str = "reports.jsonl";
+/// What is to be done.
+pub(crate) const JOB: &str = "job.json";
+/// What the job says while it works.
+pub(crate) const REPORTS: &str = "reports.jsonl";
 /// The list of a batch's actions.
 pub(crate) const LIST: &str = "list";
 /// Where the cluster's name for a job is written.
 pub(crate) const SUBMITTED: &str = "submitted.json";
+
+/// The name of the store among those that share a remote.
+const PLACE: &str = "place";
 
 /// What is read of a job's reports in one look.
 const MOST_AT_ONCE: u64 = 1 << 20;

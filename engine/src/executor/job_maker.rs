@@ -46,7 +46,7 @@ impl JobMaker<'_> {
         };
         let source = |id: u32| JobSource {
             path: graph.sources[id as usize].path.clone(),
-            absolute: self.project_root.join(&*graph.sources[id as usize].path),
+            absolute: Some(self.project_root.join(&*graph.sources[id as usize].path)),
             artifact: self.sources[id as usize]
                 .expect("a selected instance's sources have been digested"),
         };

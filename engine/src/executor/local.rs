@@ -73,8 +73,8 @@ pub struct JobInput {
 pub struct JobSource {
     /// From the project's root.
     pub path: Box<str>,
-    /// On this machine.
-    pub absolute: PathBuf,
+    /// On this machine; `None` where the project is not seen, and the store has it.
+    pub absolute: Option<PathBuf>,
     /// What it held.
     pub artifact: Artifact,
 }

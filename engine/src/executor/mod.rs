@@ -3,13 +3,16 @@
 //! for this machine.
 //!
 //! [`local`] executes in the calling thread. [`slurm`] submits jobs, in each of which a [`worker`] does the same with the
-//! store of the run, and leaves what came of it in a `job_folder`.
+//! store of the run, and leaves what came of it in a `job_folder`; where nodes do not see that store, a [`far_worker`] does it in
+//! one of its own, and everything goes by way of a remote (`mailbox`).
 
 pub mod command_process;
+pub mod far_worker;
 pub mod job_cause;
 mod job_folder;
 pub(crate) mod job_maker;
 pub mod local;
+mod mailbox;
 pub mod poll;
 pub mod sandbox;
 pub mod slurm;

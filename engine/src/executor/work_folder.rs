@@ -24,9 +24,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use okapi_cache::{Artifact, ArtifactKind, Placement, Store, process_name};
+use okapi_cache::{Artifact, ArtifactKind, Placement, Store, StoreError, process_name};
 
-use super::local::{ExecutionError, Job};
+use super::local::{ExecutionError, Job, JobSource};
 use crate::stage_context::{InputPath, SourceFile};
 
 const PARTS: [&str; 4] = ["cwd", "in", "out", "tmp"];
@@ -204,19 +204,20 @@ impl Prepared {
     fn place_sources(&mut self, store: &Store, job: &Job) -> Result<(), ExecutionError> {
         for file in &job.files {
             let artifact = store_source(store, file)?;
-            let path = if job.places_files {
-                let path = self.root.join("cwd").join(&*file.path);
-                if let Some(folder) = path.parent() {
-                    make_folder(folder)?;
+            let path = match &file.absolute {
+                Some(absolute) if !job.places_files => absolute.clone(),
+                _ => {
+                    let path = self.root.join("cwd").join(&*file.path);
+                    if let Some(folder) = path.parent() {
+                        make_folder(folder)?;
+                    }
+                    match artifact.kind {
+                        ArtifactKind::File => self.place(store, &artifact, &path)?,
+                        // Interpreters leave compiled modules beside the sources they load.
+                        ArtifactKind::Tree => store.place(&artifact, &path, Placement::Private)?,
+                    }
+                    path
                 }
-                match artifact.kind {
-                    ArtifactKind::File => self.place(store, &artifact, &path)?,
-                    // Interpreters leave compiled modules beside the sources they load.
-                    ArtifactKind::Tree => store.place(&artifact, &path, Placement::Private)?,
-                }
-                path
-            } else {
-                file.absolute.clone()
             };
             self.files.insert(file.path.to_string(), SourceFile { path, artifact });
         }
@@ -250,11 +251,15 @@ impl Prepared {
 }
 
 /// Puts a tracked file into the store and makes sure that it still is what was planned.
-fn store_source(store: &Store, file: &super::local::JobSource) -> Result<Artifact, ExecutionError> {
+pub(super) fn store_source(store: &Store, file: &JobSource) -> Result<Artifact, ExecutionError> {
     if store.is_complete(&file.artifact) {
         return Ok(file.artifact);
     }
-    let stored = store.ingest(&file.absolute, file.artifact.kind)?;
+    let Some(absolute) = &file.absolute else {
+        let digest = file.artifact.digest;
+        return Err(StoreError::Missing { digest, path: store.object_path(&digest) }.into());
+    };
+    let stored = store.ingest(absolute, file.artifact.kind)?;
     if stored.digest != file.artifact.digest {
         return Err(ExecutionError::SourceChanged { path: file.path.to_string() });
     }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::command_process::Launcher;
 use super::job_folder::{
-    JobFile, JobFolders, JobOutcome, LIST, OutcomeFile, ReportLine, ReportWriter, VERSION,
+    JOB, JobFile, JobFolders, JobOutcome, LIST, OutcomeFile, ReportLine, ReportWriter, VERSION,
     read_whole, write_whole,
 };
 use super::{Execution, ExecutionError, Executor};
@@ -63,7 +63,7 @@ impl Worker<'_> {
     pub fn work(&self, action: &ActionDigest) -> Result<bool, StoreError> {
         let folders = JobFolders::of(&self.store);
         let folder = folders.job(action);
-        let path = folder.join("job.json");
+        let path = folder.join(JOB);
         let file: JobFile = read_whole(&path)
             .filter(|file: &JobFile| file.okapi_job == VERSION)
             .ok_or_else(|| StoreError::io(&path, io::Error::other("it is no job of this okapi")))?;
@@ -100,6 +100,17 @@ impl Worker<'_> {
             gpus: Vec::new(),
             is_on_cluster: false,
         };
+        if file.program != self.program {
+            let error = StageError::Failed {
+                message: format!(
+                    "the run is one of okapi {}, and the okapi of this node is {}",
+                    file.program, self.program
+                ),
+                hint: Some("put the same program where `slurm: {okapi: ...}` names it".to_owned()),
+                transient: false,
+            };
+            return Ok((ended(Err(error.into())), grant));
+        }
         if machine.gpus.len() < gpus as usize {
             let error = StageError::Failed {
                 message: format!(

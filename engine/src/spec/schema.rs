@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::placement::Place;
+use crate::placement::{Place, StoreAccess};
 use crate::port::PortKind;
 use crate::stage::{
     Inputs, NodeField, Outputs, Param, ParamDefault, ParamType, StageDescriptor, StageRegistry,
@@ -204,6 +204,8 @@ fn slurm() -> Value {
         "setup": described(json!({ "type": "string" }), "Shell lines that each job begins with, such as `module load cuda`."),
         "more_memory": factor("By how much more memory each try after one that ran out of it gets: 2 doubles it. Needs `retries`."),
         "more_time": factor("By how much more time each try after one that ran out of it gets. Needs `retries`."),
+        "store": described(or_reference(&json!({ "enum": StoreAccess::ALL.map(StoreAccess::name) })), "How jobs get at the store: `shared`, under the path that it has here; or `remote`, where nodes do not see it: what they read and make comes and goes by way of the remote (`--remote`)."),
+        "okapi": described(json!({ "type": "string" }), "This program as nodes find it: a path, or a name on their PATH. Left out: the path that it has here."),
         "extra": described(json!({ "type": "array", "items": { "type": "string", "pattern": "^--" } }), "More options of `sbatch`, each a word such as `--exclusive`. Those of a node are added to those of the pipeline."),
     });
     let object =

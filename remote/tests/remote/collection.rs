@@ -1,7 +1,7 @@
 //! Collection: what kept runs refer to stays, and what is young.
 
-use okapi_cache::ActionDigest;
-use okapi_remote::{CollectRequest, Kind, Options, Replace, RunRoot};
+use okapi_cache::{ActionDigest, Digest};
+use okapi_remote::{CollectRequest, JobKey, JobPart, Kind, Options, Replace, RunRoot};
 
 use crate::folder::files;
 use crate::support::{agrees, commit, is_clean, remote, store};
@@ -88,4 +88,30 @@ fn a_run_that_cannot_be_read_ends_collection() {
         std::fs::write(folder.path().join("remote/okapi/v1/run/run.json"), damage).unwrap();
         assert!(remote.survey(&one, &request(9, None, ALL)).is_err());
     }
+}
+
+/// Jobs may wait in a queue for weeks; what is left of those that nobody came back for goes in the end.
+#[test]
+fn what_is_left_of_jobs_goes_after_a_month() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = store(folder.path(), "here");
+    let remote = remote(folder.path(), &Options::default());
+    let key = JobKey {
+        place: "a1".to_owned(),
+        part: JobPart::Work,
+        action: ActionDigest(Digest::of(b"work")),
+    };
+    remote.put_job(&key, b"{}".to_vec()).unwrap();
+    assert_eq!(remote.job(&key).unwrap(), Some(b"{}".to_vec()));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let in_days = |days: u64| now.as_millis() as u64 + days * 24 * 3600 * 1000;
+    let young = remote.survey(&here, &request(1, None, in_days(29))).unwrap();
+    assert_eq!(young.count(Kind::Job), 0);
+    let old = remote.survey(&here, &request(1, None, in_days(31))).unwrap();
+    assert_eq!(old.count(Kind::Job), 1);
+    remote.remove(&old).unwrap();
+    assert_eq!(remote.job(&key).unwrap(), None);
+    // A name is a part of a path.
+    let outside = JobKey { place: "../x".to_owned(), ..key };
+    assert!(remote.put_job(&outside, Vec::new()).is_err());
 }

@@ -102,6 +102,9 @@ impl Queue {
             }
         }
         self.ask_at = now + self.interval.wait_after(has_ended);
+        if has_ended {
+            self.look_soon(now);
+        }
     }
 
     fn give_all_up(&mut self, error: &ClientError) {
@@ -117,14 +120,16 @@ impl Queue {
 
     /// Gives up jobs that have ended, and whose results have not been seen for long enough.
     pub(super) fn give_up_what_is_lost(&mut self, now: Instant) {
-        let is_due = |ticket: &Ticket| {
-            ticket
-                .end
-                .as_ref()
-                .is_some_and(|end| now.duration_since(end.since) > until_seen(ticket, end))
+        let is_due = |(action, ticket): &(&ActionDigest, &Ticket)| {
+            let Some(end) = &ticket.end else { return false };
+            let until = end.since + until_seen(ticket, end);
+            // What was sent by way of a remote is not missing as long as nobody could look for it.
+            let has_all = !ticket.like.by_mail
+                || self.post.as_ref().is_some_and(|post| post.has_all_of(action, until));
+            now > until && has_all
         };
         let due: Vec<ActionDigest> =
-            self.tickets.iter().filter(|(_, it)| is_due(it)).map(|(action, _)| *action).collect();
+            self.tickets.iter().filter(is_due).map(|(action, _)| *action).collect();
         let mut ids = Vec::new();
         for action in due {
             // A last look: it may be there by now.
@@ -137,8 +142,12 @@ impl Queue {
                 ticket.stand = Stand::Waiting;
                 ticket.end = None;
                 ticket.reader = ReportReader::default();
+                let by_mail = ticket.like.by_mail;
                 self.folders.forget_try(&action);
-                self.pace.at.get_or_insert(now);
+                match by_mail {
+                    true => self.send_work(action),
+                    false => self.wait_for_others(now),
+                }
                 continue;
             }
             let Some(end) = &mut ticket.end else { continue };
@@ -201,6 +210,7 @@ impl Queue {
                 ExecutionError::Job { cause, message, hint, log_tail }
             }
         };
+        self.forget_mail(action);
         self.folders.remove(action);
         self.finish(action, Err(error));
     }

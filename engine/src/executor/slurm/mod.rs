@@ -3,13 +3,14 @@
 //! One thread keeps all jobs of a run (`queue`): those that became ready at about the same time are submitted together, now and
 //! then Slurm is asked how all of them stand, and it is looked for what they left behind. That is the truth of what came of a job
 //! (`job_folder`): Slurm's states lag, and only tell when to look, and why nothing is there. Another thread (`desk`) talks to
-//! Slurm, whose programs may take minutes.
+//! Slurm, whose programs may take minutes. Where nodes do not see the store, others carry what jobs read and make (`post`).
 //!
 //! Jobs outlive this process. What a killed run submitted is found by the next one, by the action, and not submitted twice.
 
 mod client;
 mod desk;
 mod endings;
+mod post;
 mod queue;
 mod script;
 mod states;
@@ -19,15 +20,18 @@ use std::path::PathBuf;
 use std::sync::mpsc::{SendError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use okapi_cache::{ActionDigest, Store};
+use okapi_cache::{ActionDigest, Store, StoreError};
+use okapi_remote::Remote;
 
 use super::job_folder::JobFolders;
+use super::mailbox::Mailbox;
 use super::{Execution, ExecutionError, Job};
 use crate::graph::Resources;
 use crate::placement::SlurmOptions;
 use crate::stage_context::{Cancellation, Report, StageError};
 use client::Programs;
 use desk::Desk;
+use post::Post;
 use queue::{Message, Queue};
 
 /// What all jobs of a run are started with.
@@ -35,8 +39,31 @@ use queue::{Message, Queue};
 pub struct JobSettings {
     /// This program, where nodes of the cluster find it.
     pub okapi: PathBuf,
+    /// Version and source revision of this program.
+    pub program: String,
     /// What commands do not see; `None` if they see everything.
     pub hidden: Option<Vec<PathBuf>>,
+    /// The way to nodes that do not see the store, if there is one.
+    pub mail: Option<Mail>,
+}
+
+/// A remote by way of which jobs get what they read, and give back what they make.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    /// The remote.
+    pub remote: Arc<Remote>,
+    /// The name of the store there.
+    pub place: String,
+    /// Variables by which the nodes reach it, with their values.
+    pub env: Vec<(String, String)>,
+}
+
+/// The name of a store among those that share a remote.
+///
+/// # Errors
+/// When it has none yet, and cannot be given one.
+pub fn place(store: &Store) -> Result<String, StoreError> {
+    JobFolders::of(store).place(store)
 }
 
 /// How many jobs were submitted from a store, and may still be at work: those of runs that were killed.
@@ -78,7 +105,12 @@ impl Slurm {
         let (sender, receiver) = channel();
         let folders = JobFolders::of(&store);
         let desk = Desk::open(Programs, sender.clone());
-        let queue = Queue::new(desk, store, settings);
+        let mail = settings.mail.as_ref();
+        let post = mail.map(|mail| {
+            let mailbox = Mailbox::open(Arc::clone(&mail.remote), mail.place.clone());
+            Post::open(&mailbox, &store, &sender)
+        });
+        let queue = Queue::new(desk, post, store, settings);
         std::thread::spawn(move || queue.serve(&receiver));
         Slurm { queue: Mutex::new(sender), folders }
     }

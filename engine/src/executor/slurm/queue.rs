@@ -12,17 +12,19 @@ use okapi_cache::{ActionDigest, Store};
 use super::client::ClientError;
 use super::desk::{Answer, Desk, Question};
 use super::endings::End;
+use super::post::{Delivery, Post};
 use super::script::{Likeness, options_for, time_limit};
 use super::states::{Standing, explain};
 use super::submission::Pace;
 use super::{JobSettings, Order};
 use crate::executor::job_cause::JobCause;
 use crate::executor::job_folder::{
-    JobFile, JobFolders, JobOutcome, OutcomeFile, ReportReader, SUBMITTED, Submitted, VERSION,
+    JOB, JobFile, JobFolders, JobOutcome, OutcomeFile, ReportReader, SUBMITTED, Submitted, VERSION,
     read_whole,
 };
 use crate::executor::poll::PollInterval;
 use crate::executor::{Execution, ExecutionError};
+use crate::placement::StoreAccess;
 use crate::stage_context::{Cancellation, Report, StageError};
 
 /// How long ready jobs wait for others to be submitted with them.
@@ -38,18 +40,28 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3600);
 pub(super) enum Message {
     Order(Box<Order>),
     Answer(Answer),
+    Delivery(Delivery),
     /// There will be no more orders.
     NoMore,
 }
 
 /// Where a job stands, as far as is known here.
 pub(super) enum Stand {
+    /// What it reads is being sent to where its node finds it; or is to be sent again then.
+    Unsent { again: Option<Instant> },
     /// It is to be submitted.
     Waiting,
     /// It is being submitted, or may have been, with this batch, at this place in it.
     Unknown { batch: String, index: usize },
     /// It has been.
     Submitted { id: String, batch: String, index: usize },
+}
+
+impl Stand {
+    /// Whether the cluster has it, or may have it.
+    pub(super) fn is_with_cluster(&self) -> bool {
+        matches!(self, Stand::Unknown { .. } | Stand::Submitted { .. })
+    }
 }
 
 /// A job, and who is told of it.
@@ -72,6 +84,8 @@ pub(super) struct Ticket {
 /// All jobs of a run that have not come to an end.
 pub(super) struct Queue {
     pub(super) desk: Desk,
+    /// The way to nodes that do not see the store, if there are any.
+    pub(super) post: Option<Post>,
     pub(super) store: Arc<Store>,
     pub(super) folders: JobFolders,
     pub(super) settings: JobSettings,
@@ -88,10 +102,16 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(desk: Desk, store: Arc<Store>, settings: JobSettings) -> Queue {
+    pub(super) fn new(
+        desk: Desk,
+        post: Option<Post>,
+        store: Arc<Store>,
+        settings: JobSettings,
+    ) -> Queue {
         let now = Instant::now();
         Queue {
             desk,
+            post,
             folders: JobFolders::of(&store),
             store,
             settings,
@@ -117,6 +137,7 @@ impl Queue {
                 match message {
                     Message::Order(order) => self.accept(*order),
                     Message::Answer(answer) => self.take_answer(answer, Instant::now()),
+                    Message::Delivery(delivery) => self.take_delivery(delivery, Instant::now()),
                     Message::NoMore => is_open = false,
                 }
                 next = messages.try_recv().map_err(|_| RecvTimeoutError::Timeout);
@@ -139,13 +160,17 @@ impl Queue {
         if !self.desk.is_busy() && self.pace.at.is_some_and(|at| at <= now) {
             self.submit();
         }
-        let is_submitted = |it: &Ticket| !matches!(it.stand, Stand::Waiting);
-        if !self.desk.is_busy() && self.ask_at <= now && self.tickets.values().any(is_submitted) {
+        let is_with_cluster = |it: &Ticket| it.stand.is_with_cluster();
+        if !self.desk.is_busy() && self.ask_at <= now && self.tickets.values().any(is_with_cluster)
+        {
             self.desk.put(Question::States);
         }
+        let mail = self.turn_post(now);
         let submission = self.pace.at.filter(|_| !self.desk.is_busy());
-        let due =
-            [submission, Some(self.look_at), Some(self.listen_at)].into_iter().flatten().min();
+        let due = [submission, mail, Some(self.look_at), Some(self.listen_at)]
+            .into_iter()
+            .flatten()
+            .min();
         due.map_or(LOOK, |at| at.saturating_duration_since(now))
     }
 
@@ -163,7 +188,10 @@ impl Queue {
             options: options_for(resources, &options, limit_ms),
             setup: options.setup.unwrap_or_default(),
             env: job.passed_env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            okapi: options.okapi,
+            by_mail: options.store == Some(StoreAccess::Remote),
         };
+        let by_mail = like.by_mail;
         self.folders.put_aside(&action, false);
         if is_forced && self.folders.outcome(&action).exists() {
             self.folders.remove(&action);
@@ -183,6 +211,7 @@ impl Queue {
             timeout_ms,
             limit_ms,
             hidden: self.settings.hidden.clone(),
+            program: self.settings.program.clone(),
             job,
         };
         let now = Instant::now();
@@ -190,10 +219,11 @@ impl Queue {
             if let Err(error) = self.write_job(&action, &file) {
                 return done(Err(self.trouble(error)));
             }
-            self.pace.at.get_or_insert(now + GATHER);
+            self.wait_for_others(now);
         }
+        let is_new = matches!(stand, Stand::Waiting);
         let ticket = Ticket {
-            is_adopted: !matches!(stand, Stand::Waiting),
+            is_adopted: !is_new,
             stand,
             like,
             cancel,
@@ -205,6 +235,14 @@ impl Queue {
             has_begun: false,
         };
         self.tickets.insert(action, ticket);
+        if by_mail && is_new {
+            self.send_work(action);
+        }
+    }
+
+    /// Others that are ready at about the same time are submitted together with what is ready now.
+    pub(super) fn wait_for_others(&mut self, now: Instant) {
+        self.pace.at.get_or_insert(now + GATHER);
     }
 
     /// Makes the folders, and forgets jobs of earlier runs whose results are in the store proper.
@@ -229,7 +267,7 @@ impl Queue {
         self.folders.remove(action);
         let folder = self.folders.job(action);
         fs::create_dir_all(&folder)?;
-        fs::write(folder.join("job.json"), serde_json::to_vec(file)?)
+        fs::write(folder.join(JOB), serde_json::to_vec(file)?)
     }
 
     pub(super) fn trouble(&self, error: io::Error) -> ExecutionError {
@@ -258,7 +296,8 @@ impl Queue {
         for action in stopped {
             let Some(ticket) = self.tickets.get(&action) else { continue };
             match &ticket.stand {
-                Stand::Waiting => {
+                Stand::Unsent { .. } | Stand::Waiting => {
+                    self.forget_mail(&action);
                     self.folders.remove(&action);
                     self.finish(&action, Err(StageError::Cancelled.into()));
                 }
@@ -286,7 +325,10 @@ impl Queue {
             self.tickets.iter().filter(|(_, it)| of_ids(it)).map(|(action, _)| *action).collect();
         for action in actions {
             match result {
-                Ok(()) => self.folders.remove(&action),
+                Ok(()) => {
+                    self.forget_mail(&action);
+                    self.folders.remove(&action);
+                }
                 Err(error) => {
                     let message = format!(
                         "the job could not be cancelled, and may go on; the next run finds it: {error}"
@@ -322,7 +364,7 @@ impl Queue {
         let is_current = match &ticket.stand {
             Stand::Submitted { id, .. } => *id == job,
             // A job of a run before this one.
-            Stand::Waiting | Stand::Unknown { .. } => true,
+            Stand::Unsent { .. } | Stand::Waiting | Stand::Unknown { .. } => true,
         };
         if !is_done && !is_current {
             // What another job could not do says nothing of this one.

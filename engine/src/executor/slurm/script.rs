@@ -1,7 +1,10 @@
 //! What `sbatch` is told: options, and the script of a job.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use okapi_cache::ActionDigest;
+
+use super::JobSettings;
 use crate::executor::job_folder::JobFolders;
 use crate::graph::Resources;
 use crate::placement::SlurmOptions;
@@ -14,6 +17,10 @@ pub(super) struct Likeness {
     pub(super) setup: String,
     /// Variables that a job takes from the coordinator, beside those that all take; with their values.
     pub(super) env: Vec<(String, String)>,
+    /// The program, if the node is to find it elsewhere than this one is.
+    pub(super) okapi: Option<PathBuf>,
+    /// Whether what it reads and makes comes and goes by way of a remote.
+    pub(super) by_mail: bool,
 }
 
 /// What is added to a node's timeout where no time is asked for: starting and storing take some.
@@ -62,21 +69,31 @@ pub(super) fn options_for(
 const TAKEN_OVER: [&str; 7] =
     ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LD_LIBRARY_PATH", "RUST_BACKTRACE"];
 
+/// Variables that the jobs of a batch take over beside [`TAKEN_OVER`], with their values.
+pub(super) fn env_of_batch(like: &Likeness, settings: &JobSettings) -> Vec<(String, String)> {
+    let mail = settings.mail.as_ref().filter(|_| like.by_mail);
+    like.env.iter().chain(mail.iter().flat_map(|mail| &mail.env)).cloned().collect()
+}
+
 /// All options of a batch of so many jobs.
 pub(super) fn options_of_batch(
     like: &Likeness,
     batch: &str,
     count: usize,
     folders: &JobFolders,
+    settings: &JobSettings,
 ) -> Vec<String> {
     // A percent sign begins a pattern there.
     let logs = folders.batch(batch).join("log-").display().to_string().replace('%', "%%");
     let place = if count > 1 { "%a" } else { "0" };
-    let names = TAKEN_OVER.into_iter().chain(like.env.iter().map(|(name, _)| name.as_str()));
+    let env = env_of_batch(like, settings);
+    let names = TAKEN_OVER.into_iter().chain(env.iter().map(|(name, _)| name.as_str()));
+    // The folder is not seen there.
+    let output = if like.by_mail { "/dev/null".to_owned() } else { format!("{logs}{place}") };
     let mut words = vec![
         format!("--job-name=okapi-{}", like.node),
         format!("--comment={batch}"),
-        format!("--output={logs}{place}"),
+        format!("--output={output}"),
         "--open-mode=append".to_owned(),
         "--ntasks=1".to_owned(),
         // A job that is lost is submitted anew, with all that was learnt.
@@ -92,18 +109,38 @@ pub(super) fn options_of_batch(
 }
 
 /// The script of a batch. This program takes the shell's place, so that signals reach it.
-pub(super) fn script(like: &Likeness, batch: &str, okapi: &Path, store: &Path) -> String {
+pub(super) fn script(
+    like: &Likeness,
+    batch: &str,
+    actions: &[ActionDigest],
+    settings: &JobSettings,
+    store: &Path,
+) -> String {
     let quote = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
     let mut text = format!("#!/bin/sh\n# Jobs of okapi: {}.\n", like.node.replace('\n', " "));
     if !like.setup.is_empty() {
         text.push_str(like.setup.trim_end());
         text.push('\n');
     }
-    text.push_str(&format!(
-        "exec {} worker --store {} --batch '{batch}' --index \"${{SLURM_ARRAY_TASK_ID:-0}}\"\n",
-        quote(okapi),
-        quote(store),
-    ));
+    let okapi = quote(like.okapi.as_ref().unwrap_or(&settings.okapi));
+    let task = "\"${SLURM_ARRAY_TASK_ID:-0}\"";
+    match settings.mail.as_ref().filter(|_| like.by_mail) {
+        None => text.push_str(&format!(
+            "exec {okapi} worker --store {} --batch '{batch}' --index {task}\n",
+            quote(store),
+        )),
+        // The list of the batch is not seen there, but this script is.
+        Some(mail) => {
+            text.push_str(&format!("case {task} in\n"));
+            for (index, action) in actions.iter().enumerate() {
+                text.push_str(&format!("{index}) action={action} ;;\n"));
+            }
+            text.push_str(&format!(
+                "esac\nexec {okapi} worker --place '{}' --action \"$action\"\n",
+                mail.place
+            ));
+        }
+    }
     text
 }
 

@@ -9,7 +9,7 @@ use okapi_cache::{ActionDigest, StoreError};
 use super::client::{ClientError, JobState};
 use super::desk::{Batch, Question};
 use super::queue::{PATIENCE, Queue, Stand};
-use super::script::{Likeness, options_of_batch, script};
+use super::script::{Likeness, env_of_batch, options_of_batch, script};
 use super::states::{Refusal, refusal};
 use crate::clock::unix_ms;
 use crate::executor::ExecutionError;
@@ -55,9 +55,9 @@ impl Queue {
         self.pace.batches += 1;
         let name = format!("okapi-{}-{}-{}", unix_ms(), std::process::id(), self.pace.batches);
         let batch = Batch {
-            options: options_of_batch(like, &name, actions.len(), &self.folders),
-            script: script(like, &name, &self.settings.okapi, self.store.root()),
-            env: like.env.clone(),
+            options: options_of_batch(like, &name, actions.len(), &self.folders, &self.settings),
+            script: script(like, &name, &actions, &self.settings, self.store.root()),
+            env: env_of_batch(like, &self.settings),
             name,
             actions,
         };
@@ -128,7 +128,7 @@ impl Queue {
                 let since = *self.silent_since.get_or_insert(now);
                 self.tell(&batch.actions, "the cluster takes no more jobs for now", &said);
                 // As long as others of this run are there, room will be made.
-                let is_alone = self.tickets.values().all(|it| matches!(it.stand, Stand::Waiting));
+                let is_alone = !self.tickets.values().any(|it| it.stand.is_with_cluster());
                 if is_alone && now.duration_since(since) > PATIENCE {
                     self.refuse(&batch.actions, JobCause::Unreachable, &said, None);
                 }
@@ -203,6 +203,7 @@ impl Queue {
         for action in actions {
             let (message, hint) = (message.to_owned(), hint.map(str::to_owned));
             let error = ExecutionError::Job { cause, message, hint, log_tail: Vec::new() };
+            self.forget_mail(action);
             self.folders.remove(action);
             self.finish(action, Err(error));
         }

@@ -1,0 +1,104 @@
+//! A job on a node that does not see the store of its run: everything comes and goes by way of a remote.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use okapi_cache::{ActionDigest, Store};
+use okapi_remote::Remote;
+
+use super::ExecutionError;
+use super::job_folder::{JobFolders, REPORTS};
+use super::mailbox::{MailError, Mailbox};
+use super::worker::Worker;
+use crate::stage_context::StageError;
+
+/// How long a remote that fails is tried again, and how often: what was computed is worth some patience.
+const PATIENCE: Duration = Duration::from_secs(600);
+const BETWEEN_TRIES: Duration = Duration::from_secs(10);
+/// How often what a job says is sent, and by how much less often where it is long.
+const BETWEEN_REPORTS: Duration = Duration::from_secs(15);
+const BYTES_PER_SECOND: u64 = 32 << 10;
+
+/// A job of the store that goes by some name on a remote.
+pub struct FarJob {
+    mailbox: Mailbox,
+    action: ActionDigest,
+}
+
+impl FarJob {
+    /// The job that does `action` for the store with the name `place`.
+    pub fn new(remote: Arc<Remote>, place: String, action: ActionDigest) -> FarJob {
+        FarJob { mailbox: Mailbox::open(remote, place), action }
+    }
+
+    /// Brings what is to be done, and all that it reads, into a store.
+    ///
+    /// # Errors
+    /// When there is nothing to be done, or something of it cannot be had.
+    pub fn receive(&self, store: &Store) -> Result<(), ExecutionError> {
+        patiently(|| self.mailbox.receive_work(store, &self.action))
+    }
+
+    /// Tells whoever waits for it why nothing was done; `job` is the cluster's name for this one.
+    pub fn give_up(&self, job: &str, error: &ExecutionError) {
+        // Who cannot be told is told by the cluster that the job has failed.
+        let _ = self.mailbox.send_failure(&self.action, job, error);
+    }
+
+    /// Does it in the store of `worker`, which has received it, and sends what came of it. Gives whether there is a result.
+    ///
+    /// # Errors
+    /// When the store fails, or what came of it cannot be sent.
+    pub fn work(&self, worker: &Worker<'_>) -> Result<bool, ExecutionError> {
+        let reports = self.send_reports(&worker.store);
+        let is_done = worker.work(&self.action);
+        // The thread ends when nobody can tell it to any more.
+        drop(reports);
+        let is_done = is_done?;
+        patiently(|| self.mailbox.send_outcome(&worker.store, &self.action))?;
+        Ok(is_done)
+    }
+
+    /// Sends now and then what the job says; until what it gives is dropped.
+    fn send_reports(&self, store: &Store) -> Sender<()> {
+        let (open, closed) = channel::<()>();
+        let path = JobFolders::of(store).job(&self.action).join(REPORTS);
+        let (mailbox, action) = (self.mailbox.clone(), self.action);
+        thread::spawn(move || {
+            let (mut sent, mut wait) = (0, BETWEEN_REPORTS);
+            while matches!(closed.recv_timeout(wait), Err(RecvTimeoutError::Timeout)) {
+                let said = fs::read(&path).unwrap_or_default();
+                let length = said.len() as u64;
+                if length == sent {
+                    continue;
+                }
+                // It is for the eye; the whole of it is sent with what came of the job.
+                if mailbox.send_reports(&action, said).is_ok() {
+                    sent = length;
+                }
+                wait = BETWEEN_REPORTS + Duration::from_secs(length / BYTES_PER_SECOND);
+            }
+        });
+        open
+    }
+}
+
+/// Tries for some time what may succeed later.
+fn patiently(mut send: impl FnMut() -> Result<(), MailError>) -> Result<(), ExecutionError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match send() {
+            Ok(()) => return Ok(()),
+            Err(MailError::Never(error)) => return Err(error),
+            Err(MailError::Later(error)) if Instant::now() > until => {
+                let message = format!("the remote: {error}");
+                let hint = error.hint().map(str::to_owned);
+                return Err(StageError::Failed { message, hint, transient: true }.into());
+            }
+            Err(MailError::Later(_)) => thread::sleep(BETWEEN_TRIES),
+        }
+    }
+}

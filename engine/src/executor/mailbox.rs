@@ -1,0 +1,264 @@
+//! What the coordinator of a run and jobs that do not see its store tell each other: by way of a remote.
+//!
+//! ```text
+//! coordinator                          remote                       job
+//! what the work reads, then `work` ->  objects, job/PLACE/work  ->  into a store of its own
+//! jobs/<action>/reports.jsonl      <-  job/PLACE/said           <-  now and then
+//! outputs, then jobs/ended/<...>   <-  objects, job/PLACE/ended <-  outputs, then what came of it
+//! ```
+//!
+//! At both ends the files are those of `job_folder`, so whoever reads them need not know how they came. `PLACE` is the name of the
+//! coordinator's store: several may share a remote.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use okapi_cache::{ActionDigest, Artifact, Digest, Store, StoreError};
+use okapi_remote::{JobKey, JobPart, Key, Remote, RemoteError};
+use serde::de::DeserializeOwned;
+
+use super::ExecutionError;
+use super::job_folder::{
+    JOB, JobFile, JobFolders, JobOutcome, OutcomeFile, REPORTS, VERSION, read_whole, write_whole,
+};
+use super::work_folder::store_source;
+use crate::stage_context::StageError;
+
+/// Why something did not go through.
+#[derive(Debug)]
+pub(crate) enum MailError {
+    /// The same may succeed later.
+    Later(RemoteError),
+    /// It will not.
+    Never(ExecutionError),
+}
+
+impl From<RemoteError> for MailError {
+    fn from(error: RemoteError) -> MailError {
+        match error {
+            error if error.may_pass() => MailError::Later(error),
+            RemoteError::Store(error) => MailError::Never(error.into()),
+            error => MailError::Never(
+                StageError::Failed {
+                    message: format!("the remote: {error}"),
+                    hint: error.hint().map(str::to_owned),
+                    transient: false,
+                }
+                .into(),
+            ),
+        }
+    }
+}
+
+impl From<ExecutionError> for MailError {
+    fn from(error: ExecutionError) -> MailError {
+        MailError::Never(error)
+    }
+}
+
+impl From<StoreError> for MailError {
+    fn from(error: StoreError) -> MailError {
+        MailError::Never(error.into())
+    }
+}
+
+/// The jobs of one store, on a remote.
+#[derive(Debug, Clone)]
+pub(crate) struct Mailbox {
+    remote: Arc<Remote>,
+    place: String,
+}
+
+impl Mailbox {
+    /// Those of the store with this name.
+    pub(crate) fn open(remote: Arc<Remote>, place: String) -> Mailbox {
+        Mailbox { remote, place }
+    }
+
+    fn key(&self, part: JobPart, action: &ActionDigest) -> JobKey {
+        JobKey { place: self.place.clone(), part, action: *action }
+    }
+
+    /// Sends what a job is to do, with all that it reads, as the job's folder in `store` has it.
+    pub(crate) fn send_work(&self, store: &Store, action: &ActionDigest) -> Result<(), MailError> {
+        let path = JobFolders::of(store).job(action).join(JOB);
+        let mut file: JobFile = read_whole(&path).ok_or_else(|| {
+            StoreError::io(&path, io::Error::other("what is to be done cannot be read"))
+        })?;
+        for source in
+            file.job.files.iter_mut().chain(file.job.prompts.iter_mut().map(|it| &mut it.1))
+        {
+            store_source(store, source)?;
+            source.absolute = None;
+        }
+        // What commands are to be kept from is not there.
+        file.hidden = file.hidden.map(|_| Vec::new());
+        // What an earlier try said is not what this one says.
+        for part in [JobPart::Ended, JobPart::Said] {
+            self.remote.delete_job(&self.key(part, action))?;
+        }
+        self.remote.put_artifacts(store, &file.reads(), None)?;
+        let text =
+            serde_json::to_vec(&file).map_err(|error| StoreError::io(&path, error.into()))?;
+        self.remote.put_job(&self.key(JobPart::Work, action), text)?;
+        Ok(())
+    }
+
+    /// Brings what a job is to do, with all that it reads, into a store.
+    pub(crate) fn receive_work(
+        &self,
+        store: &Store,
+        action: &ActionDigest,
+    ) -> Result<(), MailError> {
+        let Some(file) = self.read::<JobFile>(JobPart::Work, action)? else {
+            let error = StageError::Failed {
+                message: format!("{} has no work for this job", self.remote.shown()),
+                hint: Some("it was cancelled, or another okapi has taken what it did".to_owned()),
+                transient: true,
+            };
+            return Err(MailError::Never(error.into()));
+        };
+        if file.job.action.digest != *action {
+            let error = StageError::failed("the remote has other work under this name");
+            return Err(MailError::Never(error.into()));
+        }
+        self.remote.fetch_artifacts(store, &file.reads(), None)?;
+        let folders = JobFolders::of(store);
+        let folder = folders.job(action);
+        folders
+            .create()
+            .and_then(|()| fs::create_dir_all(&folder))
+            .map_err(|error| StoreError::io(&folder, error))?;
+        write_whole(store, &folder.join(JOB), &file)?;
+        Ok(())
+    }
+
+    /// Sends what a job says so far.
+    pub(crate) fn send_reports(
+        &self,
+        action: &ActionDigest,
+        reports: Vec<u8>,
+    ) -> Result<(), RemoteError> {
+        self.remote.put_job(&self.key(JobPart::Said, action), reports)
+    }
+
+    /// Sends what came of a job, as the job's store has it: everything that it refers to, what the job said, and then that.
+    pub(crate) fn send_outcome(
+        &self,
+        store: &Store,
+        action: &ActionDigest,
+    ) -> Result<(), MailError> {
+        let folders = JobFolders::of(store);
+        let path = folders.outcome(action);
+        let outcome: OutcomeFile = read_whole(&path)
+            .ok_or_else(|| StoreError::io(&path, io::Error::other("it cannot be read")))?;
+        let (outputs, log) = refers_to(&outcome.outcome);
+        self.remote.put_artifacts(store, &outputs, log)?;
+        let said = fs::read(folders.job(action).join(REPORTS)).unwrap_or_default();
+        self.send_reports(action, said)?;
+        let text =
+            serde_json::to_vec(&outcome).map_err(|error| StoreError::io(&path, error.into()))?;
+        self.remote.put_job(&self.key(JobPart::Ended, action), text)?;
+        Ok(())
+    }
+
+    /// Says that nothing came of a job, and why.
+    pub(crate) fn send_failure(
+        &self,
+        action: &ActionDigest,
+        job: &str,
+        error: &ExecutionError,
+    ) -> Result<(), MailError> {
+        let outcome = JobOutcome::failed(error);
+        let file = OutcomeFile { okapi_outcome: VERSION, job: job.to_owned(), outcome };
+        let key = self.key(JobPart::Ended, action);
+        let text = serde_json::to_vec(&file).map_err(|error| RemoteError::Damaged {
+            key: Key::Job(key.clone()).to_string(),
+            message: error.to_string(),
+        })?;
+        Ok(self.remote.put_job(&key, text)?)
+    }
+
+    /// The jobs that have ended.
+    pub(crate) fn ended(&self) -> Result<Vec<ActionDigest>, RemoteError> {
+        Ok(self.list(JobPart::Ended)?.into_keys().collect())
+    }
+
+    /// How much each job has said so far, bytes.
+    pub(crate) fn said(&self) -> Result<BTreeMap<ActionDigest, u64>, RemoteError> {
+        self.list(JobPart::Said)
+    }
+
+    /// Brings what a job said into its folder.
+    pub(crate) fn receive_reports(
+        &self,
+        store: &Store,
+        action: &ActionDigest,
+    ) -> Result<(), MailError> {
+        if let Some(said) = self.remote.job(&self.key(JobPart::Said, action))? {
+            store.write_file(&JobFolders::of(store).job(action).join(REPORTS), &said)?;
+        }
+        Ok(())
+    }
+
+    /// Brings what came of a job into the store, what it refers to first, and takes everything of the job off the remote.
+    pub(crate) fn receive_outcome(
+        &self,
+        store: &Store,
+        action: &ActionDigest,
+    ) -> Result<(), MailError> {
+        let Some(outcome) = self.read::<OutcomeFile>(JobPart::Ended, action)? else {
+            return Ok(());
+        };
+        let (outputs, log) = refers_to(&outcome.outcome);
+        self.remote.fetch_artifacts(store, &outputs, log)?;
+        self.receive_reports(store, action)?;
+        store.flush()?;
+        store.sync()?;
+        write_whole(store, &JobFolders::of(store).outcome(action), &outcome)?;
+        self.forget(action);
+        Ok(())
+    }
+
+    /// Takes everything of a job off the remote.
+    pub(crate) fn forget(&self, action: &ActionDigest) {
+        for part in JobPart::ALL {
+            // What stays is collected some time.
+            let _ = self.remote.delete_job(&self.key(part, action));
+        }
+    }
+
+    fn list(&self, part: JobPart) -> Result<BTreeMap<ActionDigest, u64>, RemoteError> {
+        let listed = self.remote.jobs(&self.place, part)?.into_iter();
+        Ok(listed
+            .filter_map(|listed| match listed.key {
+                Key::Job(key) => Some((key.action, listed.size)),
+                _ => None,
+            })
+            .collect())
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        part: JobPart,
+        action: &ActionDigest,
+    ) -> Result<Option<T>, MailError> {
+        let key = self.key(part, action);
+        let Some(bytes) = self.remote.job(&key)? else { return Ok(None) };
+        let read = serde_json::from_slice(&bytes);
+        Ok(Some(read.map_err(|error| RemoteError::Damaged {
+            key: Key::Job(key).to_string(),
+            message: error.to_string(),
+        })?))
+    }
+}
+
+/// What an outcome refers to, which has to be there before it.
+fn refers_to(outcome: &JobOutcome) -> (Vec<Artifact>, Option<Digest>) {
+    match outcome {
+        JobOutcome::Done { outputs, log, .. } => (outputs.clone(), *log),
+        _ => (Vec::new(), None),
+    }
+}
