@@ -725,6 +725,9 @@ pub(crate) struct RemoteArgs {
     /// Use what the remote has, and send it nothing.
     #[arg(long)]
     pub(crate) remote_read_only: bool,
+    /// Share what teachers answered, too: whoever reads the remote can then read the prompts.
+    #[arg(long)]
+    pub(crate) remote_records: bool,
 }
 
 impl RemoteArgs {

@@ -6,6 +6,7 @@
 //!   url: s3://bucket/prefix     # or a folder from the project's root, gs://, az://, https:// (WebDAV)
 //!   read_only: false
 //!   timeout: 30                 # seconds
+//!   records: false              # answers of teachers, which may hold private prompts, too
 //! ```
 
 use std::io::ErrorKind;
@@ -35,6 +36,9 @@ pub(crate) struct RemoteSettings {
     /// Whether nothing is ever sent there.
     #[serde(default)]
     pub(crate) read_only: bool,
+    /// Whether answers of teachers are shared, too.
+    #[serde(default)]
+    pub(crate) records: bool,
     /// How long a request may take that moves nothing, seconds.
     #[serde(default = "default_timeout")]
     pub(crate) timeout: u64,
@@ -65,7 +69,7 @@ fn parse(text: &str) -> Result<Settings, Failure> {
             error.location().map_or(String::new(), |it| format!(":{}:{}", it.line(), it.column()));
         let message = error.without_snippet().to_string();
         Failure::usage(format!("{FILE}{place}: {message}"))
-            .with_hint("it may have: remote: {url, read_only, timeout}".to_owned())
+            .with_hint("it may have: remote: {url, read_only, timeout, records}".to_owned())
     })?;
     match settings.remote.as_ref().map(|remote| remote.timeout) {
         Some(timeout) if !(1..=3600).contains(&timeout) => Err(Failure::usage(format!(
@@ -85,6 +89,8 @@ mod tests {
         let remote =
             parse("remote:\n  url: s3://b/p\n  read_only: true\n").unwrap().remote.unwrap();
         assert_eq!((&*remote.url, remote.read_only, remote.timeout), ("s3://b/p", true, 30));
+        // Prompts may be private: nobody shares them unawares.
+        assert!(!remote.records);
         for (text, message) in [
             ("remote:\n  url: x\n  readonly: true\n", "okapi.settings.yaml:3:"),
             ("remote:\n  url: x\n  readonly: true\n", "unknown field `readonly`"),

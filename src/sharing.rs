@@ -108,6 +108,7 @@ fn choose(arguments: &RemoteArgs, root: &Path) -> Result<Option<(Address, Option
         limits: Limits { timeout: timeout.unwrap_or(limits.timeout), ..limits },
         read_only: arguments.remote_read_only
             || settings.as_ref().is_some_and(|it: &RemoteSettings| it.read_only),
+        records: arguments.remote_records || settings.as_ref().is_some_and(|it| it.records),
         environment: environment(),
     };
     Ok(Some((address, options)))

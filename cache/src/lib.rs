@@ -71,7 +71,7 @@ pub use inspect::{ObjectState, hash_source};
 pub use lease::{Holder, Lease};
 pub use materialize::Placement;
 pub use process_name::process_name;
-pub use record_cache::RecordCache;
+pub use record_cache::{PlacedRecord, RecordCache};
 pub use result_file::{LONGEST_RESULT_FILE, ResultFile, ResultFileError};
 pub use run_guard::{Alone, RunGuard};
 pub use store::{Access, Store, StoreStats};

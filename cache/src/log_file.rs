@@ -23,7 +23,7 @@ use crate::atomic_write::Faults;
 use crate::error::AtPath;
 
 const MARKER: u32 = 0x10_6B_A7_1F;
-const FRAME_HEADER: usize = 12;
+pub(crate) const FRAME_HEADER: usize = 12;
 /// How much is read at once: a log may be larger than the memory, and a reader keeps less of it than it reads.
 const WINDOW: u64 = 8 * 1024 * 1024;
 /// No record is longer; a length beyond it is damage.
@@ -82,29 +82,54 @@ impl LogFile {
         offset: u64,
         each: &mut dyn FnMut(u64, &[u8]),
     ) -> Result<u64, StoreError> {
-        let Some(file) = &self.file else { return Ok(0) };
-        let length = file.metadata().at(&self.path)?.len();
-        let mut at = offset.max(self.header.len() as u64);
-        let mut window = self.window;
+        let mut at = offset;
         let mut bytes = Vec::new();
-        while at < length {
-            let until = length.min(at + window);
-            bytes.resize((until - at) as usize, 0);
-            read_up_to(file, &mut bytes, at).at(&self.path)?;
-            let (end, skipped) = scan(&bytes, at, each);
-            self.skipped += skipped;
-            if end > at {
-                window = self.window;
-            } else if until == length {
-                break;
-            } else {
-                // A frame that is longer than the window.
-                window *= 2;
+        loop {
+            let end = self.read_window(at, &mut bytes, each)?;
+            if end <= at {
+                self.end = end;
+                return Ok(end);
             }
             at = end;
         }
-        self.end = at;
-        Ok(at)
+    }
+
+    /// The same for as many records as are read at once, and at least one. Returns where they end, which is `offset` where no whole
+    /// frame begins there.
+    pub(crate) fn read_some(
+        &mut self,
+        offset: u64,
+        each: &mut dyn FnMut(u64, &[u8]),
+    ) -> Result<u64, StoreError> {
+        self.reopen()?;
+        self.read_window(offset, &mut Vec::new(), each)
+    }
+
+    fn read_window(
+        &mut self,
+        offset: u64,
+        bytes: &mut Vec<u8>,
+        each: &mut dyn FnMut(u64, &[u8]),
+    ) -> Result<u64, StoreError> {
+        let Some(file) = &self.file else { return Ok(0) };
+        let length = file.metadata().at(&self.path)?.len();
+        let at = offset.max(self.header.len() as u64);
+        let mut window = self.window;
+        if at >= length {
+            return Ok(at);
+        }
+        loop {
+            let until = length.min(at + window);
+            bytes.resize((until - at) as usize, 0);
+            read_up_to(file, bytes, at).at(&self.path)?;
+            let (end, skipped) = scan(bytes, at, each);
+            self.skipped += skipped;
+            if end > at || until == length {
+                return Ok(end);
+            }
+            // A frame that is longer than the window.
+            window *= 2;
+        }
     }
 
     /// Appends records, each with the offset that its payload got handed to `placed`. Records that

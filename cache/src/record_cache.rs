@@ -20,13 +20,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::atomic_write::Faults;
 use crate::error::AtPath;
-use crate::log_file::LogFile;
+use crate::log_file::{FRAME_HEADER, LogFile};
 use crate::record_index::{HEADER, Index, Place, SLOT, this_boot};
 use crate::{Digest, StoreError, process_name};
 
@@ -39,6 +40,17 @@ pub struct RecordCache {
     root: PathBuf,
     writable: bool,
     state: Mutex<State>,
+}
+
+/// A record, and where in the log it is.
+#[derive(Debug, Clone)]
+pub struct PlacedRecord<'a> {
+    /// Places of records that follow each other touch.
+    pub place: Range<u64>,
+    /// The digest of the request.
+    pub request: Digest,
+    /// What was answered.
+    pub record: &'a [u8],
 }
 
 #[derive(Debug)]
@@ -93,17 +105,17 @@ impl RecordCache {
     }
 
     /// Adds records; of several with one request the first counts. All of them are durable when this
-    /// returns. One call with many is much faster than many with one.
+    /// returns. One call with many is much faster than many with one. Gives where in the log they are.
     ///
     /// # Errors
     /// When the cache is read-only or cannot be written. Those that had reached the log by then will
     /// be found all the same.
-    pub fn add(&self, records: &[(Digest, Vec<u8>)]) -> Result<(), StoreError> {
+    pub fn add(&self, records: &[(Digest, Vec<u8>)]) -> Result<Range<u64>, StoreError> {
         if !self.writable {
             return Err(StoreError::ReadOnly { path: self.root.clone() });
         }
         if records.is_empty() {
-            return Ok(());
+            return Ok(0..0);
         }
         let mut state = self.lock();
         let _lock = self.lock_index()?;
@@ -123,8 +135,44 @@ impl RecordCache {
         );
         let placed: Vec<_> = placed.collect();
         let end = log.size();
+        let places = placed.iter().map(|(_, it)| frame(it.offset, it.length as usize));
+        let places = places.reduce(|all, one| all.start.min(one.start)..all.end.max(one.end));
         let index = index.as_mut().ok_or_else(|| self.broken())?;
-        self.insert_all(index, log, &placed, end)
+        self.insert_all(index, log, &placed, end)?;
+        Ok(places.unwrap_or(0..0))
+    }
+
+    /// Adds those whose request has no record yet. Gives where in the log they are.
+    ///
+    /// # Errors
+    /// As [`RecordCache::add`] and [`RecordCache::lookup`].
+    pub fn add_new(&self, records: Vec<(Digest, Vec<u8>)>) -> Result<Range<u64>, StoreError> {
+        let mut new = Vec::new();
+        for (request, record) in records {
+            if self.lookup(&request)?.is_none() {
+                new.push((request, record));
+            }
+        }
+        self.add(&new)
+    }
+
+    /// Hands records that follow a place in the log to `each`, with their own places: as many as are read at once, and at least one.
+    /// Gives the place behind them; `None` where nothing follows.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn read_some(
+        &self,
+        place: u64,
+        each: &mut dyn FnMut(PlacedRecord<'_>),
+    ) -> Result<Option<u64>, StoreError> {
+        let end = self.lock().log.read_some(place, &mut |offset, payload| {
+            if let Some((request, record)) = split(payload) {
+                let place = frame(offset, payload.len());
+                each(PlacedRecord { place, request, record });
+            }
+        })?;
+        Ok((end > place).then_some(end))
     }
 
     /// How many requests have a record.
@@ -390,6 +438,11 @@ fn new_file(path: &Path) -> Result<File, StoreError> {
     File::options().read(true).write(true).create(true).truncate(true).open(path).at(path)
 }
 
+/// Where a record is in the log, given its payload: places of records that follow each other touch.
+fn frame(offset: u64, length: usize) -> Range<u64> {
+    offset - FRAME_HEADER as u64..offset + length as u64
+}
+
 /// The request of a record in the log, and the record itself.
 fn split(payload: &[u8]) -> Option<(Digest, &[u8])> {
     let (request, record) = payload.split_first_chunk::<32>()?;
@@ -456,6 +509,33 @@ mod tests {
         let reader = RecordCache::new(root.path(), false, Faults::default());
         assert_holds(&reader, 0..4000);
         assert!(matches!(reader.add(&[(request(1), vec![])]), Err(StoreError::ReadOnly { .. })));
+    }
+
+    #[test]
+    fn records_are_read_by_their_places_and_added_once() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = open(root.path());
+        let numbered = |numbers: std::ops::Range<u64>| {
+            numbers.map(|it| (request(it), record(it))).collect::<Vec<_>>()
+        };
+        let first = cache.add_new(numbered(0..10)).unwrap();
+        let second = cache.add_new(numbered(5..20)).unwrap();
+        assert_eq!((first.end, cache.len().unwrap()), (second.start, 20));
+        assert_eq!(cache.add_new(numbered(0..20)).unwrap(), 0..0);
+        let (mut found, mut at) = (Vec::new(), first.end);
+        let mut keep =
+            |it: PlacedRecord<'_>| found.push((it.place, it.request, it.record.to_vec()));
+        while let Some(end) = cache.read_some(at, &mut keep).unwrap() {
+            at = end;
+        }
+        assert_eq!(at, second.end);
+        assert_eq!(
+            (found.first().unwrap().0.start, found.last().unwrap().0.end),
+            (second.start, second.end)
+        );
+        let found: Vec<_> =
+            found.into_iter().map(|(_, request, record)| (request, record)).collect();
+        assert_eq!(found, numbered(10..20));
     }
 
     #[test]
@@ -548,7 +628,7 @@ mod tests {
             let mut added = 0;
             for number in 0..4 {
                 match cache.add(&[(request(number), record(number))]) {
-                    Ok(()) => added = number + 1,
+                    Ok(_) => added = number + 1,
                     Err(_) => break,
                 }
             }

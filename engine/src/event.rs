@@ -72,6 +72,19 @@ pub enum Event {
         /// Results that should be there and are not: the next run sends them, or `okapi cache push`.
         unsent: u64,
     },
+    /// Answers of teachers went over to the remote, or came from there.
+    RecordsShared {
+        /// Its address.
+        remote: String,
+        /// Answers that came from there and were not here.
+        fetched: u64,
+        /// Bytes that were fetched for them.
+        fetched_bytes: u64,
+        /// Answers that are there now and were not before.
+        sent: u64,
+        /// Bytes that were sent for them.
+        sent_bytes: u64,
+    },
     /// Many instances' results were found at once, before anything ran.
     Cached {
         /// How many.

@@ -22,6 +22,8 @@ pub struct Options {
     pub limits: Limits,
     /// Whether nothing is ever written to it.
     pub read_only: bool,
+    /// Whether answers of teachers are shared, too.
+    pub records: bool,
     /// The environment: where credentials, endpoints and regions are read from.
     pub environment: Vec<(String, String)>,
 }
@@ -43,6 +45,7 @@ pub enum Obtained {
 pub struct Remote {
     requests: Arc<Requests>,
     read_only: bool,
+    pub(crate) shares_records: bool,
     asking: Arc<Semaphore>,
     offering: Arc<Semaphore>,
     /// Taken when the handle is dropped.
@@ -78,6 +81,7 @@ impl Remote {
         Ok(Remote {
             requests,
             read_only: options.read_only,
+            shares_records: options.records,
             asking: Arc::new(Semaphore::new(parallel)),
             // Each result has several objects: a few results at a time keep all requests busy.
             offering: Arc::new(Semaphore::new(parallel.div_ceil(4))),

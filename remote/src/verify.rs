@@ -20,6 +20,8 @@ pub struct RemoteReport {
     pub good_bytes: u64,
     /// Results that can be used, as far as their objects are there.
     pub good_results: u64,
+    /// Packs of records that are what their names say.
+    pub good_packs: u64,
     /// Things that were not looked at, as a sample was asked for.
     pub not_looked_at: u64,
     /// What is wrong, sorted by name.
@@ -64,9 +66,10 @@ impl Remote {
         }
         self.wait(async {
             let requests = self.requests();
-            let objects = requests.list(Kind::Object).await?;
+            let mut objects = requests.list(Kind::Object).await?;
             let results = requests.list(Kind::Action).await?;
             let sizes: BTreeMap<Digest, u64> = objects.iter().filter_map(object).collect();
+            objects.extend(requests.list(Kind::Record).await?);
             let all = objects.len() + results.len();
             let (objects, results) = (pick(objects, sample), pick(results, sample));
             let mut report = RemoteReport {
@@ -74,26 +77,25 @@ impl Remote {
                 ..RemoteReport::default()
             };
             let parallel = requests.limits.parallel;
-            let looked =
-                stream::iter(objects.iter().filter_map(object)).map(|(digest, size)| async move {
-                    let found = requests.hash(&Key::Object(digest), size).await?;
-                    Ok::<_, RemoteError>((digest, size, found))
-                });
+            let looked = stream::iter(objects).map(|Listed { key, size, .. }| async move {
+                let found = requests.hash(&key, size).await?;
+                Ok::<_, RemoteError>((key, size, found))
+            });
             let mut looked = std::pin::pin!(looked.buffer_unordered(parallel));
-            while let Some((digest, size, found)) = looked.try_next().await? {
+            while let Some((key, size, found)) = looked.try_next().await? {
                 progress(size);
-                match found {
-                    // Collected meanwhile.
-                    None => {}
-                    Some(found) if found == digest => {
+                // Collected meanwhile.
+                let Some(found) = found else { continue };
+                match &key {
+                    Key::Object(digest) if found == *digest => {
                         report.good_objects += 1;
                         report.good_bytes += size;
                     }
-                    Some(found) => report.wrong.push(Wrong {
-                        key: Key::Object(digest),
-                        message: format!("its {size} bytes hash to {}", found.short()),
-                        repaired: None,
-                    }),
+                    Key::Record(digest) if found == *digest => report.good_packs += 1,
+                    _ => {
+                        let message = format!("its {size} bytes hash to {}", found.short());
+                        report.wrong.push(Wrong { key, message, repaired: None });
+                    }
                 }
             }
             let actions = results.iter().filter_map(|listed| match listed.key {
@@ -166,6 +168,7 @@ impl Requests {
             Key::Action(action) => {
                 self.push(store, action, Replace::Any).await.map(|it| it != Pushed::NotHere)
             }
+            // Whoever sent such a pack sends its records again when it is not there.
             Key::Record(_) | Key::Run(_) | Key::Job(_) => Ok(false),
         };
         match sent {

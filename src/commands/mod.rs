@@ -21,6 +21,7 @@ mod runs;
 mod schema;
 mod selftest;
 mod share;
+mod shared_records;
 mod show;
 mod stages;
 mod teacher;

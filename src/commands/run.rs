@@ -21,11 +21,13 @@ use okapi_engine::run::{Results, RunRequest, evaluate_for_run, run as run_engine
 use okapi_engine::run_record::{self, RunEnd, RunInfo, RunRecord};
 use okapi_engine::spend::Spend;
 use okapi_engine::stage::StageRegistry;
+use okapi_remote::RecordsMoved;
 
 use serde_json::Value;
 
 use super::determinism;
 use super::share::put_root;
+use super::shared_records;
 use crate::cli::{Global, Progress, RunArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -205,6 +207,14 @@ fn work(
                 reporter.say(&Event::Warning { message });
             })?;
     }
+    let fetched = match &request.remote {
+        Some(remote) => {
+            shared_records::before_run(remote, store, loaded, &evaluation, &mut |it| {
+                reporter.say(&it);
+            })?
+        }
+        None => RecordsMoved::default(),
+    };
     if !evaluation.is_up_to_date() {
         request.jobs.mail = mail(arguments, loaded, store)?;
     }
@@ -227,6 +237,18 @@ fn work(
     end.spend = summary.spend;
     let results = Results { evaluation: &evaluation, later: &summary.later };
     let kept = keep_manifest(store, pipeline, &loaded.graph, results);
+    if let Some(remote) = &request.remote {
+        let sent = shared_records::after_run(remote, store, &mut |it| reporter.say(&it))?;
+        if fetched.records + sent.records > 0 {
+            reporter.say(&Event::RecordsShared {
+                remote: remote.shown().to_owned(),
+                fetched: fetched.records,
+                fetched_bytes: fetched.bytes,
+                sent: sent.records,
+                sent_bytes: sent.bytes,
+            });
+        }
+    }
     if let Some(remote) = request.remote.take().filter(|it| it.can_write()) {
         // What it keeps is a convenience of collection: a run that could not write it has not failed.
         let head = run_record::head(store, pipeline);

@@ -7,7 +7,9 @@ use okapi_engine::clock::unix_ms;
 use okapi_engine::evaluate::{State, evaluate};
 use okapi_engine::manifest::Manifest;
 use okapi_engine::run_record;
-use okapi_remote::{CollectRequest, Kind, Moved, Pushed, Remote, Repaired, Replace, RunRoot};
+use okapi_remote::{
+    CollectRequest, Kind, Moved, Pushed, RecordsMoved, Remote, Repaired, Replace, RunRoot,
+};
 use serde_json::json;
 
 use crate::cli::{GcArgs, Global, PullArgs, PushArgs, RemoteArgs};
@@ -56,6 +58,10 @@ pub(crate) fn push(global: &Global, arguments: &PushArgs) -> Result<ExitCode, Fa
             }
         }
     });
+    if remote.shares_records() {
+        let sent = remote.send_records(&store);
+        tally.records = sent.map_err(|error| sharing::failure(&error, ExitCode::Failed))?;
+    }
     remote.take_notices().iter().for_each(|notice| output::note(&format!("warning: {notice}")));
     if tally.failed == 0 {
         for run in &runs {
@@ -105,6 +111,7 @@ struct Tally {
     not_here: u64,
     failed: u64,
     differ: Vec<ActionDigest>,
+    records: RecordsMoved,
 }
 
 impl Tally {
@@ -146,6 +153,7 @@ impl Tally {
             "failed": self.failed,
             "sent_objects": self.moved.objects,
             "sent_bytes": self.moved.bytes,
+            "sent_records": self.records.records,
         })
     }
 
@@ -157,6 +165,13 @@ impl Tally {
             format::size(self.moved.bytes),
             self.agreed,
         );
+        if self.records.records > 0 {
+            text.push_str(&format!(
+                "sent {} of teachers ({})\n",
+                format::count(self.records.records, "answer"),
+                format::size(self.records.bytes),
+            ));
+        }
         for action in &self.differ {
             text.push_str(&format!(
                 "differs: the remote has another result of action {action} and keeps it; --force sends ours\n"
@@ -206,6 +221,11 @@ pub(crate) fn pull(global: &Global, arguments: &PullArgs) -> Result<ExitCode, Fa
         results += fetched.len() as u64;
         fetched.values().for_each(|it| moved.add(*it));
     };
+    let records = match remote.shares_records() {
+        true => remote.fetch_records(&store),
+        false => Ok(RecordsMoved::default()),
+    };
+    let records = records.map_err(|error| sharing::failure(&error, ExitCode::Failed))?;
     store.flush()?;
     store.sync()?;
     remote.take_notices().iter().for_each(|notice| output::note(&format!("warning: {notice}")));
@@ -216,6 +236,7 @@ pub(crate) fn pull(global: &Global, arguments: &PullArgs) -> Result<ExitCode, Fa
             "results": results,
             "objects": moved.objects,
             "bytes": moved.bytes,
+            "records": records.records,
             "to_be_run": missing,
         }))?;
     } else {
@@ -227,6 +248,11 @@ pub(crate) fn pull(global: &Global, arguments: &PullArgs) -> Result<ExitCode, Fa
             remote.shown(),
             format::count(missing, "instance"),
         ))?;
+        if records.records > 0 {
+            let answers = format::count(records.records, "answer");
+            let size = format::size(records.bytes);
+            output::print(&format!("fetched {answers} of teachers ({size})\n"))?;
+        }
     }
     Ok(if remote.can_read() { ExitCode::Done } else { ExitCode::Failed })
 }
@@ -262,6 +288,7 @@ pub(crate) fn verify(
             "good_objects": report.good_objects,
             "good_bytes": report.good_bytes,
             "good_results": report.good_results,
+            "good_packs": report.good_packs,
             "not_looked_at": report.not_looked_at,
             "wrong": wrong,
         }))?;
@@ -272,6 +299,10 @@ pub(crate) fn verify(
             format::size(report.good_bytes),
             format::count(report.good_results, "result"),
         );
+        if report.good_packs > 0 {
+            let packs = format::count(report.good_packs, "pack");
+            text.push_str(&format!(", {packs} of answers in order"));
+        }
         if report.not_looked_at > 0 {
             text.push_str(&format!("; {} not looked at", report.not_looked_at));
         }

@@ -158,6 +158,13 @@ pub(super) fn describe(event: &Event, tally: Tally) -> Option<String> {
             }
             line
         }
+        Event::RecordsShared { remote, fetched, fetched_bytes, sent, sent_bytes } => format!(
+            "remote  {remote}: fetched {} ({}), sent {} ({})",
+            format::count(*fetched, "answer"),
+            format::size(*fetched_bytes),
+            format::count(*sent, "answer"),
+            format::size(*sent_bytes),
+        ),
         Event::NodeFinished {
             node, duration_ms, output_bytes, unchanged, metrics, spend, ..
         } => format!(

@@ -220,7 +220,8 @@ impl Display for Terminal {
             | Event::NodeWaiting { .. }
             | Event::NodeFetching { .. }
             | Event::Sending { .. }
-            | Event::RemoteUsed { .. } => print = true,
+            | Event::RemoteUsed { .. }
+            | Event::RecordsShared { .. } => print = true,
             Event::RunFinished { .. } => {
                 self.clear();
                 print = true;

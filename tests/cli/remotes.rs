@@ -300,3 +300,74 @@ fn an_s3_server_with_faults_gives_the_bytes_of_a_run_without_one() {
     done(&s3(&sandbox, &["cache", "pull", "p.yaml"]));
     done(&s3(&sandbox, &["cache", "verify", "--remote", "--sample", "2"]));
 }
+
+/// Answers may hold private prompts: they are shared where the user says so, and nowhere else.
+#[test]
+fn answers_of_teachers_are_shared_where_the_user_says_so() {
+    let pipeline = "\
+okapi: 1
+name: asking
+teachers:
+  chat: {kind: offline}
+nodes:
+  seeds: {stage: import, params: {path: seeds.jsonl, kind: instructions}}
+  translated:
+    stage: translate
+    inputs: {data: seeds}
+    prompts: {translate: translate.j2}
+    teacher: chat
+    params: {language: de, max_reject_rate: 1}
+";
+    let project = || {
+        let sandbox = Sandbox::new(pipeline);
+        let row = |n: u32| format!("{{\"instruction\":\"Say {n}.\",\"output\":\"It is {n}.\"}}\n");
+        sandbox.write("seeds.jsonl", &(0..20).map(row).collect::<String>());
+        let translate = concat!(env!("CARGO_MANIFEST_DIR"), "/prompts/translate.j2");
+        sandbox.write("translate.j2", &fs::read_to_string(translate).unwrap());
+        sandbox
+    };
+    let remote = tempfile::tempdir().unwrap();
+    let url = remote.path().display().to_string();
+    let records = remote.path().join("okapi/v1/record");
+    let asked = |said: &Said| {
+        let finished = said.events().into_iter().find(|it| it["event"] == "run_finished").unwrap();
+        let number = |key: &str| finished["spend"][key].as_u64().unwrap();
+        (number("requests"), number("recorded"))
+    };
+    let run = |sandbox: &Sandbox, more: &[&str]| {
+        let arguments = [&["run", "p.yaml", "--progress", "json", "--remote", &url], more].concat();
+        let said = sandbox.okapi(&arguments);
+        done(&said);
+        said
+    };
+    let one = project();
+    assert_eq!(asked(&run(&one, &[])), (20, 0));
+    assert!(!records.exists());
+    // What earlier runs asked for goes there, too, by whichever command.
+    let pushed = one.okapi(&["cache", "push", "--remote", &url, "--remote-records"]);
+    assert!(pushed.stdout.contains("sent 20 answers of teachers"), "{}", pushed.stdout);
+    // Another project asks anew, as results are not to be used, but pays for nothing.
+    let force = ["--force", "translated"];
+    let two = project();
+    assert_eq!(asked(&run(&two, &force)), (20, 0));
+    let three = project();
+    let said = run(&three, &[&force[..], &["--remote-records"]].concat());
+    assert_eq!(asked(&said), (0, 20));
+    let shared = said.events().into_iter().find(|it| it["event"] == "records_shared").unwrap();
+    assert_eq!((shared["fetched"].as_u64(), shared["sent"].as_u64()), (Some(20), Some(0)));
+    // A setting says the same for all runs of a project, and a remote for reading is sent nothing.
+    let four = project();
+    four.edit("translate.j2", "Translate", "Please translate");
+    four.write(
+        "okapi.settings.yaml",
+        &format!("remote: {{url: '{url}', records: true, read_only: true}}\n"),
+    );
+    let before = fs::read_dir(&records).unwrap().count();
+    done(&four.okapi(&["run", "p.yaml"]));
+    assert_eq!(fs::read_dir(&records).unwrap().count(), before);
+    four.edit("okapi.settings.yaml", ", read_only: true", "");
+    four.edit("p.yaml", "language: de", "language: fr");
+    let said = four.okapi(&["run", "p.yaml"]);
+    done(&said);
+    assert!(said.stderr.contains("sent 40 answers"), "{}", said.stderr);
+}

@@ -24,6 +24,7 @@ fn open(endpoint: &str, prefix: &str, timeout: Duration) -> Remote {
             ..Limits::default()
         },
         read_only: false,
+        records: false,
         environment: vec![
             variable("AWS_ENDPOINT_URL", endpoint),
             variable("AWS_ACCESS_KEY_ID", "test"),

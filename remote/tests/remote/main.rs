@@ -7,5 +7,6 @@ mod faults;
 mod folder;
 mod moto;
 mod proxy;
+mod records;
 mod support;
 mod webdav;
