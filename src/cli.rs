@@ -691,6 +691,9 @@ pub(crate) struct GcArgs {
     /// Only say what would be removed.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Cancel jobs of a cluster that killed runs have left, and forget what they made.
+    #[arg(long, conflicts_with_all = ["dry_run", "remote"])]
+    pub(crate) forget_jobs: bool,
     /// Collect on the remote instead: that of the settings, or `--remote=URL`. Without --delete it only says what would go.
     #[arg(long, value_name = "URL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) remote: Option<String>,

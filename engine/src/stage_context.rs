@@ -216,6 +216,7 @@ struct CancellationState {
     requested: AtomicBool,
     at_once: AtomicBool,
     timed_out: AtomicBool,
+    withdrawn: AtomicBool,
     /// The process group of the running command.
     group: Mutex<Option<Pid>>,
 }
@@ -238,6 +239,16 @@ impl Cancellation {
         self.shared.requested.store(true, Ordering::Release);
         self.shared.at_once.store(true, Ordering::Release);
         self.signal(Signal::KILL);
+    }
+
+    /// Says that the work need not begin: a job of a cluster that waits is taken back, one that has begun goes on.
+    pub fn withdraw(&self) {
+        self.shared.withdrawn.store(true, Ordering::Release);
+    }
+
+    /// Whether the work need not begin any more.
+    pub fn is_withdrawn(&self) -> bool {
+        self.shared.withdrawn.load(Ordering::Acquire)
     }
 
     /// Whether the stage was asked to stop. Long work looks here now and then.

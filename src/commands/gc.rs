@@ -1,10 +1,11 @@
 //! `okapi gc`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use okapi_cache::gc::{GcRequest, gc as collect};
 use okapi_cache::{Access, ActionDigest, Durability, Store, StoreError};
-use okapi_engine::executor::slurm::submitted_jobs;
+use okapi_engine::executor::slurm::leftovers::{self, Leftover, LeftoverState};
 use okapi_engine::run_record::{self, RunInfo};
 use serde_json::json;
 
@@ -15,21 +16,35 @@ use crate::project;
 use crate::ui::{format, output};
 
 /// What jobs of a killed run have made, or are about to read, no result refers to yet.
-fn refuse_under_jobs(store: &Store) -> Result<(), Failure> {
-    match submitted_jobs(store) {
-        0 => Ok(()),
-        jobs => {
-            let jobs = format::count(jobs as u64, "job");
-            let message =
-                format!("{jobs} of a cluster, from a run that was killed, may be at work");
-            let folder = store.jobs_folder();
-            let hint = format!(
-                "`okapi run` takes up what they made; or cancel them and remove {}",
-                folder.display()
-            );
-            Err(Failure::unwritten(message).with_hint(hint))
-        }
+fn look_after_jobs(store: &Arc<Store>, forget_jobs: bool) -> Result<(), Failure> {
+    let mut jobs = leftovers::look_at(store, &leftovers::forget_settled(store));
+    if forget_jobs {
+        leftovers::cancel(&jobs).map_err(|said| {
+            Failure::failed(format!(
+                "the jobs could not be cancelled, and are not forgotten: {said}"
+            ))
+        })?;
     }
+    let is_gone = |it: &Leftover| forget_jobs || it.state == LeftoverState::Gone;
+    leftovers::forget(store, jobs.iter().filter(|it| is_gone(it)).map(|it| &it.action));
+    jobs.retain(|it| !is_gone(it));
+    let of_state = |state| jobs.iter().filter(|it| it.state == state).count() as u64;
+    let told: Vec<String> =
+        [(LeftoverState::AtWork, "at work"), (LeftoverState::HasResult, "with a result")]
+            .into_iter()
+            .filter(|(state, _)| of_state(*state) > 0)
+            .map(|(state, word)| format!("{} {word}", of_state(state)))
+            .collect();
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let jobs = format::count(jobs.len() as u64, "job");
+    let message =
+        format!("there are {jobs} of a cluster from a run that was killed: {}", told.join(", "));
+    Err(Failure::unwritten(message).with_hint(
+        "`okapi run` takes up what they make; `okapi gc --forget-jobs` cancels and forgets them"
+            .to_owned(),
+    ))
 }
 
 /// Removes what kept runs do not need.
@@ -40,11 +55,12 @@ pub(crate) fn gc(global: &Global, arguments: &GcArgs) -> Result<ExitCode, Failur
     let root = project::root_without_pipeline(global)?;
     // Looked for before it is opened for writing: a collector makes no store.
     project::open_store(global, &root, Access::ReadOnly, Durability::None)?;
-    let store = project::open_store(global, &root, Access::ReadWrite, Durability::Batch)?;
+    let store = Arc::new(project::open_store(global, &root, Access::ReadWrite, Durability::Batch)?);
     // From here on no run adds results that would be missed below.
     let alone = if arguments.dry_run { None } else { Some(store.alone()?) };
     if alone.is_some() {
-        refuse_under_jobs(&store)?;
+        store.refresh()?;
+        look_after_jobs(&store, arguments.forget_jobs)?;
     }
     store.refresh()?;
     let (kept, dropped) = split(run_record::list(&store)?, arguments.keep_runs);

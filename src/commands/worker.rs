@@ -15,7 +15,6 @@ use crate::program;
 use crate::project;
 use crate::sharing;
 use crate::temporary::{TemporaryFolder, unless_interrupted};
-use crate::ui::output;
 
 /// Does the work of one job, and leaves what came of it where the run finds it.
 pub(crate) fn worker(global: &Global, arguments: &WorkerArgs) -> Result<ExitCode, Failure> {
@@ -28,7 +27,7 @@ pub(crate) fn worker(global: &Global, arguments: &WorkerArgs) -> Result<ExitCode
                 .map_err(|error| Failure::failed(format!("this job has nothing to do: {error}")))?;
             // As a run of its own: the collector stays away, and files that are being written stay.
             let _guard = store.enter_run()?;
-            with_worker(&store, |worker| Ok(worker.work(&action)?))?
+            with_worker(&store, batch, |worker| Ok(worker.work(&action)?))?
         }
         _ => {
             return Err(Failure::usage("a job has to be told its store").with_hint(
@@ -50,7 +49,7 @@ fn far(place: &str, action: &ActionDigest) -> Result<bool, Failure> {
         failure(error)
     })?;
     // From here on signals are the worker's to hear.
-    with_worker(&store, |worker| job.work(worker).map_err(failure))
+    with_worker(&store, None, |worker| job.work(worker).map_err(failure))
 }
 
 /// A store with all that the work reads. It is gone with the job: nothing in it has to last.
@@ -64,17 +63,18 @@ fn prepare(job: &FarJob, folder: &TemporaryFolder) -> Result<Arc<Store>, Executi
 
 fn with_worker<T>(
     store: &Arc<Store>,
+    batch: Option<&str>,
     work: impl FnOnce(&Worker<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     work(&Worker {
         store: Arc::clone(store),
         registry: Arc::new(okapi_stages::registry()),
-        launcher: &|hidden| {
-            let mut warn = |message: String| output::note(&message);
-            project::launcher(hidden.is_none(), hidden.unwrap_or_default(), store, &mut warn)
+        launcher: &|hidden, warn| {
+            project::launcher(hidden.is_none(), hidden.unwrap_or_default(), store, warn)
         },
         program: &program::version(),
         job: &job_name(),
+        batch,
     })
 }
 

@@ -26,9 +26,10 @@ pub(crate) const SLURM_KEYS: [&str; 12] = [
 ];
 
 /// Options that okapi gives `sbatch` itself: another value would lose jobs.
-const OWN_OPTIONS: [&str; 18] = [
+const OWN_OPTIONS: [&str; 22] = [
     "array",
     "chdir",
+    "clusters",
     "comment",
     "cpus-per-task",
     "dependency",
@@ -44,6 +45,9 @@ const OWN_OPTIONS: [&str; 18] = [
     "parsable",
     "requeue",
     "signal",
+    "test-only",
+    "time",
+    "wait",
     "wrap",
 ];
 
@@ -153,7 +157,10 @@ fn option(node: &Node, findings: &mut Findings) -> Option<String> {
     let message = match name {
         None | Some("") => format!("`{}` is no long option", expect::shortened(&text)),
         Some(_) if text.contains(['\n', '\0']) => "an option of `sbatch` is one line".to_owned(),
-        Some(name) if OWN_OPTIONS.contains(&name) => format!("okapi gives `--{name}` itself"),
+        // `sbatch` takes the beginning of an option for the whole.
+        Some(name) if OWN_OPTIONS.iter().any(|own| own.starts_with(name)) => {
+            format!("okapi gives `--{name}` itself")
+        }
         Some(_) => return Some(text.to_string()),
     };
     findings

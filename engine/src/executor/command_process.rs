@@ -92,7 +92,8 @@ impl Launcher {
             watchdog.leave(&work.root);
         }
         let status = status.map_err(|source| StageError::Io { path: program, source })?;
-        if cancel.is_requested() && !status.success() {
+        // Whatever its status says: what was told to stop may have left half of its work.
+        if cancel.is_requested() {
             return Err(StageError::Cancelled);
         }
         Ok(status)

@@ -19,6 +19,8 @@ pub enum JobCause {
     Unreachable,
     /// It ended without saying what came of it.
     Lost,
+    /// It ended before it said anything at all.
+    NeverBegan,
 }
 
 impl JobCause {

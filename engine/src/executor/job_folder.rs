@@ -6,6 +6,7 @@
 //! jobs/<action digest>/reports.jsonl   what the job says while it works
 //! jobs/batches/<name>/                 what was submitted at once: the script, a line for each job, what the jobs wrote
 //! jobs/ended/<action digest>.json      what came of it, until the coordinator has seen it
+//! jobs/locks/<action digest>           locked by whoever works on it (`action_lock`)
 //! jobs/place                           the store's name on a remote, if jobs come and go by way of one (`mailbox`)
 //! ```
 //!
@@ -56,6 +57,10 @@ impl JobFolders {
         fs::create_dir_all(self.root.join("batches"))
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(crate) fn job(&self, action: &ActionDigest) -> PathBuf {
         self.root.join(action.to_string())
     }
@@ -75,7 +80,7 @@ impl JobFolders {
     /// Puts what came of a job, which is known now, where it is not found again; or, for the run after one that was killed then,
     /// back.
     pub(crate) fn put_aside(&self, action: &ActionDigest, is_known: bool) {
-        let (one, other) = (self.outcome(action), self.job(action).join("outcome.json"));
+        let (one, other) = (self.outcome(action), self.job(action).join(OUTCOME));
         let (from, to) = if is_known { (one, other) } else { (other, one) };
         // Where it is not, there is nothing to put.
         let _ = fs::rename(from, to);
@@ -115,16 +120,10 @@ impl JobFolders {
         Ok(actions)
     }
 
-    /// How many jobs were submitted, and may still be at work.
-    pub(crate) fn submitted(&self) -> usize {
-        let jobs = fs::read_dir(&self.root).into_iter().flatten().flatten();
-        jobs.filter(|job| job.path().join(SUBMITTED).exists()).count()
-    }
-
     /// Forgets that a job was submitted, and what it said.
     pub(crate) fn forget_try(&self, action: &ActionDigest) {
         // What is not there need not be removed.
-        for name in [SUBMITTED, REPORTS, "outcome.json"] {
+        for name in [SUBMITTED, REPORTS, OUTCOME] {
             let _ = fs::remove_file(self.job(action).join(name));
         }
         let _ = fs::remove_file(self.outcome(action));
@@ -380,6 +379,8 @@ impl ReportReader {
 pub(crate) const JOB: &str = "job.json";
 /// What the job says while it works.
 pub(crate) const REPORTS: &str = "reports.jsonl";
+/// What came of it, once whoever waits for it knows that.
+pub(crate) const OUTCOME: &str = "outcome.json";
 /// The list of a batch's actions.
 pub(crate) const LIST: &str = "list";
 /// Where the cluster's name for a job is written.

@@ -11,6 +11,7 @@ use std::time::Instant;
 use okapi_cache::{Artifact, ArtifactKind, Digest, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
+use super::action_lock::ActionLock;
 use super::command_process::Launcher;
 use super::job_cause::JobCause;
 use super::work_folder::{IdleFolders, Prepared};
@@ -226,6 +227,7 @@ pub struct Executor {
     idle: Arc<IdleFolders>,
     /// Where teachers' answers are looked up.
     answered_in: Arc<Store>,
+    is_job: bool,
 }
 
 impl Executor {
@@ -233,7 +235,12 @@ impl Executor {
     /// and starts commands by `launcher`.
     pub fn new(store: Arc<Store>, registry: Arc<StageRegistry>, launcher: Launcher) -> Executor {
         let answered_in = Arc::clone(&store);
-        Executor { store, registry, launcher, idle: Arc::default(), answered_in }
+        Executor { store, registry, launcher, idle: Arc::default(), answered_in, is_job: false }
+    }
+
+    /// The same within a job of a cluster, which has made sure that nobody else works on the same.
+    pub(crate) fn of_job(self) -> Executor {
+        Executor { is_job: true, ..self }
     }
 
     /// The same, with the teachers' answers of another store.
@@ -252,6 +259,10 @@ impl Executor {
         reporter: &Reporter,
         cancel: &Cancellation,
     ) -> Result<Execution, ExecutionError> {
+        let _alone = match !self.is_job && ActionLock::is_there(&self.store, &job.action.digest) {
+            true => self.wait_for_job(job, reporter, cancel)?,
+            false => None,
+        };
         let prepared = Prepared::new(&self.store, &self.idle, job)?;
         let lineage = self.keep_lineage(job)?;
         let work = WorkFolder {
@@ -316,6 +327,25 @@ impl Executor {
         prepared.finish(&self.idle);
         remove_scratch(&scratch);
         Ok(Execution { outputs, success, duration_ms, log, environment: None })
+    }
+
+    /// A job of a cluster that a run before this one submitted may be at work on the same, in the same folders.
+    fn wait_for_job(
+        &self,
+        job: &Job,
+        reporter: &Reporter,
+        cancel: &Cancellation,
+    ) -> Result<Option<ActionLock>, ExecutionError> {
+        let tell = || {
+            let line = "a job of a cluster is at work on the same, and is waited for";
+            reporter.log(line);
+        };
+        let is_over = || cancel.is_requested();
+        let lock = ActionLock::wait(&self.store, &job.action.digest, is_over, tell);
+        match lock.map_err(|error| ExecutionError::io(&self.store.jobs_folder(), error))? {
+            Some(lock) => Ok(Some(lock)),
+            None => Err(StageError::Cancelled.into()),
+        }
     }
 
     /// Puts the lineage that the action names into the store.

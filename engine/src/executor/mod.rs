@@ -6,6 +6,7 @@
 //! store of the run, and leaves what came of it in a `job_folder`; where nodes do not see that store, a [`far_worker`] does it in
 //! one of its own, and everything goes by way of a remote (`mailbox`).
 
+mod action_lock;
 pub mod command_process;
 pub mod far_worker;
 pub mod job_cause;

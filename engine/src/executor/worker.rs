@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use okapi_cache::{ActionDigest, Store, StoreError};
+use okapi_cache::{ActionDigest, Digest, Store, StoreError};
 use tokio::sync::mpsc;
 
+use super::action_lock::ActionLock;
 use super::command_process::Launcher;
 use super::job_folder::{
-    JOB, JobFile, JobFolders, JobOutcome, LIST, OutcomeFile, ReportLine, ReportWriter, VERSION,
-    read_whole, write_whole,
+    JOB, JobFile, JobFolders, JobOutcome, LIST, OutcomeFile, ReportLine, ReportWriter, SUBMITTED,
+    Submitted, VERSION, read_whole, write_whole,
 };
-use super::{Execution, ExecutionError, Executor};
+use super::{Execution, ExecutionError, Executor, Job};
 use crate::environment;
 use crate::graph::Resources;
 use crate::machine::Machine;
@@ -23,18 +24,23 @@ use crate::schedule::Grant;
 use crate::stage::StageRegistry;
 use crate::stage_context::{Cancellation, Report, Reporter, StageError};
 
+/// Makes what commands are started with, given what they must not see, if anything; what cannot be seen to is told.
+pub type MakeLauncher<'a> = dyn Fn(Option<&[PathBuf]>, &mut dyn FnMut(String)) -> Launcher + 'a;
+
 /// What a job is started with.
 pub struct Worker<'a> {
     /// The store, which the coordinator of the run sees, too.
     pub store: Arc<Store>,
     /// The stages.
     pub registry: Arc<StageRegistry>,
-    /// What commands are started with, given what they must not see.
-    pub launcher: &'a dyn Fn(Option<&[PathBuf]>) -> Launcher,
+    /// What commands are started with.
+    pub launcher: &'a MakeLauncher<'a>,
     /// okapi's version and source revision.
     pub program: &'a str,
     /// The cluster's name for this job.
     pub job: &'a str,
+    /// The jobs that it was submitted with, if whoever waits for it says in the store whom it waits for.
+    pub batch: Option<&'a str>,
 }
 
 /// The action of a job: so many lines into the list of its batch.
@@ -53,7 +59,10 @@ const GRACE: Duration = Duration::from_secs(20);
 /// A signal that comes so long before the end of the job's time, or later, comes because of it.
 const NEAR_LIMIT: Duration = Duration::from_secs(150);
 /// How long another job with the same action is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How long it is listened for a signal after a command has ended: Slurm sends it to all processes of a job, and which of them hears it
+/// first is chance.
+const UNTIL_HEARD: Duration = Duration::from_millis(100);
 
 impl Worker<'_> {
     /// Does the work of an action. Gives whether there is a result.
@@ -62,6 +71,26 @@ impl Worker<'_> {
     /// When what is to be done cannot be read, or what came of it cannot be written.
     pub fn work(&self, action: &ActionDigest) -> Result<bool, StoreError> {
         let folders = JobFolders::of(&self.store);
+        if !self.is_waited_for(&folders, action) {
+            return Ok(false);
+        }
+        let began = Instant::now();
+        let alone = ActionLock::wait(&self.store, action, || began.elapsed() > PATIENCE, || {});
+        // It is held until what came of it is written.
+        let Some(_alone) = alone.map_err(|error| StoreError::io(&folders.job(action), error))?
+        else {
+            let error = StageError::Failed {
+                message: "another job works on the same".to_owned(),
+                hint: Some("`squeue --me` lists it; what it makes is taken".to_owned()),
+                transient: true,
+            };
+            self.leave(&folders, action, JobOutcome::failed(&error.into()))?;
+            return Ok(false);
+        };
+        // Meanwhile it may have been given up.
+        if !self.is_waited_for(&folders, action) {
+            return Ok(false);
+        }
         let folder = folders.job(action);
         let path = folder.join(JOB);
         let file: JobFile = read_whole(&path)
@@ -72,18 +101,36 @@ impl Worker<'_> {
             // Another job was there before this one.
             return Ok(true);
         }
-        let began = Instant::now();
-        let (outcome, grant) = self.outcome(&folder, file, began)?;
+        let (outcome, grant) = self.outcome(&folder, file, Instant::now())?;
         let environment = environment::describe(self.program, &grant);
         let outcome = JobOutcome::of(outcome.result, outcome.at_limit, environment);
         let is_done = matches!(outcome, JobOutcome::Done { .. });
+        self.leave(&folders, action, outcome)?;
+        Ok(is_done)
+    }
+
+    /// Whether somebody waits for this job, and not for another one with the same action: one that was given up for lost may work on,
+    /// or begin late.
+    fn is_waited_for(&self, folders: &JobFolders, action: &ActionDigest) -> bool {
+        let submitted: Option<Submitted> = read_whole(&folders.job(action).join(SUBMITTED));
+        self.batch.is_none_or(|batch| submitted.is_some_and(|it| it.batch == batch))
+    }
+
+    /// Leaves what came of it to whoever waits for it.
+    fn leave(
+        &self,
+        folders: &JobFolders,
+        action: &ActionDigest,
+        outcome: JobOutcome,
+    ) -> Result<(), StoreError> {
         // What it refers to comes first.
         self.store.flush()?;
         self.store.sync()?;
+        if !self.is_waited_for(folders, action) {
+            return Ok(());
+        }
         let outcome = OutcomeFile { okapi_outcome: VERSION, job: self.job.to_owned(), outcome };
-        let path = folders.outcome(action);
-        write_whole(&self.store, &path, &outcome)?;
-        Ok(is_done)
+        write_whole(&self.store, &folders.outcome(action), &outcome)
     }
 
     fn outcome(
@@ -122,24 +169,30 @@ impl Worker<'_> {
             };
             return Ok((ended(Err(error.into())), grant));
         }
-        let Some(_alone) = self.wait_until_alone(folder)? else {
-            let error = StageError::Failed {
-                message: "another job works on the same".to_owned(),
-                hint: None,
-                transient: true,
-            };
-            return Ok((ended(Err(error.into())), grant));
-        };
         job.gpus = machine.gpus.into_iter().take(gpus as usize).collect();
         grant.gpus.clone_from(&job.gpus);
         let set =
             pass_env.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
         job.passed_env = set.collect();
-        let launcher = (self.launcher)(file.hidden.as_deref());
+        if let Some(name) = pass_env.iter().find(|name| !is_as_named(&job, name)) {
+            let error = StageError::Failed {
+                message: format!("the variable {name} has another value in the job than in the run"),
+                hint: Some(
+                    "results depend on it: `slurm: {setup: ...}` may not change what is under `pass_env`"
+                        .to_owned(),
+                ),
+                transient: false,
+            };
+            return Ok((ended(Err(error.into())), grant));
+        }
+        let reporter = reporter(folder).map_err(|error| StoreError::io(folder, error))?;
+        let launcher = (self.launcher)(file.hidden.as_deref(), &mut |message| {
+            reporter.log(message);
+        });
         let executor = Executor::new(Arc::clone(&self.store), Arc::clone(&self.registry), launcher);
+        let executor = executor.of_job();
         let cancel = Cancellation::default();
         let (sender, receiver) = mpsc::unbounded_channel();
-        let reporter = reporter(folder).map_err(|error| StoreError::io(folder, error))?;
         let times = Times {
             timeout: file.timeout_ms.map(|ms| (ms, began + Duration::from_millis(ms))),
             limit: file.limit_ms.map(|ms| began + Duration::from_millis(ms)),
@@ -160,24 +213,15 @@ impl Worker<'_> {
         });
         Ok((ended.map_err(|error: io::Error| StoreError::io(folder, error))?, grant))
     }
+}
 
-    /// Two jobs of one action would write into one folder. A cluster may start one while another that it gave up still works.
-    fn wait_until_alone(&self, folder: &Path) -> Result<Option<fs::File>, StoreError> {
-        let path = folder.join("lock");
-        let io = |error| StoreError::io(&path, error);
-        let file = fs::File::options().create(true).append(true).open(&path).map_err(io)?;
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Some(file)),
-                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(500));
-                }
-                Err(fs::TryLockError::WouldBlock) => return Ok(None),
-                Err(fs::TryLockError::Error(error)) => return Err(io(error)),
-            }
-        }
-    }
+/// Whether a variable has the value of which the action has the digest.
+fn is_as_named(job: &Job, name: &str) -> bool {
+    let document: serde_json::Value =
+        serde_json::from_str(&job.action.document).unwrap_or_default();
+    let value = job.passed_env.get(name);
+    let here = value.map(|value| format!("value:{}", Digest::of(value.as_bytes())));
+    document["env"][name].as_str() == here.as_deref()
 }
 
 /// How the work ended.
@@ -208,6 +252,12 @@ async fn watch(
             result = receiver.recv() => {
                 let gone = || ExecutionError::Panicked { message: "the work ended without a word".to_owned() };
                 let result = result.unwrap_or_else(|| Err(gone()));
+                if !cancel.is_requested()
+                    && tokio::time::timeout(UNTIL_HEARD, interrupts.next()).await.is_ok()
+                {
+                    at_limit |= is_near(times.limit);
+                    return Ended { result: Err(StageError::Cancelled.into()), at_limit };
+                }
                 let is_stopped = matches!(result, Err(ExecutionError::Stage(StageError::Cancelled)));
                 return match times.timeout.filter(|_| is_stopped && cancel.is_timed_out()) {
                     Some((after_ms, _)) => {
@@ -224,12 +274,17 @@ async fn watch(
                 next = Some(Instant::now() + GRACE);
             }
             () = interrupts.next() => {
-                at_limit |= times.limit.is_some_and(|limit| limit.saturating_duration_since(Instant::now()) < NEAR_LIMIT);
+                at_limit |= is_near(times.limit);
                 cancel.request();
                 next = Some(Instant::now() + GRACE);
             }
         }
     }
+}
+
+/// Whether the job's time is nearly up.
+fn is_near(limit: Option<Instant>) -> bool {
+    limit.is_some_and(|limit| limit.saturating_duration_since(Instant::now()) < NEAR_LIMIT)
 }
 
 /// How often progress is written down.

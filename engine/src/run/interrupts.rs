@@ -1,6 +1,6 @@
 //! What a run wakes up for beside its jobs: the signals that end it, and a moment.
 
-/// SIGINT, SIGTERM and SIGHUP, one as good as the other; but not SIGHUP where whoever started the program has it ignored, as
+/// SIGINT, SIGTERM and SIGHUP; but not SIGHUP where whoever started the program has it ignored, as
 /// `nohup` does.
 pub struct Interrupts {
     interrupt: tokio::signal::unix::Signal,
@@ -27,10 +27,16 @@ impl Interrupts {
 
     /// Waits for the next of them.
     pub async fn next(&mut self) {
+        self.next_is_interrupt().await;
+    }
+
+    /// The same. Gives whether it is an interrupt: somebody wants no more of what is being done. The others say that this process cannot
+    /// stay.
+    pub async fn next_is_interrupt(&mut self) -> bool {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            Some(()) = receive(self.hang_up.as_mut()) => {}
+            _ = self.interrupt.recv() => true,
+            _ = self.terminate.recv() => false,
+            Some(()) = receive(self.hang_up.as_mut()) => false,
         }
     }
 }

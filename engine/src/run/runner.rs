@@ -43,8 +43,6 @@ struct Running {
     cancel: Cancellation,
     attempt: u32,
     deadline: Option<Instant>,
-    /// It is a job that waits in a cluster's queue.
-    is_queued: bool,
 }
 
 /// An instance that is neither ready nor running for now.
@@ -159,14 +157,20 @@ impl<'a> Runner<'a> {
             let wake = self.next_wake(kill_at);
             tokio::select! {
                 biased;
-                () = interrupts.next() => {
+                is_wanted_no_more = interrupts.next_is_interrupt() => {
                     if self.interrupted {
                         self.running.values().for_each(|running| running.cancel.kill());
                     } else {
                         self.interrupted = true;
                         kill_at = Some(Instant::now() + self.request.grace);
                         emit(Event::Interrupted { running: self.running.len() as u64 });
-                        self.running.values().for_each(|running| running.cancel.request());
+                        for running in self.running.values() {
+                            // Jobs of a cluster can do without this process, and the next run finds them.
+                            match running.grant.is_on_cluster && !is_wanted_no_more {
+                                true => running.cancel.kill(),
+                                false => running.cancel.request(),
+                            }
+                        }
                     }
                 }
                 message = receiver.recv() => {
@@ -385,9 +389,7 @@ impl<'a> Runner<'a> {
             instance.timeout_ms.map(Duration::from_millis).filter(|_| !grant.is_on_cluster);
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let is_on_cluster = grant.is_on_cluster;
-        let is_queued = is_on_cluster;
-        let running =
-            Running { action, grant, lease, cancel: cancel.clone(), attempt, deadline, is_queued };
+        let running = Running { action, grant, lease, cancel: cancel.clone(), attempt, deadline };
         self.running.insert(id, running);
         let sender = self.sender.clone();
         let reports = self.sender.clone();
@@ -428,9 +430,6 @@ impl<'a> Runner<'a> {
                 emit(Event::NodeSpend { node: self.name(id), spend });
             }
             Message::Report(id, Report::OnCluster { job, host }) => {
-                if let Some(running) = self.running.get_mut(&id).filter(|_| host.is_some()) {
-                    running.is_queued = false;
-                }
                 emit(Event::NodeSubmitted { node: self.name(id), job, host });
             }
             Message::Report(id, Report::Log(line)) => {
@@ -574,8 +573,8 @@ impl<'a> Runner<'a> {
         self.failed += 1;
         if !self.request.keep_going {
             // What works may end its work; what has not begun need not.
-            let queued = self.running.values().filter(|running| running.is_queued);
-            queued.for_each(|running| running.cancel.request());
+            let on_cluster = self.running.values().filter(|running| running.grant.is_on_cluster);
+            on_cluster.for_each(|running| running.cancel.withdraw());
         }
         for skipped in self.schedule.failed(id) {
             self.skipped += 1;

@@ -2,6 +2,7 @@
 //! controller is down.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,9 @@ pub(super) enum ClientError {
     /// It did not answer in time. What it was told to do may be done all the same.
     #[error("`{program}` did not answer within {} s", patience.as_secs())]
     TimedOut { program: &'static str, patience: Duration },
+    /// Something ended it. What it was told to do may be done all the same.
+    #[error("`{program}` was ended by signal {signal}")]
+    Ended { program: &'static str, signal: i32 },
     /// It refused.
     #[error("`{program}` failed: {said}")]
     Refused { program: &'static str, said: String },
@@ -48,8 +52,8 @@ pub(super) trait Cluster: Send + 'static {
     fn states(&mut self) -> Result<Vec<JobState>, ClientError>;
     /// What was written down of jobs that the controller knows no more, where somebody writes it down.
     fn account(&mut self, ids: &[String]) -> Result<Vec<JobState>, ClientError>;
-    /// Ends jobs.
-    fn cancel(&mut self, ids: &[String]) -> Result<(), ClientError>;
+    /// Ends jobs; those alone that wait, if `waiting` says so.
+    fn cancel(&mut self, ids: &[String], waiting: bool) -> Result<(), ClientError>;
 }
 
 /// How long the controller may take for a question, and for a submission.
@@ -79,7 +83,7 @@ impl Cluster for Programs {
         let id = said.trim().split(';').next().unwrap_or_default().to_owned();
         match !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()) {
             true => Ok(id),
-            false => Err(ClientError::Refused { program: "sbatch", said: first_line(&said) }),
+            false => Err(ClientError::Refused { program: "sbatch", said: gist(&said) }),
         }
     }
 
@@ -102,10 +106,10 @@ impl Cluster for Programs {
         Ok(states)
     }
 
-    fn cancel(&mut self, ids: &[String]) -> Result<(), ClientError> {
+    fn cancel(&mut self, ids: &[String], waiting: bool) -> Result<(), ClientError> {
         for ids in ids.chunks(IDS_AT_ONCE) {
             let mut command = Command::new("scancel");
-            command.args(ids);
+            command.args(waiting.then_some("--state=PENDING")).args(ids);
             match ask("scancel", command, "", TO_ANSWER) {
                 // One that has ended meanwhile is what was wanted.
                 Err(ClientError::Refused { said, .. }) if said.contains("Invalid job id") => {}
@@ -141,6 +145,13 @@ fn ask(
     let unavailable =
         |error: std::io::Error| ClientError::Unavailable { program, message: error.to_string() };
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // An interrupt from the terminal is for this process, which knows what to do about it.
+    command.process_group(0);
+    for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()) {
+        if is_misleading(&name) {
+            command.env_remove(name);
+        }
+    }
     let mut child = command.spawn().map_err(unavailable)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let input = input.to_owned();
@@ -181,10 +192,17 @@ fn ask(
     // A program may refuse before it has read all.
     let _ = writer.join();
     let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
-    match status.success() {
-        true => Ok(stdout),
-        false => Err(ClientError::Refused { program, said: first_line(&stderr) }),
+    match (status.success(), status.signal()) {
+        (true, _) => Ok(stdout),
+        (false, Some(signal)) => Err(ClientError::Ended { program, signal }),
+        (false, None) => Err(ClientError::Refused { program, said: gist(&stderr) }),
     }
+}
+
+/// Whether a variable stands for options that would hide jobs from us, or make other ones than we know of.
+fn is_misleading(name: &str) -> bool {
+    let of_program = ["SQUEUE_", "SACCT_", "SCANCEL_"].iter().any(|it| name.starts_with(it));
+    of_program || ["SBATCH_WAIT", "SBATCH_ARRAY_INX", "SBATCH_TEST_ONLY"].contains(&name)
 }
 
 /// More than a hundred thousand jobs take.
@@ -214,12 +232,20 @@ fn wait(
     }
 }
 
-/// What a program said first, without its own name before it.
-fn first_line(said: &str) -> String {
-    let line =
-        said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason given");
-    let line = line.strip_prefix("sbatch: ").unwrap_or(line);
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+/// What a program complained of, without its own name before it: the lines that it calls errors, and all where it does so with none.
+/// Clusters have their programs say other things, too.
+fn gist(said: &str) -> String {
+    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let plain = |line: &str| line.strip_prefix("sbatch: ").unwrap_or(line).to_owned();
+    let errors: Vec<String> = lines()
+        .map(plain)
+        .filter_map(|line| line.strip_prefix("error: ").map(str::to_owned))
+        .collect();
+    let said = if errors.is_empty() { lines().map(plain).collect() } else { errors };
+    match said.is_empty() {
+        true => "no reason given".to_owned(),
+        false => said.join("; "),
+    }
 }
 
 #[cfg(test)]
@@ -250,6 +276,17 @@ mod tests {
         let error = ask("sh", command, "script", TO_ANSWER).unwrap_err();
         let said = "invalid partition".to_owned();
         assert_eq!(error, ClientError::Refused { program: "sh", said });
+        let mut command = Command::new("sh");
+        let banner = "echo 'sbatch: Your account has 1200 hours left' >&2";
+        let error = "echo 'sbatch: error: Batch job submission failed: Socket timed out' >&2";
+        command.args(["-c", &format!("{banner}; {error}; exit 1")]);
+        let said = "Batch job submission failed: Socket timed out".to_owned();
+        let error = ask("sh", command, "", TO_ANSWER).unwrap_err();
+        assert_eq!(error, ClientError::Refused { program: "sh", said });
+        let mut command = Command::new("sh");
+        command.args(["-c", "kill -INT $$"]);
+        let error = ask("sh", command, "", TO_ANSWER).unwrap_err();
+        assert_eq!(error, ClientError::Ended { program: "sh", signal: 2 });
         let mut command = Command::new("sh");
         command.args(["-c", "echo 'sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying' >&2; sleep 60"]);
         let said = "the queue is full".to_owned();

@@ -25,6 +25,8 @@ pub(super) enum Question {
     /// What became of jobs that the controller knows no more.
     Account(Vec<String>),
     Cancel(Vec<String>),
+    /// Take back what only waits.
+    Withdraw(Vec<String>),
 }
 
 /// What is answered.
@@ -33,6 +35,8 @@ pub(super) enum Answer {
     States(Result<Vec<JobState>, ClientError>),
     Account(Vec<JobState>),
     Cancelled(Vec<String>, Result<(), ClientError>),
+    /// How all jobs stand after that; without them nothing was taken back.
+    Withdrawn(Vec<String>, Result<Vec<JobState>, ClientError>),
 }
 
 /// Where questions are put.
@@ -58,8 +62,12 @@ impl Desk {
                         Answer::Account(cluster.account(&ids).unwrap_or_default())
                     }
                     Question::Cancel(ids) => {
-                        let result = cluster.cancel(&ids);
+                        let result = cluster.cancel(&ids, false);
                         Answer::Cancelled(ids, result)
+                    }
+                    Question::Withdraw(ids) => {
+                        let result = cluster.cancel(&ids, true).and_then(|()| cluster.states());
+                        Answer::Withdrawn(ids, result)
                     }
                 };
                 if answers.send(Message::Answer(answer)).is_err() {

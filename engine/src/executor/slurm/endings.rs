@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use okapi_cache::ActionDigest;
+use okapi_cache::{ActionDigest, Store};
 
 use super::client::{ClientError, JobState};
 use super::desk::Question;
@@ -30,6 +30,8 @@ pub(super) struct End {
     pub(super) word: String,
     /// What it says itself, if Slurm may know better.
     pub(super) own: Option<ExecutionError>,
+    /// Whether Slurm has said its last word of it, or has none: as long as it winds a job up it names no cause.
+    is_final: bool,
     account: Account,
 }
 
@@ -48,7 +50,14 @@ impl End {
         word: &str,
         own: Option<ExecutionError>,
     ) -> End {
-        End { since, standing, word: word.to_owned(), own, account: Account::Unknown }
+        End {
+            since,
+            standing,
+            word: word.to_owned(),
+            own,
+            is_final: false,
+            account: Account::Unknown,
+        }
     }
 }
 
@@ -73,7 +82,10 @@ impl Queue {
         let mut has_ended = false;
         for ticket in self.tickets.values_mut() {
             let Stand::Submitted { id, .. } = &ticket.stand else { continue };
-            let state = by_id.get(id.as_str());
+            // The same name may be that of another job, where a cluster was set up anew.
+            let state =
+                by_id.get(id.as_str()).filter(|state| Some(&*state.batch) == ticket.batch());
+            ticket.is_ours |= state.is_some();
             let (standing, word) = match state.map(|state| (standing(&state.state), state)) {
                 // It has left the queue.
                 None => (Standing::Ended, "Slurm knows nothing of it any more"),
@@ -96,12 +108,15 @@ impl Queue {
                 Some((standing, state)) => (standing, &*state.state),
             };
             has_ended |= ticket.end.is_none();
-            let end = ticket.end.get_or_insert_with(|| End::new(now, standing, "", None));
+            let end = ticket.end.get_or_insert_with(|| End::new(now, standing, word, None));
+            end.is_final = true;
             if end.standing == Standing::Ended {
                 (end.standing, end.word) = (standing, word.to_owned());
             }
         }
-        self.ask_at = now + self.interval.wait_after(has_ended);
+        let is_open = |end: &End| end.own.is_some() && !end.is_final;
+        let is_asked_for = self.tickets.values().any(|it| it.end.as_ref().is_some_and(is_open));
+        self.ask_at = now + self.interval.wait_after(has_ended || is_asked_for);
         if has_ended {
             self.look_soon(now);
         }
@@ -189,19 +204,27 @@ impl Queue {
 
     /// Says why there is no result of a job.
     fn lose(&mut self, action: &ActionDigest) {
+        self.listen_to(action);
         let Some(ticket) = self.tickets.get_mut(action) else { return };
         let Some(end) = ticket.end.take() else { return };
-        let (id, log_tail) = match &ticket.stand {
+        let (id, log) = match &ticket.stand {
             Stand::Submitted { id, batch, index } => {
-                (id.clone(), tail(&self.folders, batch, *index))
+                (id.clone(), log(&self.folders, batch, *index))
             }
             _ => (String::new(), Vec::new()),
         };
+        let log_tail = log[log.len().saturating_sub(TAIL)..].to_vec();
+        // What is not there because it never began.
+        let is_new = !ticket.has_begun && !ticket.like.by_mail && end.own.is_none();
         let cause = match end.standing {
             _ if is_out_of_memory(&log_tail) => JobCause::OutOfMemory,
             Standing::Killed(cause) => cause,
+            _ if is_new && end.word == "FAILED" => JobCause::NeverBegan,
             _ => JobCause::Lost,
         };
+        if is_new {
+            keep_log(&self.store, action, &log);
+        }
         let error = match end.own {
             // It knows as much as Slurm does.
             Some(own) if cause == JobCause::Lost => own,
@@ -220,17 +243,25 @@ impl Queue {
 fn until_seen(ticket: &Ticket, end: &End) -> Duration {
     let never_began = end.word == "FAILED" && !ticket.has_begun;
     match end.standing {
+        _ if end.own.is_some() && end.is_final => Duration::ZERO,
         Standing::Killed(_) => UNTIL_SEEN_OF_KILLED,
-        _ if end.own.is_some() || never_began => UNTIL_SEEN_OF_KILLED,
+        _ if never_began => UNTIL_SEEN_OF_KILLED,
         _ => UNTIL_SEEN,
     }
 }
 
-/// The last lines that a job and Slurm wrote.
-fn tail(folders: &JobFolders, batch: &str, index: usize) -> Vec<String> {
+/// What a job and Slurm wrote.
+fn log(folders: &JobFolders, batch: &str, index: usize) -> Vec<String> {
     let path = folders.batch(batch).join(format!("log-{index}"));
     let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].iter().map(|line| (*line).to_owned()).collect()
+    String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+}
+
+/// Puts what a job wrote before its work began where the log of a failed instance is looked for.
+fn keep_log(store: &Store, action: &ActionDigest, log: &[String]) {
+    let folder = store.work_folder(action);
+    // The last lines are shown in any case.
+    let _ = fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(folder.join("stdout"), b""))
+        .and_then(|()| fs::write(folder.join("stderr"), log.join("\n") + "\n"));
 }

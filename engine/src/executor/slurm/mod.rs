@@ -10,6 +10,7 @@
 mod client;
 mod desk;
 mod endings;
+pub mod leftovers;
 mod post;
 mod queue;
 mod script;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use okapi_cache::{ActionDigest, Store, StoreError};
 use okapi_remote::Remote;
 
+use super::action_lock::ActionLock;
 use super::job_folder::JobFolders;
 use super::mailbox::Mailbox;
 use super::{Execution, ExecutionError, Job};
@@ -66,11 +68,6 @@ pub fn place(store: &Store) -> Result<String, StoreError> {
     JobFolders::of(store).place(store)
 }
 
-/// How many jobs were submitted from a store, and may still be at work: those of runs that were killed.
-pub fn submitted_jobs(store: &Store) -> usize {
-    JobFolders::of(store).submitted()
-}
-
 /// What is to be done, and who is told of it.
 pub struct Order {
     /// The work.
@@ -96,14 +93,14 @@ pub struct Order {
 /// The jobs of a run.
 pub struct Slurm {
     queue: Mutex<Sender<Message>>,
-    folders: JobFolders,
+    store: Arc<Store>,
 }
 
 impl Slurm {
     /// Begins to talk to Slurm; the thread ends with the value and the last job.
     pub fn start(store: Arc<Store>, settings: JobSettings) -> Slurm {
         let (sender, receiver) = channel();
-        let folders = JobFolders::of(&store);
+        let for_later = Arc::clone(&store);
         let desk = Desk::open(Programs, sender.clone());
         let mail = settings.mail.as_ref();
         let post = mail.map(|mail| {
@@ -112,7 +109,7 @@ impl Slurm {
         });
         let queue = Queue::new(desk, post, store, settings);
         std::thread::spawn(move || queue.serve(&receiver));
-        Slurm { queue: Mutex::new(sender), folders }
+        Slurm { queue: Mutex::new(sender), store: for_later }
     }
 
     /// Hands over a job.
@@ -126,8 +123,12 @@ impl Slurm {
 
     /// Forgets jobs whose results the store keeps by now.
     pub fn forget(&self, actions: impl Iterator<Item = ActionDigest>) {
-        actions.for_each(|action| self.folders.remove(&action));
-        self.folders.sweep_batches();
+        let folders = JobFolders::of(&self.store);
+        actions.for_each(|action| {
+            folders.remove(&action);
+            ActionLock::forget(&self.store, &action);
+        });
+        folders.sweep_batches();
     }
 }
 

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use okapi_cache::{ActionDigest, Store};
 
-use super::client::ClientError;
+use super::client::{ClientError, JobState};
 use super::desk::{Answer, Desk, Question};
 use super::endings::End;
+use super::leftovers::forget_settled;
 use super::post::{Delivery, Post};
 use super::script::{Likeness, options_for, time_limit};
-use super::states::{Standing, explain};
+use super::states::{Standing, explain, standing};
 use super::submission::Pace;
 use super::{JobSettings, Order};
 use crate::executor::job_cause::JobCause;
@@ -52,7 +53,7 @@ pub(super) enum Stand {
     /// It is to be submitted.
     Waiting,
     /// It is being submitted, or may have been, with this batch, at this place in it.
-    Unknown { batch: String, index: usize },
+    Unknown { batch: String, index: usize, since: Instant },
     /// It has been.
     Submitted { id: String, batch: String, index: usize },
 }
@@ -79,6 +80,20 @@ pub(super) struct Ticket {
     pub(super) has_begun: bool,
     /// An earlier run submitted it.
     pub(super) is_adopted: bool,
+    /// That the cluster's job of this name is this one is known: names come again where a cluster is set up anew.
+    pub(super) is_ours: bool,
+    /// It was to be taken back, and has begun before that.
+    goes_on: bool,
+}
+
+impl Ticket {
+    /// The batch that it was submitted in.
+    pub(super) fn batch(&self) -> Option<&str> {
+        match &self.stand {
+            Stand::Submitted { batch, .. } | Stand::Unknown { batch, .. } => Some(batch),
+            Stand::Unsent { .. } | Stand::Waiting => None,
+        }
+    }
 }
 
 /// All jobs of a run that have not come to an end.
@@ -96,6 +111,7 @@ pub(super) struct Queue {
     listen_from: Option<ActionDigest>,
     pub(super) interval: PollInterval,
     pub(super) ask_at: Instant,
+    asked_at: Option<Instant>,
     /// Since when the cluster has taken, or answered, nothing.
     pub(super) silent_since: Option<Instant>,
     has_begun: bool,
@@ -122,6 +138,7 @@ impl Queue {
             listen_from: None,
             interval: PollInterval::default(),
             ask_at: now,
+            asked_at: None,
             silent_since: None,
             has_begun: false,
         }
@@ -161,8 +178,11 @@ impl Queue {
             self.submit();
         }
         let is_with_cluster = |it: &Ticket| it.stand.is_with_cluster();
-        if !self.desk.is_busy() && self.ask_at <= now && self.tickets.values().any(is_with_cluster)
-        {
+        // Whatever hurry there is: one question in so long a time.
+        let is_early = self.asked_at.is_some_and(|at| now < at + PollInterval::SHORTEST);
+        let is_due = self.ask_at <= now && !is_early && !self.desk.is_busy();
+        if is_due && self.tickets.values().any(is_with_cluster) {
+            self.asked_at = Some(now);
             self.desk.put(Question::States);
         }
         let mail = self.turn_post(now);
@@ -201,7 +221,9 @@ impl Queue {
                 report(Report::OnCluster { job: id.clone(), host: None });
                 Stand::Submitted { id, batch, index }
             }
-            Some(Submitted { job: None, batch, index }) => Stand::Unknown { batch, index },
+            Some(Submitted { job: None, batch, index }) => {
+                Stand::Unknown { batch, index, since: Instant::now() }
+            }
             None => Stand::Waiting,
         };
         let file = JobFile {
@@ -233,8 +255,12 @@ impl Queue {
             end: None,
             told: None,
             has_begun: false,
+            is_ours: is_new,
+            goes_on: false,
         };
         self.tickets.insert(action, ticket);
+        // Whether it has begun matters to whoever decides about it next.
+        self.listen_to(&action);
         if by_mail && is_new {
             self.send_work(action);
         }
@@ -251,6 +277,7 @@ impl Queue {
             return Ok(());
         }
         self.folders.create()?;
+        forget_settled(&self.store);
         for action in self.folders.all_ended()? {
             let kept = self.store.lookup(&action);
             if kept.is_some_and(|it| self.store.missing_output(&it).is_none()) {
@@ -281,6 +308,41 @@ impl Queue {
             Answer::States(states) => self.take_states(states, now),
             Answer::Account(states) => self.take_account(&states),
             Answer::Cancelled(ids, result) => self.cancelled(&ids, &result),
+            Answer::Withdrawn(ids, states) => self.withdrawn(&ids, states.as_deref(), now),
+        }
+    }
+
+    /// Takes back what was not to begin and has not; what has begun goes on.
+    fn withdrawn(
+        &mut self,
+        ids: &[String],
+        states: Result<&[JobState], &ClientError>,
+        now: Instant,
+    ) {
+        let asked: Vec<(ActionDigest, String)> = self
+            .tickets
+            .iter()
+            .filter_map(|(action, ticket)| match &ticket.stand {
+                Stand::Submitted { id, .. } if ids.contains(id) => Some((*action, id.clone())),
+                _ => None,
+            })
+            .collect();
+        for (action, id) in asked {
+            let state = states.map(|all| all.iter().find(|state| state.id == id));
+            let is_back = match state {
+                Ok(Some(state)) => standing(&state.state) == Standing::Killed(JobCause::Cancelled),
+                // It has left the queue, one way or the other.
+                Ok(None) => true,
+                // Nobody knows.
+                Err(_) => false,
+            };
+            if is_back && !self.take_outcome(&action, now) {
+                self.forget_mail(&action);
+                self.folders.remove(&action);
+                self.finish(&action, Err(StageError::Cancelled.into()));
+            } else if let Some(ticket) = self.tickets.get_mut(&action) {
+                ticket.goes_on = true;
+            }
         }
     }
 
@@ -289,10 +351,12 @@ impl Queue {
         let stopped: Vec<ActionDigest> = self
             .tickets
             .iter()
-            .filter(|(_, ticket)| ticket.cancel.is_requested())
+            .filter(|(_, ticket)| {
+                ticket.cancel.is_requested() || (ticket.cancel.is_withdrawn() && !ticket.goes_on)
+            })
             .map(|(action, _)| *action)
             .collect();
-        let mut ids = Vec::new();
+        let (mut ids, mut waiting) = (Vec::new(), Vec::new());
         for action in stopped {
             let Some(ticket) = self.tickets.get(&action) else { continue };
             match &ticket.stand {
@@ -302,17 +366,23 @@ impl Queue {
                     self.finish(&action, Err(StageError::Cancelled.into()));
                 }
                 _ if ticket.cancel.is_urgent() => {
-                    let left = "the job was left to itself; the next run finds it";
+                    let left = "the job goes on by itself; the next run finds it";
                     (ticket.report)(Report::Log(left.to_owned()));
                     self.finish(&action, Err(StageError::Cancelled.into()));
                 }
                 // It will be known soon.
                 Stand::Unknown { .. } => {}
-                Stand::Submitted { id, .. } => ids.push(id.clone()),
+                // So is whether it is the job of that name.
+                Stand::Submitted { .. } if !ticket.is_ours => {}
+                Stand::Submitted { id, .. } if ticket.cancel.is_requested() => ids.push(id.clone()),
+                Stand::Submitted { id, .. } => waiting.push(id.clone()),
             }
         }
         if !ids.is_empty() && !self.desk.is_busy() {
             self.desk.put(Question::Cancel(ids));
+        }
+        if !waiting.is_empty() && !self.desk.is_busy() {
+            self.desk.put(Question::Withdraw(waiting));
         }
     }
 
@@ -360,14 +430,13 @@ impl Queue {
         else {
             return false;
         };
-        let is_done = matches!(outcome, JobOutcome::Done { .. });
         let is_current = match &ticket.stand {
             Stand::Submitted { id, .. } => *id == job,
             // A job of a run before this one.
             Stand::Unsent { .. } | Stand::Waiting | Stand::Unknown { .. } => true,
         };
-        if !is_done && !is_current {
-            // What another job could not do says nothing of this one.
+        if !is_current {
+            // Another job, which was given up: whether it was alone at its work nobody knows.
             let _ = fs::remove_file(self.folders.outcome(action));
             return false;
         }
@@ -403,7 +472,7 @@ impl Queue {
         };
         // Who ended it, and why, Slurm knows better, if it says so in time.
         ticket.end = Some(End::new(now, Standing::Ended, "FAILED", Some(own)));
-        self.ask_at = self.ask_at.min(now);
+        self.ask_at = now;
         false
     }
 
@@ -419,13 +488,16 @@ impl Queue {
         let (after, before): (Vec<_>, Vec<_>) = all.into_iter().partition(is_next);
         let some: Vec<_> = after.into_iter().chain(before).take(LISTEN_TO).collect();
         self.listen_from = some.last().copied();
-        for action in some {
-            let Some(ticket) = self.tickets.get_mut(&action) else { continue };
-            let Stand::Submitted { id, .. } = &ticket.stand else { continue };
-            for line in ticket.reader.read(&self.folders.job(&action)) {
-                ticket.has_begun = true;
-                (ticket.report)(line.into_report(id));
-            }
+        some.iter().for_each(|action| self.listen_to(action));
+    }
+
+    /// Passes on what a job has said since the last look.
+    pub(super) fn listen_to(&mut self, action: &ActionDigest) {
+        let Some(ticket) = self.tickets.get_mut(action) else { return };
+        let Stand::Submitted { id, .. } = &ticket.stand else { return };
+        for line in ticket.reader.read(&self.folders.job(action)) {
+            ticket.has_begun = true;
+            (ticket.report)(line.into_report(id));
         }
     }
 
@@ -443,7 +515,10 @@ impl Queue {
 /// Whether something outside ended a command: where memory runs out, the system ends one process, and Slurm knows why.
 fn is_killed(error: &ExecutionError) -> bool {
     match error {
-        ExecutionError::Stage(StageError::Command { how, .. }) => how.contains("signal 9"),
+        // A shell tells of a signal to what it started by a status above 128.
+        ExecutionError::Stage(StageError::Command { how, .. }) => {
+            ["signal 9", "signal 15", "status 137", "status 143"].iter().any(|it| how.ends_with(it))
+        }
         _ => false,
     }
 }

@@ -117,8 +117,11 @@ pub(super) fn script(
     store: &Path,
 ) -> String {
     let quote = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
-    let mut text = format!("#!/bin/sh\n# Jobs of okapi: {}.\n", like.node.replace('\n', " "));
+    // What a person types at a prompt, such as `module load`, has to be there: that is what login shells read.
+    let shell = if like.setup.is_empty() { "sh" } else { "bash -l" };
+    let mut text = format!("#!/bin/{shell}\n# Jobs of okapi: {}.\n", like.node.replace('\n', " "));
     if !like.setup.is_empty() {
+        text.push_str("set -e\n");
         text.push_str(like.setup.trim_end());
         text.push('\n');
     }

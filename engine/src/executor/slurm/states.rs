@@ -74,7 +74,7 @@ pub(super) enum Refusal {
 /// What a failed submission means, by what `sbatch` said.
 pub(super) fn refusal(error: &ClientError) -> Refusal {
     let said = match error {
-        ClientError::TimedOut { .. } => return Refusal::Unknown,
+        ClientError::TimedOut { .. } | ClientError::Ended { .. } => return Refusal::Unknown,
         ClientError::Unavailable { .. } => {
             return Refusal::Never(Some(
                 "is Slurm installed here, and are its programs on the PATH?",
@@ -93,6 +93,7 @@ pub(super) fn refusal(error: &ClientError) -> Refusal {
         "try again",
         "job submit limit",
         "submit limit",
+        "submitjobslimit",
         "maximum number of jobs",
         "maxsubmitjob",
         "maxjobcount",
@@ -152,6 +153,12 @@ pub(super) fn explain(cause: JobCause, job: &str, state: &str) -> (String, Optio
             format!("the job {job} ended without a result ({state})"),
             Some("was it killed, and can its node see the store and this program?"),
         ),
+        JobCause::NeverBegan => (
+            format!("the job {job} ended before its work began ({state})"),
+            Some(
+                "did a line of `slurm: {setup: ...}` fail, and can its node see the store and this program?",
+            ),
+        ),
     };
     (message, hint.map(str::to_owned))
 }
@@ -169,6 +176,8 @@ mod tests {
         for said in [
             "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
             "Batch job submission failed: Resource temporarily unavailable",
+            "AssocGrpSubmitJobsLimit; Batch job submission failed: Job violates accounting/QOS policy",
+            "QOSGrpSubmitJobsLimit",
             "Batch job submission failed: Unable to contact slurm controller (connect failure)",
         ] {
             assert_eq!(refused(said), Refusal::Later, "{said}");

@@ -24,17 +24,24 @@ const MOST_AT_ONCE: usize = 1000;
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// How long it is looked for a submission without an answer before it is made again. One that comes through later still finds that
+/// nobody waits for it.
+const UNTIL_KNOWN: Duration = Duration::from_secs(20);
+const FULL: &str = "the cluster takes no more jobs for now (`--cluster-jobs N` keeps fewer there)";
+
 /// When the next submission is due, and how large it may be.
 pub(super) struct Pace {
     pub(super) at: Option<Instant>,
     wait: Duration,
     most_at_once: usize,
+    /// What was not taken the last time: others go before it.
+    refused: Option<Likeness>,
     batches: u64,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { at: None, wait: FIRST_WAIT, most_at_once: MOST_AT_ONCE, batches: 0 }
+        Pace { at: None, wait: FIRST_WAIT, most_at_once: MOST_AT_ONCE, refused: None, batches: 0 }
     }
 }
 
@@ -47,7 +54,10 @@ impl Queue {
                 groups.entry(&ticket.like).or_default().push(*action);
             }
         }
-        let Some((like, mut actions)) = groups.into_iter().max_by_key(|(_, all)| all.len()) else {
+        let refused = self.pace.refused.as_ref();
+        let order =
+            |(like, all): &(&Likeness, Vec<ActionDigest>)| (Some(*like) != refused, all.len());
+        let Some((like, mut actions)) = groups.into_iter().max_by_key(order) else {
             self.pace.at = None;
             return;
         };
@@ -68,7 +78,11 @@ impl Queue {
             }
             return;
         }
-        self.stand(&batch, |batch, index| Stand::Unknown { batch: batch.name.clone(), index });
+        let since = Instant::now();
+        self.stand(&batch, |batch, index| {
+            let batch = batch.name.clone();
+            Stand::Unknown { batch, index, since }
+        });
         self.desk.put(Question::Submit(batch));
     }
 
@@ -105,6 +119,8 @@ impl Queue {
             Ok(id) => {
                 self.silent_since = None;
                 self.pace.wait = FIRST_WAIT;
+                self.pace.refused = None;
+                self.pace.most_at_once = (self.pace.most_at_once * 2).min(MOST_AT_ONCE);
                 let count = batch.actions.len();
                 for (index, action) in batch.actions.iter().enumerate() {
                     let id = if count == 1 { id.clone() } else { format!("{id}_{index}") };
@@ -126,7 +142,11 @@ impl Queue {
             Refusal::Later => {
                 self.forget_try(batch);
                 let since = *self.silent_since.get_or_insert(now);
-                self.tell(&batch.actions, "the cluster takes no more jobs for now", &said);
+                // There may be room for some of them, or for others.
+                self.pace.most_at_once = (batch.actions.len() / 2).max(1);
+                let first = batch.actions.first().and_then(|first| self.tickets.get(first));
+                self.pace.refused = first.map(|ticket| ticket.like.clone());
+                self.tell(&batch.actions, FULL, &said);
                 // As long as others of this run are there, room will be made.
                 let is_alone = !self.tickets.values().any(|it| it.stand.is_with_cluster());
                 if is_alone && now.duration_since(since) > PATIENCE {
@@ -162,19 +182,22 @@ impl Queue {
         let _ = write_whole(&self.store, &self.folders.job(action).join(SUBMITTED), &submitted);
         (ticket.report)(Report::OnCluster { job: id.clone(), host: None });
         ticket.stand = Stand::Submitted { id, batch: batch.to_owned(), index };
+        ticket.is_ours = true;
     }
 
     /// Finds jobs of which nobody knew whether they had been submitted; those that had not are to be.
     pub(super) fn find_unknown(&mut self, states: &[JobState], now: Instant) {
-        let unknown: Vec<(ActionDigest, String, usize)> = self
+        let unknown: Vec<(ActionDigest, String, usize, Instant)> = self
             .tickets
             .iter()
             .filter_map(|(action, ticket)| match &ticket.stand {
-                Stand::Unknown { batch, index } => Some((*action, batch.clone(), *index)),
+                Stand::Unknown { batch, index, since } => {
+                    Some((*action, batch.clone(), *index, *since))
+                }
                 _ => None,
             })
             .collect();
-        for (action, batch, index) in unknown {
+        for (action, batch, index, since) in unknown {
             let of_batch = states.iter().filter(|state| state.batch == batch);
             let found =
                 of_batch.map(|state| state.id.clone()).find(|id| match id.split_once('_') {
@@ -183,6 +206,8 @@ impl Queue {
                 });
             match found {
                 Some(id) => self.name_job(&action, id, &batch, index),
+                // A busy controller may work through it yet.
+                None if now.duration_since(since) < UNTIL_KNOWN => {}
                 None => {
                     if let Some(ticket) = self.tickets.get_mut(&action) {
                         ticket.stand = Stand::Waiting;

@@ -1,0 +1,124 @@
+//! Jobs that killed runs have left: which of them matter to nobody any more.
+
+use std::fs;
+use std::sync::Arc;
+
+use okapi_cache::{ActionDigest, Store};
+
+use super::client::{Cluster, Programs};
+use super::states::{Standing, standing};
+use crate::executor::action_lock::ActionLock;
+use crate::executor::job_folder::{
+    JobFolders, JobOutcome, OUTCOME, OutcomeFile, SUBMITTED, Submitted, read_whole,
+};
+
+/// A job of a killed run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// What it does.
+    pub action: ActionDigest,
+    /// The cluster's name for it, if that is known.
+    pub job: Option<String>,
+    /// How it stands.
+    pub state: LeftoverState,
+}
+
+/// How a job of a killed run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeftoverState {
+    /// The cluster has it still, or cannot be asked.
+    AtWork,
+    /// It has made a result, which the next run takes up.
+    HasResult,
+    /// It has ended, and left nothing of use.
+    Gone,
+}
+
+/// Forgets the jobs whose results the store keeps. Gives the others, as far as they were submitted.
+pub fn forget_settled(store: &Store) -> Vec<ActionDigest> {
+    let folders = JobFolders::of(store);
+    let mut left = Vec::new();
+    for action in folders.all_submitted() {
+        let kept = store.lookup(&action);
+        match kept.is_some_and(|it| store.missing_output(&it).is_none()) {
+            true => folders.remove(&action),
+            false => left.push(action),
+        }
+    }
+    folders.sweep_batches();
+    folders.all_locks().iter().for_each(|action| ActionLock::forget(store, action));
+    left
+}
+
+/// Says of jobs how they stand, after one question to the cluster.
+pub fn look_at(store: &Arc<Store>, actions: &[ActionDigest]) -> Vec<Leftover> {
+    if actions.is_empty() {
+        return Vec::new();
+    }
+    let folders = JobFolders::of(store);
+    let states = Programs.states();
+    let stands = |action: &ActionDigest| {
+        let submitted: Option<Submitted> = read_whole(&folders.job(action).join(SUBMITTED));
+        let places = [folders.outcome(action), folders.job(action).join(OUTCOME)];
+        let outcome = places.iter().find_map(|path| read_whole::<OutcomeFile>(path));
+        let is_at_work = match (&states, &submitted) {
+            (Ok(states), Some(submitted)) => states.iter().any(|state| {
+                let is_it = match &submitted.job {
+                    Some(job) => state.id == *job,
+                    None => true,
+                };
+                is_it
+                    && state.batch == submitted.batch
+                    && matches!(standing(&state.state), Standing::Queued | Standing::Working)
+            }),
+            // Who cannot be asked may have it.
+            (Err(_), _) => true,
+            (Ok(_), None) => false,
+        };
+        let state = match outcome.map(|it| it.outcome) {
+            Some(JobOutcome::Done { .. }) => LeftoverState::HasResult,
+            _ if is_at_work => LeftoverState::AtWork,
+            _ => LeftoverState::Gone,
+        };
+        Leftover { action: *action, job: submitted.and_then(|it| it.job), state }
+    };
+    actions.iter().map(stands).collect()
+}
+
+/// Forgets jobs, and what they have made.
+pub fn forget<'a>(store: &Store, actions: impl Iterator<Item = &'a ActionDigest>) {
+    let folders = JobFolders::of(store);
+    actions.for_each(|action| folders.remove(action));
+    folders.sweep_batches();
+}
+
+/// Cancels jobs that are at work.
+///
+/// # Errors
+/// When the cluster cannot be asked, with what it says.
+pub fn cancel(leftovers: &[Leftover]) -> Result<(), String> {
+    let at_work = leftovers.iter().filter(|it| it.state == LeftoverState::AtWork);
+    let ids: Vec<String> = at_work.filter_map(|it| it.job.clone()).collect();
+    match ids.is_empty() {
+        true => Ok(()),
+        false => Programs.cancel(&ids, false).map_err(|error| error.to_string()),
+    }
+}
+
+impl JobFolders {
+    /// The actions whose jobs were submitted, and are not forgotten.
+    fn all_submitted(&self) -> Vec<ActionDigest> {
+        let is_submitted = |action: &ActionDigest| self.job(action).join(SUBMITTED).exists();
+        self.named_in(self.root()).into_iter().filter(is_submitted).collect()
+    }
+
+    /// The actions on which somebody works, or has.
+    fn all_locks(&self) -> Vec<ActionDigest> {
+        self.named_in(&self.root().join("locks"))
+    }
+
+    fn named_in(&self, folder: &std::path::Path) -> Vec<ActionDigest> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+}
