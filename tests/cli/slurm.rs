@@ -872,3 +872,35 @@ nodes:
     assert_eq!(gc(&["--forget-jobs"]).code, Some(0));
     assert_eq!(gc(&[]).code, Some(0));
 }
+
+#[test]
+fn a_job_that_makes_room_for_another_is_tried_again() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    for ignores in ["", "trap '' TERM; "] {
+        let sandbox = slow(0, "");
+        sandbox.edit("p.yaml", "{n: [1, 2, 3]}", "{n: [1]}");
+        sandbox.edit("p.yaml", "mem: 200M", "cpu: 8, mem: 200M");
+        let run = format!(
+            "run: \"{ignores}echo ${{each.n}} >> $MARK; test $(wc -l < $MARK) -gt 1 || sleep 60; echo 1 > $OKAPI_OUTPUT_DATA\""
+        );
+        let line = sandbox
+            .read("p.yaml")
+            .lines()
+            .find(|it| it.contains("run:"))
+            .unwrap()
+            .trim()
+            .to_owned();
+        sandbox.edit("p.yaml", &line, &run);
+        let child = start(&cluster, &sandbox);
+        until("the job to begin", || marks(&sandbox).len() == 1);
+        let mut command = Command::new("sbatch");
+        command.args(["--partition=high", "--cpus-per-task=8", "--mem=100M", "--wrap", "sleep 2"]);
+        command.env("SLURM_CONF", cluster.conf()).current_dir(cluster.folder.path());
+        assert!(command.status().unwrap().success());
+        let said = end(child);
+        assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+        let retried = events(&said, "node_retrying");
+        assert_eq!(retried.len(), 1, "{}", said.stdout);
+        assert!(text(&retried[0]["message"]).contains("was preempted"), "{retried:?}");
+    }
+}

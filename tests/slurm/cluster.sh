@@ -69,8 +69,11 @@ ReturnToService=2
 MpiDefault=none
 AccountingStorageType=accounting_storage/none
 NodeName=node1 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=8 RealMemory=4096 Gres=gpu:2
-PartitionName=main Nodes=ALL Default=YES
-PartitionName=short Nodes=ALL MaxTime=1
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
+PartitionName=main Nodes=ALL Default=YES PriorityTier=1
+PartitionName=short Nodes=ALL MaxTime=1 PriorityTier=1
+PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=off
 EOF
 
 if ! alive "$dir/munge/munged.pid"; then

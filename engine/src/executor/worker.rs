@@ -58,6 +58,8 @@ pub fn action_of(store: &Store, batch: &str, index: usize) -> io::Result<ActionD
 const GRACE: Duration = Duration::from_secs(20);
 /// A signal that comes so long before the end of the job's time, or later, comes because of it.
 const NEAR_LIMIT: Duration = Duration::from_secs(150);
+/// How long what was written before a job was submitted may take to be seen by it: some networks show files late.
+const UNTIL_SEEN: Duration = Duration::from_secs(15);
 /// How long another job with the same action is waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How long it is listened for a signal after a command has ended: Slurm sends it to all processes of a job, and which of them hears it
@@ -71,8 +73,12 @@ impl Worker<'_> {
     /// When what is to be done cannot be read, or what came of it cannot be written.
     pub fn work(&self, action: &ActionDigest) -> Result<bool, StoreError> {
         let folders = JobFolders::of(&self.store);
-        if !self.is_waited_for(&folders, action) {
-            return Ok(false);
+        let began = Instant::now();
+        while !self.is_waited_for(&folders, action) {
+            if began.elapsed() > UNTIL_SEEN {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_secs(1));
         }
         let began = Instant::now();
         let alone = ActionLock::wait(&self.store, action, || began.elapsed() > PATIENCE, || {});
