@@ -51,7 +51,7 @@ pub mod retry;
 pub mod run;
 pub mod run_diff;
 pub mod run_record;
-mod run_reports;
+pub mod run_reports;
 pub mod schedule;
 pub mod selection;
 pub mod service;

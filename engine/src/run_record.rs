@@ -6,6 +6,7 @@
 //! runs/<id>/logs/<node>     what failed instances wrote to stdout and stderr
 //! runs/manifests/<digest>   the action of each instance (`manifest`), shared by runs
 //! runs/heads/<pipeline>     the digest of the pipeline's newest manifest
+//! runs/fetched              results that no run fetched, but a command: a line each, milliseconds since 1970 and the action
 //! runs/unsent/<remote>      results that a remote should have and does not (`run::remote`)
 //! ```
 //!

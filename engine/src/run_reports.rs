@@ -2,9 +2,11 @@
 //! output; and an action may give other outputs each time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use okapi_cache::{ActionDigest, ResultInfo, Store, StoreError};
 
+use crate::clock::unix_ms;
 use crate::event::{Event, Outcome};
 use crate::run_record::{RunEnd, RunInfo, events, list};
 
@@ -54,6 +56,7 @@ pub(crate) fn reports(
 ) -> Result<Reports, StoreError> {
     let mut reports = Reports::new();
     let mut was_cut_off = false;
+    let by_hand = fetched_by_hand(store);
     // What came from a remote since was made by somebody else's run.
     let mut fetched = BTreeSet::new();
     for run in list(store)?.iter().rev() {
@@ -84,7 +87,9 @@ pub(crate) fn reports(
                 metrics,
                 measured,
                 between_unix_ms: (run.started_unix_ms, ended_unix_ms(run)),
-                times_are_known: !was_cut_off && !fetched.contains(&action),
+                times_are_known: !was_cut_off
+                    && !fetched.contains(&action)
+                    && by_hand.get(&action).is_none_or(|at| *at < run.started_unix_ms),
             });
             let is_newest = newest.run == run.id;
             // An older report that fits is that of a run which went on for longer.
@@ -95,6 +100,40 @@ pub(crate) fn reports(
         }
     }
     Ok(reports)
+}
+
+/// Where it is written down which results a command fetched, without a run.
+fn fetched_path(store: &Store) -> PathBuf {
+    store.runs_folder().join("fetched")
+}
+
+/// When results were fetched by a command, the last time, milliseconds since 1970. What cannot be read says nothing.
+fn fetched_by_hand(store: &Store) -> BTreeMap<ActionDigest, u64> {
+    let text = std::fs::read_to_string(fetched_path(store)).unwrap_or_default();
+    let of_line = |line: &str| {
+        let (at, action) = line.split_once(' ')?;
+        Some((action.parse().ok()?, at.parse().ok()?))
+    };
+    // Later lines win.
+    text.lines().filter_map(of_line).collect()
+}
+
+/// Writes down that results were fetched by a command: what runs reported of earlier ones says nothing of these.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn note_fetched<'a>(
+    store: &Store,
+    actions: impl Iterator<Item = &'a ActionDigest>,
+) -> Result<(), StoreError> {
+    let mut all = fetched_by_hand(store);
+    let now = unix_ms();
+    all.extend(actions.map(|action| (*action, now)));
+    if all.is_empty() {
+        return Ok(());
+    }
+    let text: String = all.iter().map(|(action, at)| format!("{at} {action}\n")).collect();
+    store.write_file(&fetched_path(store), text.as_bytes())
 }
 
 /// When a run ended at the latest: whichever is later, what the clock on the wall said, or the time that passed while the

@@ -82,7 +82,7 @@ pub(crate) fn check(
     // What was not executed twice proves nothing.
     let holds = others == 0 && (same > 0 || left == 0);
     if !arguments.quiet || !holds {
-        let left = if left > 0 { format!(", {left} were left out") } else { String::new() };
+        let left = if left > 0 { format!(", {left} left out") } else { String::new() };
         output::note(&format!(
             "executed twice: {same} gave the same bytes, {others} did not{left}"
         ));

@@ -146,6 +146,12 @@ fn a_forged_metric_is_named_at_its_own_node_alone() {
 /// The times of a colleague's result were compared with those of the execution that was here before.
 #[test]
 fn what_was_fetched_later_has_the_times_of_another_run() {
+    for pulls in [false, true] {
+        fetched_later(pulls);
+    }
+}
+
+fn fetched_later(pulls: bool) {
     let (one, two) = (sandbox(), sandbox());
     forge(&two, "lines", |info, _| info.duration_ms += 1000);
     fs::create_dir(one.path("remote")).unwrap();
@@ -153,6 +159,10 @@ fn what_was_fetched_later_has_the_times_of_another_run() {
     let said = two.okapi(&["cache", "push", "--remote", &remote]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     fs::remove_file(object(&one, &output(&one, "lines").digest)).unwrap();
+    if pulls {
+        let said = one.okapi(&["cache", "pull", "p.yaml", "--remote", &remote]);
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+    }
     assert!(one.run_with(&["--remote", &remote]).is_empty());
     let there = store(&one).document(&action(&one, "lines")).unwrap().unwrap().info;
     assert!(there.duration_ms >= 1000, "it was fetched");
@@ -308,7 +318,7 @@ fn how_far_numbers_of_a_gpu_are_apart_is_noted() {
     // Where nothing can be executed twice, nothing is proven.
     let said = okapi(&["run", "p.yaml", "--check-determinism"], "");
     assert_eq!(said.code, Some(1), "{}", said.stderr);
-    let last = "executed twice: 0 gave the same bytes, 0 did not, 1 were left out\n";
+    let last = "executed twice: 0 gave the same bytes, 0 did not, 1 left out\n";
     assert!(said.stderr.ends_with(last), "{}", said.stderr);
 }
 
