@@ -345,8 +345,9 @@ fn last_lines(stderr_tail: &[String]) -> String {
 fn numeric_class(declared: &str) -> (&'static str, f64) {
     let declared: serde_json::Value = serde_json::from_str(declared).unwrap_or_default();
     match declared["params"]["gpu_dtype"].as_str() {
-        Some("f32") => ("f32", 1.0 / 8192.0),
-        _ => ("bf16", 1.0 / 256.0),
+        Some("f32") => ("single precision", 1.0 / 8192.0),
+        // Of a command nothing is recorded.
+        _ => ("half precision", 1.0 / 256.0),
     }
 }
 
@@ -362,7 +363,7 @@ fn note_of_close(differences: &[Difference], declared: &str) -> Option<String> {
     };
     (largest <= most).then(|| {
         format!(
-            "executed again on a GPU, other numbers come out, within {most:.1e} as {class} has it: {}{others}",
+            "executed again on a GPU, other numbers come out, within {most:.1e}, as {class} rounds: {}{others}",
             furthest.what
         )
     })
@@ -430,7 +431,10 @@ mod tests {
             note_of_close(&differences, &declared)
         };
         let said = note("bf16", &[Some(1e-3), Some(2e-3), Some(0.0)]).unwrap();
-        assert!(said.ends_with("as bf16 has it: Some(0.002); 2 more differ less"), "{said}");
+        assert!(
+            said.ends_with("as half precision rounds: Some(0.002); 2 more differ less"),
+            "{said}"
+        );
         assert_eq!(note("f32", &[Some(1e-3)]), None);
         assert!(note("f32", &[Some(1e-4)]).is_some());
         assert_eq!(note("bf16", &[Some(1e-3), None]), None);
