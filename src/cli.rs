@@ -109,9 +109,14 @@ Verdicts: verified; changed since (the result is whole, the pipeline asks for an
 missing; corrupt.
 
 --reexecute executes nodes again in an empty store, from their recorded inputs, within their
-timeouts, and compares every byte (on a GPU, numbers of tensors within half precision): `all`,
-`sample=N` (N nodes, by chance, the same each time), or a node. The store of its own lies below
-$TMPDIR and needs room for what these nodes read and make.
+timeouts, and compares every byte: `all`, `sample=N` (N nodes by chance, others each time;
+--sample-seed draws the same again), or a node. On a GPU numbers of tensors may lie a 256th of the
+largest apart, an 8192nd where `gpu_dtype: f32` is recorded: then the node is verified, with the
+largest difference as a note. The store of its own lies below $TMPDIR and needs room for what these
+nodes read and make.
+
+Nodes below one that has no result are compared as far as they can be, and never verified if that
+is not to the end. A lost log is a note as well.
 
 Examples:
   okapi audit okapi.yaml
@@ -205,8 +210,8 @@ Says from the top what differs:
   what was asked   pipeline, profile, --set, targets, okapi's version; whether the file is the same
   metrics          results first, then what they read from; without details, standard errors and
                    what teachers were asked
-  the runs part    nodes that came or went, have other params, scripts, prompts, files, ..., or
-                   read from another node
+  the runs part    nodes that came or went, have other params, scripts, prompts, files, ..., read
+                   from another node, or gave another output for the same action (unsteady)
   what they read   nodes that differ only because of those; where outputs are the same, early
                    cutoff ended it
 
@@ -481,6 +486,10 @@ pub(crate) struct AuditArgs {
         conflicts_with = "skip_records"
     )]
     pub(crate) ask_again: usize,
+    /// Draw the samples of `--reexecute sample=N` and `--ask-again` as an earlier audit did, which named this number. Left out:
+    /// by chance.
+    #[arg(long, value_name = "N")]
+    pub(crate) sample_seed: Option<u32>,
     /// Compare with the lock file beside the pipeline, too.
     #[arg(long)]
     pub(crate) locked: bool,

@@ -249,6 +249,14 @@ pub(crate) fn open_store_to_look(global: &Global, root: &Path) -> Result<Store, 
     }
 }
 
+/// On what instances compute where the pipeline leaves that open.
+pub(crate) enum Devices<'a> {
+    /// On what this machine has.
+    Here,
+    /// On a GPU those, by name, whose results were computed on one elsewhere.
+    AsRecorded(&'a dyn Fn(&str) -> bool),
+}
+
 /// Loads, checks and selects as [`prepare`] does, and believes nothing that was remembered: neither a checked graph nor
 /// the digest of a file.
 pub(crate) fn prepare_anew(
@@ -257,9 +265,15 @@ pub(crate) fn prepare_anew(
     place: Place,
     registry: &StageRegistry,
     targets: &[String],
+    devices: &Devices<'_>,
 ) -> Result<Loaded, Failure> {
     let mut graph = load_anew(global, arguments, &place, registry, None)?;
-    choose_places(&mut graph, registry, arguments);
+    match devices {
+        Devices::Here => choose_places(&mut graph, registry, arguments),
+        Devices::AsRecorded(is_on_gpu) => {
+            device_choice::choose_as_recorded(&mut graph, registry, is_on_gpu);
+        }
+    }
     let selection = select(&graph, targets)?;
     let hash = |paths: &[PathBuf]| paths.iter().map(|path| hash_source(path)).collect();
     let sources = digest_sources(&place.root, &graph, &selection, hash)?;

@@ -14,6 +14,16 @@ pub enum ArtifactKind {
     Tree,
 }
 
+impl ArtifactKind {
+    /// As messages name one.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            ArtifactKind::File => "a file",
+            ArtifactKind::Tree => "a folder",
+        }
+    }
+}
+
 /// A reference to stored content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Artifact {

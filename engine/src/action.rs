@@ -161,7 +161,7 @@ pub(crate) fn kept_with(
 }
 
 /// A lineage as an artifact.
-fn lineage_artifact(text: &str) -> Artifact {
+pub(crate) fn lineage_artifact(text: &str) -> Artifact {
     let digest = Digest::of(text.as_bytes());
     Artifact { kind: ArtifactKind::File, digest, size: text.len() as u64 }
 }

@@ -5,10 +5,48 @@
 //! and what was computed in one way is never taken for what was computed in the other.
 
 use okapi_cache::canonical_json;
+use serde_json::{Value, json};
 
 use crate::graph::{ALL_SLOTS, Graph};
 use crate::machine::Machine;
 use crate::stage::StageRegistry;
+
+/// The choice that was made on another machine: `is_on_gpu` says of an instance, by name, whether its result was computed on a
+/// GPU. What the pipeline itself says stays as it is.
+pub fn choose_as_recorded(
+    graph: &mut Graph,
+    registry: &StageRegistry,
+    is_on_gpu: &dyn Fn(&str) -> bool,
+) {
+    let stages: Vec<_> = graph.nodes.iter().map(|node| registry.get(&node.stage)).collect();
+    for instance in &mut graph.instances {
+        let Some(stage) = stages[instance.node as usize].filter(|stage| stage.can_use_gpu()) else {
+            continue;
+        };
+        let Ok(mut declared) = serde_json::from_str::<Value>(&instance.declared) else { continue };
+        let settings = serde_json::from_str(&instance.settings).unwrap_or_default();
+        let on_gpu = is_on_gpu(&instance.name);
+        let is_open = !matches!(declared["params"]["device"].as_str(), Some("cpu" | "cuda"));
+        // As if the pipeline had said it: this program may have been built without GPUs.
+        if on_gpu
+            && is_open
+            && let Some(declared) = declared.as_object_mut()
+        {
+            let params = declared.entry("params").or_insert_with(|| json!({}));
+            if let Some(params) = params.as_object_mut() {
+                params.insert("device".to_owned(), json!("cuda"));
+            }
+        }
+        stage.choose_device(&mut declared, &settings, usize::from(on_gpu));
+        instance.declared = canonical_json::to_string(&declared).into();
+    }
+}
+
+/// Whether the document of an action says that it was computed on a GPU.
+pub fn is_on_gpu(document: &str) -> bool {
+    let document: Value = serde_json::from_str(document).unwrap_or_default();
+    document["declared"]["params"]["device"] == "cuda"
+}
 
 /// Has every stage that can compute on a GPU say, for each of its instances, whether it does, and gives those
 /// that do as many as they take.

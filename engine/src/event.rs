@@ -175,6 +175,9 @@ pub enum Event {
         output_bytes: u64,
         /// Whether every output is what it was before the run: what depends on it alone is spared.
         unchanged: bool,
+        /// Whether the same action gave other outputs when it was executed before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unsteady: bool,
         /// Numbers that it reported.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         metrics: BTreeMap<String, f64>,

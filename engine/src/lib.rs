@@ -51,6 +51,7 @@ pub mod retry;
 pub mod run;
 pub mod run_diff;
 pub mod run_record;
+pub mod run_reports;
 pub mod schedule;
 pub mod selection;
 pub mod service;

@@ -18,11 +18,14 @@
 //! it is still true.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use okapi_cache::{ActionDigest, Artifact, ArtifactKind, Store};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::audit::{AuditQuestion, Finding, Recorded, Verdict};
 use crate::graph::{Graph, InstanceId};
@@ -49,6 +52,7 @@ pub struct LockFile {
     /// The `--set` arguments that it was written with.
     pub set: Vec<String>,
     /// By instance.
+    #[serde(deserialize_with = "once_each")]
     pub nodes: BTreeMap<String, LockedNode>,
 }
 
@@ -59,7 +63,37 @@ pub struct LockedNode {
     /// Its action.
     pub action: ActionDigest,
     /// `file:DIGEST` or `tree:DIGEST`, by port.
+    #[serde(deserialize_with = "once_each")]
     pub outputs: BTreeMap<String, String>,
+}
+
+/// Reads a map that has each name once: of two entries of one name a reader of the file would see one, and a comparison might
+/// take the other.
+fn once_each<'de, D, V>(deserializer: D) -> Result<BTreeMap<String, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    V: Deserialize<'de>,
+{
+    struct OnceEach<V>(PhantomData<V>);
+    impl<'de, V: Deserialize<'de>> Visitor<'de> for OnceEach<V> {
+        type Value = BTreeMap<String, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((name, value)) = members.next_entry::<String, V>()? {
+                if map.contains_key(&name) {
+                    return Err(A::Error::custom(format!("it has `{name}` twice")));
+                }
+                map.insert(name, value);
+            }
+            Ok(map)
+        }
+    }
+    deserializer.deserialize_map(OnceEach(PhantomData))
 }
 
 /// Why there is no lock file to compare with.
@@ -262,5 +296,27 @@ mod tests {
         newer.write(&link).unwrap();
         assert!(link.is_symlink());
         assert!(LockFile::read(&path).unwrap_err().to_string().contains("version 2"));
+    }
+
+    /// The last of two entries was compared, and the first was what a reviewer saw.
+    #[test]
+    fn a_lock_file_that_has_a_name_twice_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.lock");
+        let digest = okapi_cache::Digest::of(b"x");
+        let node =
+            |outputs: &str| format!(r#""n":{{"action":"{digest}","outputs":{{{outputs}}}}}"#);
+        let output = format!(r#""a":"file:{digest}""#);
+        let read = |nodes: &str| {
+            let text = format!(r#"{{"okapi_lock":1,"profile":null,"set":[],"nodes":{{{nodes}}}}}"#);
+            std::fs::write(&path, text).unwrap();
+            LockFile::read(&path).map_err(|error| error.to_string())
+        };
+        let once = node(&output);
+        assert_eq!(read(&once).unwrap().nodes.len(), 1);
+        let said = read(&format!("{once},{once}")).unwrap_err();
+        assert!(said.contains("it has `n` twice"), "{said}");
+        let said = read(&node(&format!("{output},{output}"))).unwrap_err();
+        assert!(said.contains("it has `a` twice"), "{said}");
     }
 }

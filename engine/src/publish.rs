@@ -84,13 +84,13 @@ pub fn publish(
     let mut found = Vec::new();
     for (entry, artifact) in wanted {
         let path = project_root.join(&*entry.path);
-        let present = digest_of(store, &path)?;
-        let is_ours = ledger.is_ours(&entry.path, present);
+        let present = artifact_at(store, &path)?;
+        let is_ours = ledger.is_ours(&entry.path, present.map(|it| it.digest));
         found.push((entry, artifact, path, present, is_ours));
     }
     let to_place: BTreeMap<String, Digest> = found
         .iter()
-        .filter(|(_, artifact, _, present, _)| *present != Some(artifact.digest))
+        .filter(|(_, artifact, _, present, _)| !is_same(present.as_ref(), artifact))
         .map(|(entry, artifact, ..)| (entry.path.to_string(), artifact.digest))
         .collect();
     if !to_place.is_empty() {
@@ -102,11 +102,11 @@ pub fn publish(
         ledger_changed = true;
     }
     for (entry, artifact, path, present, is_ours) in found {
-        if present != Some(artifact.digest) {
+        if !is_same(present.as_ref(), &artifact) {
             stays_inside(project_root, &path)?;
             let kept = match fs::symlink_metadata(&path) {
                 // Looked at once more: placing what came before may have taken its time.
-                Ok(_) if is_ours && digest_of(store, &path)? == present => {
+                Ok(_) if is_ours && artifact_at(store, &path)? == present => {
                     remove(&path)?;
                     None
                 }
@@ -139,12 +139,17 @@ fn place(store: &Store, artifact: &Artifact, path: &Path) -> Result<(), PublishE
     Ok(store.place_in_one_step(artifact, path)?)
 }
 
-/// The digest of what lies at `path`; `None` if nothing does, or something that is no artifact.
-fn digest_of(store: &Store, path: &Path) -> Result<Option<Digest>, PublishError> {
+/// Whether what lies there is the artifact: the list of a folder's files, written as a file, has the folder's digest.
+fn is_same(present: Option<&Artifact>, artifact: &Artifact) -> bool {
+    present.is_some_and(|it| (it.kind, it.digest) == (artifact.kind, artifact.digest))
+}
+
+/// What lies at `path`; `None` if nothing does, or something that is no artifact.
+fn artifact_at(store: &Store, path: &Path) -> Result<Option<Artifact>, PublishError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_file() || metadata.is_dir() => {
             // What cannot be read as an artifact (a tree with a socket in it) is the user's.
-            Ok(store.digest_source(path).ok().map(|artifact| artifact.digest))
+            Ok(store.digest_source(path).ok())
         }
         Ok(_) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

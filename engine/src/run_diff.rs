@@ -1,5 +1,5 @@
 //! What differs between two runs, and where they part: in the nodes whose own fields differ, apart from those that
-//! only read something else.
+//! only read something else, and in those that gave another output for the same action.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +11,7 @@ use crate::action_diff::{FieldChange, diff, fields};
 use crate::manifest::Manifest;
 use crate::readers::Readers;
 use crate::run_record::RunInfo;
+use crate::run_reports::unsteady_between;
 use crate::stage::{Outputs, StageRegistry};
 
 /// What was asked of one run and not of the other.
@@ -29,7 +30,7 @@ pub struct FactDiff {
 pub struct RunDiff {
     /// The instances that differ, by name.
     pub nodes: Vec<NodeDiff>,
-    /// How many instances have the same action in both runs.
+    /// How many instances have the same action in both runs, and as far as is known the same outputs.
     pub same: usize,
 }
 
@@ -57,6 +58,8 @@ pub enum Kind {
     Added,
     /// Both.
     Changed,
+    /// Both, with one action, which gave other outputs when it was executed again.
+    Unsteady,
     /// The old one.
     Removed,
 }
@@ -64,7 +67,7 @@ pub enum Kind {
 /// Why an instance differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The runs part here: it came, went, or a field of its own differs.
+    /// The runs part here: it came, went, a field of its own differs, or it gives another output each time.
     Own,
     /// Only what it reads differs.
     Inputs,
@@ -107,7 +110,7 @@ impl NodeDiff {
     /// Why it differs.
     pub fn cause(&self) -> Cause {
         match self.kind {
-            Kind::Added | Kind::Removed => Cause::Own,
+            Kind::Added | Kind::Removed | Kind::Unsteady => Cause::Own,
             Kind::Changed if self.fields.is_empty() => Cause::Unknown,
             Kind::Changed if self.fields.iter().any(|field| field.is_own) => Cause::Own,
             Kind::Changed => Cause::Inputs,
@@ -154,18 +157,24 @@ pub fn facts(old: &RunInfo, new: &RunInfo) -> Vec<FactDiff> {
         .collect()
 }
 
-/// Compares what two runs left. Stages of `registry` have the names of their ports.
+/// Compares what two runs left, each with its record. Stages of `registry` have the names of their ports.
 ///
 /// # Errors
 /// When the store cannot be read.
 pub fn compare(
     store: &Store,
     registry: &StageRegistry,
-    old: &Manifest,
-    new: &Manifest,
+    (old_run, old): (&RunInfo, &Manifest),
+    (new_run, new): (&RunInfo, &Manifest),
 ) -> Result<RunDiff, StoreError> {
     let names: BTreeSet<_> = old.iter().chain(new.iter()).map(|(name, _)| name).collect();
-    let is_same = |name: &str| old.action(name) == new.action(name);
+    // The store has the last outputs of an action alone, so that only the records tell.
+    let unsteady = unsteady_between(store, &old_run.id, &new_run.id)?;
+    let is_unsteady = |name: &str| {
+        let action = old.action(name).filter(|action| new.action(name) == Some(*action));
+        action.is_some_and(|action| unsteady.contains(&action))
+    };
+    let is_same = |name: &str| old.action(name) == new.action(name) && !is_unsteady(name);
     let (same, differing): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|it| is_same(it));
     let mut diff = RunDiff { nodes: Vec::with_capacity(differing.len()), same: same.len() };
     if differing.is_empty() {
@@ -182,6 +191,7 @@ pub fn compare(
             kind: match (old.action(name), new.action(name)) {
                 (None, _) => Kind::Added,
                 (_, None) => Kind::Removed,
+                _ if is_unsteady(name) => Kind::Unsteady,
                 _ => Kind::Changed,
             },
             fields: Vec::new(),
@@ -189,7 +199,10 @@ pub fn compare(
             metrics: Vec::new(),
             steps_from_results: steps.copied().unwrap_or_default(),
         };
-        fill(store, registry, &steady, old.action(name), new.action(name), &mut node)?;
+        // What came of it before is not there any more.
+        if node.kind != Kind::Unsteady {
+            fill(store, registry, &steady, old.action(name), new.action(name), &mut node)?;
+        }
         diff.nodes.push(node);
     }
     Ok(diff)

@@ -6,6 +6,7 @@
 //! runs/<id>/logs/<node>     what failed instances wrote to stdout and stderr
 //! runs/manifests/<digest>   the action of each instance (`manifest`), shared by runs
 //! runs/heads/<pipeline>     the digest of the pipeline's newest manifest
+//! runs/fetched              results that no run fetched, but a command: a line each, milliseconds since 1970 and the action
 //! runs/unsent/<remote>      results that a remote should have and does not (`run::remote`)
 //! ```
 //!
@@ -13,12 +14,12 @@
 //! apart. Ids sort in the order of the runs, whatever the clock does: where it has jumped back, a
 //! run takes the stamp of the newest run there is, and the next number.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use okapi_cache::{ActionDigest, Digest, ResultInfo, Store, StoreError};
+use okapi_cache::{Digest, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{compact_utc, unix_ms};
@@ -72,8 +73,11 @@ pub struct RunEnd {
     pub failed: u64,
     /// Instances that were not run.
     pub skipped: u64,
-    /// How long it took, milliseconds.
+    /// How long it took, milliseconds. It does not count while the machine sleeps.
     pub duration_ms: u64,
+    /// When it ended, milliseconds since 1970; filled in when the record ends, and not in those of the first okapi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_unix_ms: Option<u64>,
     /// What was asked of services outside.
     #[serde(default, skip_serializing_if = "Spend::is_empty")]
     pub spend: Spend,
@@ -209,9 +213,10 @@ impl RunRecord {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn finish(mut self, store: &Store, end: RunEnd) -> Result<RunInfo, StoreError> {
+    pub fn finish(mut self, store: &Store, mut end: RunEnd) -> Result<RunInfo, StoreError> {
         let path = self.folder.join("events.jsonl");
         self.events.flush().map_err(|error| StoreError::io(&path, error))?;
+        end.finished_unix_ms = Some(unix_ms());
         self.info.end = Some(end);
         self.write_info(store)?;
         Ok(self.info)
@@ -286,90 +291,6 @@ pub fn events(store: &Store, id: &str) -> Result<Vec<Event>, StoreError> {
     let path = store.runs_folder().join(id).join("events.jsonl");
     let text = fs::read_to_string(&path).map_err(|error| StoreError::io(&path, error))?;
     Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
-}
-
-/// What was measured of an execution, beside its metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Measured {
-    /// How long it worked, milliseconds.
-    pub duration_ms: u64,
-    /// What it cost, millionths of a US dollar, if it asked anybody.
-    pub cost_micro_usd: Option<u64>,
-}
-
-impl Measured {
-    /// What a result says.
-    pub fn of(info: &ResultInfo) -> Measured {
-        Measured { duration_ms: info.duration_ms, cost_micro_usd: info.cost_micro_usd }
-    }
-}
-
-/// What a run reported when it made a result.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Report {
-    /// The run's id.
-    pub run: String,
-    /// The metrics.
-    pub metrics: BTreeMap<String, f64>,
-    /// What else was measured.
-    pub measured: Measured,
-    /// When the run began and ended, milliseconds since 1970.
-    pub between_unix_ms: (u64, u64),
-    /// Whether the result that is kept has to be this one. A run that was killed, or could not write, may have made another one
-    /// since, or not kept this one; and of two at once either may have been the last.
-    pub times_are_known: bool,
-}
-
-/// By action: what the newest run reported that made its result.
-pub type Reports = BTreeMap<ActionDigest, Report>;
-
-/// What runs reported when they made the results of these actions, of which that much was measured, as far as their records
-/// are there: those of the newest run that made each.
-///
-/// # Errors
-/// When the store cannot be read.
-pub fn reports(
-    store: &Store,
-    mut wanted: BTreeMap<ActionDigest, Measured>,
-) -> Result<Reports, StoreError> {
-    let mut reports = Reports::new();
-    let mut was_cut_off = false;
-    for run in list(store)?.iter().rev() {
-        if wanted.is_empty() {
-            break;
-        }
-        let is_cut_off = |end: &RunEnd| end.outcome == Outcome::StoreTrouble;
-        was_cut_off |= run.end.as_ref().is_none_or(is_cut_off);
-        // A run that made nothing has nothing to say, and a record without events neither.
-        if run.end.as_ref().is_some_and(|end| end.ran == 0) {
-            continue;
-        }
-        let until = run.end.as_ref().map_or(u64::MAX, |end| run.started_unix_ms + end.duration_ms);
-        for event in events(store, &run.id).unwrap_or_default().into_iter().rev() {
-            let Event::NodeFinished { action, metrics, duration_ms, spend, .. } = event else {
-                continue;
-            };
-            let Ok(action) = action.parse() else { continue };
-            let Some(kept) = wanted.get(&action) else { continue };
-            let cost_micro_usd = (!spend.is_empty()).then_some(spend.nano_usd / 1000);
-            let measured = Measured { duration_ms, cost_micro_usd };
-            let is_kept = measured == *kept;
-            let newest = reports.entry(action).or_insert_with(|| Report {
-                run: run.id.clone(),
-                metrics,
-                measured,
-                between_unix_ms: (run.started_unix_ms, until),
-                times_are_known: !was_cut_off,
-            });
-            let is_newest = newest.run == run.id;
-            // An older report that fits is that of a run which went on for longer.
-            newest.times_are_known &= is_newest || !is_kept;
-            if is_kept || !newest.times_are_known {
-                wanted.remove(&action);
-            }
-        }
-    }
-    Ok(reports)
 }
 
 /// The log of a failed instance in a run's `logs` folder.

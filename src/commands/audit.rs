@@ -25,7 +25,7 @@ use super::execute_again::{ExecuteAgain, is_trouble_here, question};
 use crate::cli::{AuditArgs, Global};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::project::{self, Loaded};
+use crate::project::{self, Devices, Loaded};
 use crate::ui::{audit as ui, output};
 
 /// What is looked at, and where.
@@ -34,6 +34,7 @@ struct Desk<'a> {
     loaded: Loaded,
     store: Arc<Store>,
     recorded: Vec<Option<Recorded>>,
+    sample_seed: Option<u32>,
 }
 
 /// Proves that results are what the pipeline says.
@@ -52,7 +53,8 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
     let store = Arc::new(store);
     let registry = okapi_stages::registry();
     let overlay = &arguments.pipeline.overlay;
-    let loaded = project::prepare_anew(global, overlay, place, &registry, &arguments.targets)?;
+    let (targets, devices) = (&arguments.targets, Devices::Here);
+    let loaded = project::prepare_anew(global, overlay, place, &registry, targets, &devices)?;
     bundle::refuse_to_export(arguments, &loaded)?;
     let pipeline = &loaded.place.pipeline;
     let manifest = run_record::head(&store, pipeline);
@@ -61,7 +63,8 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
         return Err(Failure::failed(message).with_hint("`okapi run` writes it anew".to_owned()));
     }
     let question = question(&loaded, &store, &manifest);
-    let wanted = reexecuted(&loaded, &arguments.reexecute)?;
+    let sample_seed = sample_seed(arguments)?;
+    let wanted = reexecuted(&loaded, &arguments.reexecute, sample_seed)?;
     let recorded = recorded(&question)?;
     let outputs = recorded.iter().flatten().flat_map(|it| &it.outputs);
     let bar = ui::hashing(outputs.map(|it| it.size).sum());
@@ -90,9 +93,9 @@ pub(crate) fn audit(global: &Global, arguments: &AuditArgs) -> Result<ExitCode, 
             }
         }
     }
-    let desk = Desk { arguments, store: Arc::clone(&store), recorded, loaded };
+    let desk = Desk { arguments, store: Arc::clone(&store), recorded, loaded, sample_seed };
     let again = desk.execute_again(&manifest, &wanted, &mut audit);
-    if again.is_err() && !arguments.json {
+    if again.as_ref().map_or(true, |again| again.interrupted) && !arguments.json {
         // What was found so far holds whatever the trouble is.
         output::print(&ui::render(&audit, arguments.all))?;
     }
@@ -147,6 +150,7 @@ fn say(
             "asked_again": again.asked.iter().map(|it| json!({
                 "request": it.request, "recorded": it.recorded, "now": it.now, "same": it.recorded == it.now, "nano_usd": it.nano_usd,
             })).collect::<Vec<_>>(),
+            "sample_seed": again.sample_seed,
             "made_with": made_with,
             "hashed_ms": hashed_ms,
             "duration_ms": duration_ms,
@@ -159,7 +163,11 @@ fn say(
 }
 
 /// The instances that `--reexecute` names, in the order of the graph.
-fn reexecuted(loaded: &Loaded, wanted: &[String]) -> Result<Vec<InstanceId>, Failure> {
+fn reexecuted(
+    loaded: &Loaded,
+    wanted: &[String],
+    seed: Option<u32>,
+) -> Result<Vec<InstanceId>, Failure> {
     let graph = &loaded.graph;
     let selected: Vec<InstanceId> = (0..graph.instances.len() as InstanceId)
         .filter(|&id| loaded.selection.needed[id as usize])
@@ -175,7 +183,7 @@ fn reexecuted(loaded: &Loaded, wanted: &[String]) -> Result<Vec<InstanceId>, Fai
             if count == 0 {
                 return Err(Failure::usage("`--reexecute sample=0` executes nothing"));
             }
-            ids.extend(sample(graph, &selected, count));
+            ids.extend(sample(graph, &selected, count, seed.unwrap_or_default()));
         } else {
             let found = matching(graph, what);
             if found.is_empty() {
@@ -198,9 +206,39 @@ fn reexecuted(loaded: &Loaded, wanted: &[String]) -> Result<Vec<InstanceId>, Fai
     Ok(ids)
 }
 
-/// So many of the instances, by chance, and the same each time.
-fn sample(graph: &Graph, selected: &[InstanceId], count: usize) -> Vec<InstanceId> {
-    let lot = |id: &InstanceId| Digest::of(graph.instances[*id as usize].name.as_bytes());
+/// What samples are drawn with: whoever forged a result must not know which nodes will be executed again.
+fn sample_seed(arguments: &AuditArgs) -> Result<Option<u32>, Failure> {
+    let samples = arguments.reexecute.iter().any(|what| what.starts_with("sample="));
+    match arguments.sample_seed {
+        _ if samples || arguments.ask_again > 0 => {}
+        None => return Ok(None),
+        Some(_) => {
+            let message = "--sample-seed has no meaning where no sample is drawn";
+            let hint = "give `--reexecute sample=N` or `--ask-again N`, too";
+            return Err(Failure::usage(message).with_hint(hint.to_owned()));
+        }
+    }
+    let drawn = || {
+        let mut bytes = [0; 4];
+        let mut file = std::fs::File::open(CHANCE)?;
+        std::io::Read::read_exact(&mut file, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    };
+    let failed = |error: std::io::Error| {
+        Failure::failed(format!("no sample can be drawn: {CHANCE}: {error}"))
+            .with_hint("draw it yourself: --sample-seed N".to_owned())
+    };
+    arguments.sample_seed.map_or_else(drawn, Ok).map(Some).map_err(failed)
+}
+
+/// Where the system gives chance.
+const CHANCE: &str = "/dev/urandom";
+
+/// So many of the instances, by chance, and with one seed the same each time.
+fn sample(graph: &Graph, selected: &[InstanceId], count: usize, seed: u32) -> Vec<InstanceId> {
+    let lot = |id: &InstanceId| {
+        Digest::of(format!("{seed} {}", graph.instances[*id as usize].name).as_bytes())
+    };
     let mut ids = selected.to_vec();
     ids.sort_by_key(lot);
     ids.truncate(count);
@@ -228,7 +266,8 @@ impl Desk<'_> {
             ids.sort_unstable();
             ids.dedup();
         }
-        let mut done = ui::ExecutedAgain::default();
+        let sample_seed = self.sample_seed;
+        let mut done = ui::ExecutedAgain { sample_seed, ..ui::ExecutedAgain::default() };
         if ids.is_empty() {
             return Ok(done);
         }
@@ -242,6 +281,7 @@ impl Desk<'_> {
             no_sandbox: self.arguments.no_sandbox,
             threads: &|threads| threads,
             ask_anew: self.arguments.ask_again,
+            sample_seed: sample_seed.unwrap_or_default(),
         };
         let bar = ui::executing(ids.len() as u64);
         let mut trouble = None;
@@ -253,7 +293,14 @@ impl Desk<'_> {
             let name = &*graph.instances[id as usize].name;
             bar.inc(1);
             bar.set_message(name.to_owned());
-            let on_gpu = graph.instances[id as usize].resources.gpu > 0;
+            let instance = &graph.instances[id as usize];
+            if let Again::Different(differences) = &again
+                && instance.resources.gpu > 0
+                && let Some(note) = note_of_close(differences, &instance.declared)
+            {
+                audit.note(name, note);
+                return;
+            }
             if let Again::Failed(error) = &again
                 && is_trouble_here(error)
             {
@@ -262,7 +309,7 @@ impl Desk<'_> {
             }
             // Of what is missing or has changed that is said already.
             let is_said = audit.nodes.iter().any(|it| it.node == name && !it.findings.is_empty());
-            for finding in findings(again, asks(id), on_gpu, was_asked_for || !is_said) {
+            for finding in findings(again, asks(id), was_asked_for || !is_said) {
                 audit.add(name, finding);
             }
         })?;
@@ -293,11 +340,37 @@ fn last_lines(stderr_tail: &[String]) -> String {
     }
 }
 
-/// On a GPU numbers may come out this far apart, as a share of the largest of a tensor: half precision.
-const HALF_PRECISION: f64 = 1.0 / 256.0;
+/// How far numbers of a GPU may lie apart, as a share of the largest of a tensor, by how it stored them: half precision rounds
+/// to so much; single precision to a 2^23rd, of which long sums in another order make a thousand.
+fn numeric_class(declared: &str) -> (&'static str, f64) {
+    let declared: serde_json::Value = serde_json::from_str(declared).unwrap_or_default();
+    match declared["params"]["gpu_dtype"].as_str() {
+        Some("f32") => ("single precision", 1.0 / 8192.0),
+        // Of a command nothing is recorded.
+        _ => ("half precision", 1.0 / 256.0),
+    }
+}
+
+/// What is worth a word where all differences are within the numeric class of a GPU; `None` where one is not.
+fn note_of_close(differences: &[Difference], declared: &str) -> Option<String> {
+    let (class, most) = numeric_class(declared);
+    let shares: Option<Vec<f64>> = differences.iter().map(|it| it.relative).collect();
+    let largest = shares?.into_iter().fold(0.0, f64::max);
+    let furthest = differences.iter().find(|it| it.relative == Some(largest))?;
+    let others = match differences.len() {
+        1 => String::new(),
+        more => format!("; {} more differ less", more - 1),
+    };
+    (largest <= most).then(|| {
+        format!(
+            "executed again on a GPU, other numbers come out, within {most:.1e}, as {class} rounds: {}{others}",
+            furthest.what
+        )
+    })
+}
 
 /// What there is to say of an instance that was executed again.
-fn findings(again: Again, asks: bool, on_gpu: bool, was_asked_for: bool) -> Vec<Finding> {
+fn findings(again: Again, asks: bool, was_asked_for: bool) -> Vec<Finding> {
     let how = match asks {
         true => "worked through again with the recorded answers",
         false => "executed again",
@@ -306,10 +379,6 @@ fn findings(again: Again, asks: bool, on_gpu: bool, was_asked_for: bool) -> Vec<
     match again {
         Again::Same => Vec::new(),
         Again::Different(differences) => {
-            let is_close = |it: &Difference| it.relative.is_some_and(|it| it <= HALF_PRECISION);
-            if on_gpu && differences.iter().all(is_close) {
-                return Vec::new();
-            }
             let hint = match asks {
                 true => "a recorded answer, or the recorded output, is not what it was",
                 false => {
@@ -345,5 +414,30 @@ fn findings(again: Again, asks: bool, on_gpu: bool, was_asked_for: bool) -> Vec<
             one(Verdict::Missing, message, None)
         }
         Again::NotExecuted(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was computed in single precision could be as far off as half precision rounds.
+    #[test]
+    fn how_far_numbers_may_be_apart_is_a_matter_of_how_a_gpu_stored_them() {
+        let differ = |relative: Option<f64>| Difference { what: format!("{relative:?}"), relative };
+        let note = |gpu_dtype: &str, shares: &[Option<f64>]| {
+            let differences: Vec<Difference> = shares.iter().map(|it| differ(*it)).collect();
+            let declared = format!(r#"{{"params":{{"gpu_dtype":"{gpu_dtype}"}}}}"#);
+            note_of_close(&differences, &declared)
+        };
+        let said = note("bf16", &[Some(1e-3), Some(2e-3), Some(0.0)]).unwrap();
+        assert!(
+            said.ends_with("as half precision rounds: Some(0.002); 2 more differ less"),
+            "{said}"
+        );
+        assert_eq!(note("f32", &[Some(1e-3)]), None);
+        assert!(note("f32", &[Some(1e-4)]).is_some());
+        assert_eq!(note("bf16", &[Some(1e-3), None]), None);
+        assert_eq!(note("bf16", &[Some(f64::INFINITY)]), None);
     }
 }

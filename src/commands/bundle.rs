@@ -1,5 +1,6 @@
 //! Bundles: written by `audit --export`, checked by `audit FOLDER`.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Component, Path};
 
@@ -10,22 +11,32 @@ use okapi_engine::audit::{
 use okapi_engine::bundle::{
     BundleError, Export, OpenBundle, Private, PrivateKind, check, export as write, open,
 };
-use okapi_engine::environment;
+use okapi_engine::{device_choice, environment};
 use serde_json::Value;
 
 use super::execute_again::{TMPDIR, question};
 use crate::cli::{AuditArgs, ExecutorArg, Global, OverlayArgs};
 use crate::failure::Failure;
 use crate::program;
-use crate::project::{self, Loaded};
+use crate::project::{self, Devices, Loaded};
 use crate::temporary::{TemporaryFolder, unless_interrupted};
 use crate::ui::{audit as ui, format, output};
 
 /// Parts of the names of variables whose values are secrets.
-const SECRETS: [&str; 5] = ["KEY", "TOKEN", "SECRET", "PASSW", "CREDENTIAL"];
+const SECRETS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSW", "CREDENTIAL", "AUTHORIZATION"];
 /// Words with which names of such variables end.
-const SECRET_WORDS: [&str; 9] =
-    ["PASS", "PWD", "PAT", "PASSWORD", "PASSWD", "TOKEN", "SECRET", "PASSPHRASE", "CREDENTIAL"];
+const SECRET_WORDS: [&str; 10] = [
+    "PASS",
+    "PWD",
+    "PAT",
+    "PASSWORD",
+    "PASSWD",
+    "TOKEN",
+    "SECRET",
+    "PASSPHRASE",
+    "CREDENTIAL",
+    "AUTH",
+];
 /// Not what they look like: folders.
 const NO_SECRETS: [&str; 2] = ["PWD", "OLDPWD"];
 
@@ -42,6 +53,11 @@ pub(crate) fn export(
     let overlay = &arguments.pipeline.overlay;
     let allowed: Vec<PrivateKind> = arguments.allow_private.iter().map(|&it| it.into()).collect();
     let mut private = private(loaded, store.root(), &allowed);
+    let infos = recorded.iter().flatten().filter_map(|it| Some(&it.stored.as_ref()?.info));
+    let hosts: BTreeSet<&String> = infos.filter_map(|it| it.environment.get("host")).collect();
+    for host in hosts {
+        add_host(&mut private, "the name of a machine that made a result", host);
+    }
     if let Some(author) = &arguments.author {
         private.allow_names_in(author);
     }
@@ -199,6 +215,13 @@ fn private(loaded: &Loaded, store: &Path, allowed: &[PrivateKind]) -> Private {
         if let Some(password) = password_of(&value) {
             private.add_short_secret(format!("the password in {name}"), password);
         }
+        // `Bearer ...`: what follows is the secret, whatever stands before it elsewhere.
+        if let Some((_, last)) = value.trim().rsplit_once(char::is_whitespace)
+            && is_secret
+            && last.len() >= 8
+        {
+            private.add(PrivateKind::Secret, what.clone(), last);
+        }
         if is_secret && value.trim().len() >= 8 || named.iter().any(|it| *it == name) {
             private.add(PrivateKind::Secret, what, value);
         } else if ends_so {
@@ -217,11 +240,7 @@ fn private(loaded: &Loaded, store: &Path, allowed: &[PrivateKind]) -> Private {
     }
     private.add(PrivateKind::Path, "the path of the project", loaded.place.root.to_string_lossy());
     private.add(PrivateKind::Path, "the path of the store", store.to_string_lossy());
-    let host = environment::host();
-    if let Some((first, _)) = host.split_once('.') {
-        private.add_name(PrivateKind::Host, "the name of this machine", first);
-    }
-    private.add_name(PrivateKind::Host, "the name of this machine", host);
+    add_host(&mut private, "the name of this machine", &environment::host());
     let named = ["USER", "LOGNAME", "SUDO_USER"].map(|it| std::env::var(it).unwrap_or_default());
     for name in named.into_iter().chain(environment::user()) {
         private.add_name(PrivateKind::User, "the name of the user", name.trim());
@@ -235,6 +254,14 @@ fn private(loaded: &Loaded, store: &Path, allowed: &[PrivateKind]) -> Private {
         );
     }
     private
+}
+
+/// Adds the name of a machine, with and without its domain.
+fn add_host(private: &mut Private, what: &str, host: &str) {
+    if let Some((first, _)) = host.split_once('.') {
+        private.add_name(PrivateKind::Host, what, first);
+    }
+    private.add_name(PrivateKind::Host, what, host);
 }
 
 /// The password in an address such as `postgres://user:password@host/name`.
@@ -258,6 +285,7 @@ pub(crate) fn refuse_what_it_has_not(
         (global.is_store_named, "--store"),
         (!arguments.reexecute.is_empty(), "--reexecute"),
         (arguments.ask_again > 0, "--ask-again"),
+        (arguments.sample_seed.is_some(), "--sample-seed"),
         (arguments.locked, "--locked"),
         (arguments.export.is_some(), "--export"),
     ];
@@ -306,10 +334,17 @@ fn audit_in(room: &TemporaryFolder, global: &Global, folder: &Path) -> Result<Ch
         executor: ExecutorArg::Local,
     };
     let registry = okapi_stages::registry();
-    let loaded =
-        project::locate(&there, &project.join(&bundle.pipeline)).map_err(Failure::from).and_then(
-            |place| project::prepare_anew(&there, &overlay, place, &registry, &bundle.targets),
-        );
+    let computed_on_gpu = |node: &str| {
+        let stored = manifest.action(node).and_then(|action| store.document(&action).ok()?);
+        stored.is_some_and(|stored| device_choice::is_on_gpu(&stored.document))
+    };
+    let loaded = project::locate(&there, &project.join(&bundle.pipeline))
+        .map_err(Failure::from)
+        .and_then(|place| {
+            let devices = Devices::AsRecorded(&computed_on_gpu);
+            let targets = &bundle.targets;
+            project::prepare_anew(&there, &overlay, place, &registry, targets, &devices)
+        });
     let loaded = match loaded {
         Ok(loaded) => loaded,
         // Whoever changed the files of a bundle is told so, and not what a pipeline lacks.

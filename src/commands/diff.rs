@@ -20,7 +20,8 @@ pub(crate) fn diff(global: &Global, arguments: &DiffArgs) -> Result<ExitCode, Fa
     let old = runs::find(&store, &arguments.old)?;
     let new = runs::find(&store, &arguments.new)?;
     let (old_manifest, new_manifest) = (manifest(&store, &old)?, manifest(&store, &new)?);
-    let diff = compare(&store, &okapi_stages::registry(), &old_manifest, &new_manifest)?;
+    let diff =
+        compare(&store, &okapi_stages::registry(), (&old, &old_manifest), (&new, &new_manifest))?;
     if arguments.json {
         output::print_json(&to_json(&store, &old, &new, &diff))?;
         return Ok(ExitCode::Done);

@@ -31,6 +31,8 @@ pub(crate) struct ExecuteAgain<'a> {
     pub(crate) threads: &'a dyn Fn(usize) -> usize,
     /// So many of the requests that are answered from records are asked anew.
     pub(crate) ask_anew: usize,
+    /// What these are drawn with.
+    pub(crate) sample_seed: u32,
 }
 
 /// What an audit looks at.
@@ -75,7 +77,8 @@ impl ExecuteAgain<'_> {
         let root = &self.loaded.place.root;
         let hidden: [PathBuf; 3] =
             [root.clone(), self.store.root().to_owned(), scratch.root().to_owned()];
-        let (registry, teachers) = okapi_stages::registry_of_records(self.ask_anew);
+        let (registry, teachers) =
+            okapi_stages::registry_of_records(self.ask_anew, self.sample_seed);
         let mut warn = |message: String| output::note(&message);
         let request = Reexecution {
             question: question(self.loaded, self.store, self.manifest),

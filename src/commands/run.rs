@@ -90,6 +90,7 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         failed: 0,
         skipped: 0,
         duration_ms: 0,
+        finished_unix_ms: None,
         spend: Spend::default(),
         manifest: None,
     };
@@ -103,7 +104,6 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
     }
     let outcome = end.outcome;
     let finished = reporter.finish(&store, end);
-    drop(guard);
     // What ended the run says more than what came of it.
     worked?;
     let unshown = finished?;
@@ -115,6 +115,8 @@ pub(crate) fn run(global: &Global, arguments: &RunArgs) -> Result<ExitCode, Fail
         true => determinism::check(arguments, &loaded, &store, &machine)?,
         false => ExitCode::Done,
     };
+    // Only now: what was executed twice read its inputs from the store, and no collector may take them away.
+    drop(guard);
     if outcome == Outcome::Succeeded && !arguments.quiet && arguments.progress != Progress::Json {
         for path in reports(&loaded) {
             output::note(&format!("open {path}"));
@@ -418,6 +420,13 @@ fn write_lock(
     let profile = overlay.profile.as_deref();
     let lock = LockFile::of(&loaded.graph, store, profile, &overlay.overrides, action_of);
     let path = lock_file::path_beside(&loaded.place.named);
+    let before = LockFile::read(&path).ok();
+    if let Some(other) = before.and_then(|it| it.other_overlay(profile, &overlay.overrides)) {
+        output::note(&format!(
+            "warning: {} was written with {other}: what it said of that is gone now",
+            path.display()
+        ));
+    }
     let is_new = lock.write(&path).map_err(|error| Failure::failed(error.to_string()))?;
     if !arguments.quiet && arguments.progress != Progress::Json {
         let done = if is_new { "wrote" } else { "unchanged:" };

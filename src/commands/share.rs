@@ -7,6 +7,7 @@ use okapi_engine::clock::unix_ms;
 use okapi_engine::evaluate::{State, evaluate};
 use okapi_engine::manifest::Manifest;
 use okapi_engine::run_record;
+use okapi_engine::run_reports::note_fetched;
 use okapi_remote::{
     CollectRequest, Kind, Moved, Pushed, RecordsMoved, Remote, Repaired, Replace, RunRoot,
 };
@@ -218,6 +219,7 @@ pub(crate) fn pull(global: &Global, arguments: &PullArgs) -> Result<ExitCode, Fa
                 |state: &&State| !matches!(state, State::NotSelected | State::Cached { .. });
             break evaluation.states.iter().filter(is_missing).count() as u64;
         }
+        note_fetched(&store, fetched.keys())?;
         results += fetched.len() as u64;
         fetched.values().for_each(|it| moved.add(*it));
     };

@@ -49,6 +49,8 @@ pub(crate) struct ExecutedAgain {
     pub(crate) replayed: u64,
     /// Requests that were asked anew.
     pub(crate) asked: Vec<AskedAnew>,
+    /// What samples were drawn with, if any were.
+    pub(crate) sample_seed: Option<u32>,
     /// A signal ended it.
     pub(crate) interrupted: bool,
 }
@@ -69,11 +71,16 @@ pub(crate) fn render(audit: &Audit, all: bool) -> String {
     let mut rest: &[NodeAudit] = &audit.nodes;
     let node_of = |it: &NodeAudit| parse_instance_name(&it.node).0.to_owned();
     while let Some(first) = rest.first() {
-        let same = |it: &&NodeAudit| it.verdict == first.verdict && node_of(it) == node_of(first);
+        let same = |it: &&NodeAudit| {
+            it.verdict == first.verdict
+                && it.notes.is_empty() == first.notes.is_empty()
+                && node_of(it) == node_of(first)
+        };
         let length = rest.iter().take_while(same).count();
         let (group, others) = rest.split_at(length);
         rest = others;
-        let folded = !all && group.len() > 1 && first.verdict == Verdict::Verified;
+        let is_silent = first.verdict == Verdict::Verified && first.notes.is_empty();
+        let folded = !all && group.len() > 1 && is_silent;
         if folded {
             let instances = format::count(group.len() as u64, "instance");
             text.push_str(&line(first.verdict, &format!("{}[{instances}]", node_of(first))));
@@ -84,6 +91,9 @@ pub(crate) fn render(audit: &Audit, all: bool) -> String {
             text.push_str(&line(node.verdict, &node.node));
             for finding in &node.findings {
                 text.push_str(&format!("{:15}{}\n", "", plain(&finding.message)));
+            }
+            for note in &node.notes {
+                text.push_str(&format!("{:15}note: {}\n", "", plain(note)));
             }
         }
         if group.len() > listed {
@@ -166,6 +176,9 @@ pub(crate) fn summary(
             "asked anew: {requests} for {cost}, {} answered otherwise\n",
             differing.len()
         ));
+    }
+    if let Some(seed) = again.sample_seed {
+        anew.push_str(&format!("by chance; the same sample again: --sample-seed {seed}\n"));
     }
     if let Some(made_with) = made_with {
         anew.push_str(&format!("of the pipeline with {}\n", plain(made_with)));

@@ -54,6 +54,7 @@ pub(crate) fn word(kind: Kind) -> &'static str {
         Kind::Added => "added",
         Kind::Removed => "removed",
         Kind::Changed => "changed",
+        Kind::Unsteady => "unsteady",
     }
 }
 
@@ -214,6 +215,9 @@ fn outputs_note(alike: &[&NodeDiff]) -> String {
     let count = |outputs| alike.iter().filter(|node| node.has_same_outputs() == outputs).count();
     let same = count(Some(true));
     match alike {
+        [first, ..] if first.kind == Kind::Unsteady => {
+            "  (gave another output for the same action)".to_owned()
+        }
         [only] if only.kind == Kind::Changed && only.outputs.is_none() => {
             "  (one of the results has been collected)".to_owned()
         }

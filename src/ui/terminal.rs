@@ -343,6 +343,7 @@ mod tests {
             duration_ms: 1,
             output_bytes: 1,
             unchanged: false,
+            unsteady: false,
             metrics: BTreeMap::new(),
             spend: Default::default(),
         }

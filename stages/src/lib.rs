@@ -82,8 +82,8 @@ pub fn registry_with_budget(budget_usd: Option<f64>) -> StageRegistry {
 
 /// The same; no teacher is asked, and those requests are answered that have been answered before. So many of them are kept
 /// by the teachers that come with it, to be asked anew.
-pub fn registry_of_records(sample: usize) -> (StageRegistry, Arc<Teachers>) {
-    let teachers = Arc::new(Teachers::of_records(sample));
+pub fn registry_of_records(sample: usize, seed: u32) -> (StageRegistry, Arc<Teachers>) {
+    let teachers = Arc::new(Teachers::of_records(sample, seed));
     (registry_asking(Arc::clone(&teachers)), teachers)
 }
 

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use okapi_cache::{Commit, ResultInfo};
+use okapi_cache::ResultInfo;
 
+use crate::audit_forgeries::forge;
 use crate::audits::{self, audit, findings, finds};
 use crate::sandbox::{Said, Sandbox};
 use crate::teachers::Server;
@@ -255,18 +256,6 @@ fn a_lost_document_is_missing_and_can_be_made_again() {
     }
 }
 
-/// Commits the result of a node again, with other details.
-fn forge(sandbox: &Sandbox, node: &str, edit: impl Fn(&mut ResultInfo)) {
-    let store = audits::store(sandbox);
-    let action = audits::action(sandbox, node);
-    let mut stored = store.document(&action).unwrap().unwrap();
-    edit(&mut stored.info);
-    let outputs = store.lookup(&action).unwrap().outputs().to_vec();
-    let (document, info) = (stored.document, stored.info);
-    store.commit(Commit { action, document, outputs, info, lease: None }).unwrap();
-    store.flush().unwrap();
-}
-
 #[test]
 fn a_clock_and_a_price_are_found() {
     type Edit = fn(&mut ResultInfo);
@@ -282,13 +271,13 @@ fn a_clock_and_a_price_are_found() {
     sandbox.run();
     assert_eq!(audit(&sandbox, &[]).json()["unreported"], 0);
     for (edit, words) in edits {
-        forge(&sandbox, "one", edit);
+        forge(&sandbox, "one", |info, _| edit(info));
         finds(&audit(&sandbox, &[]), "one", "corrupt", words);
         sandbox.run_with(&["--force", "one"]);
         assert_eq!(findings(&audit(&sandbox, &[])), []);
     }
     // What a run that was killed may have done is not known.
-    forge(&sandbox, "one", |info| info.duration_ms += 1000);
+    forge(&sandbox, "one", |info, _| info.duration_ms += 1000);
     let runs = fs::read_dir(sandbox.path(".okapi/runs")).unwrap().map(|it| it.unwrap().path());
     let newest = runs.filter(|it| it.join("run.json").exists()).max().unwrap().join("run.json");
     let mut info: serde_json::Value = serde_json::from_slice(&fs::read(&newest).unwrap()).unwrap();

@@ -155,7 +155,7 @@ fn edit_log(path: &Path, marker: &str, from: &str, to: &str) {
 }
 
 /// Gives an instance another action with the same outputs, as an earlier okapi would have left it behind.
-fn rewrite_action(sandbox: &Sandbox, node: &str, edit: impl Fn(&str) -> String) {
+pub(crate) fn rewrite_action(sandbox: &Sandbox, node: &str, edit: impl Fn(&str) -> String) {
     let store = store(sandbox);
     let before = action(sandbox, node);
     let stored = store.document(&before).unwrap().unwrap();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::audit_forgeries::forge;
 use crate::bundles::{audit, exported, sandbox};
 use crate::sandbox::{Said, Sandbox};
 
@@ -15,12 +16,15 @@ fn export(sandbox: &Sandbox, variables: &[(&str, &str)], more: &[&str]) -> Said 
 #[test]
 fn secrets_are_known_by_the_names_of_their_variables() {
     let sandbox = sandbox();
-    let cases: [(&str, &str, &str, bool); 9] = [
+    let cases: [(&str, &str, &str, bool); 12] = [
         ("DB_PASSWORD", "hunter", "hunter", true),
         ("LAB_TOKEN", "hunter\n", "hunter", true),
         ("DB_PASS", "hunter", "hunter", true),
         ("MYSQL_PWD", "hunter", "hunter", true),
         ("GH_PAT", "hunter", "hunter", true),
+        ("NPM_AUTH", "hunter", "hunter", true),
+        ("OKAPI_REMOTE_AUTHORIZATION", "Basic bGFiOmh1bnRlcg==", "bGFiOmh1bnRlcg==", true),
+        ("SSH_AUTH_SOCK", "/run/agent", "agent", false),
         ("DATABASE_URL", "postgres://lab:hunter@db/x", "hunter", true),
         ("TOKENIZERS_PARALLELISM", "false", "false", false),
         ("LAB_TOKEN", "true", "true", false),
@@ -41,6 +45,23 @@ fn secrets_are_known_by_the_names_of_their_variables() {
     // Whoever is named as author may be named.
     let author = ["--author", "wilhelmina b."];
     assert_eq!(export(&sandbox, &[("USER", "wilhelmina")], &author).code, Some(0));
+}
+
+/// Only the machine that wrote a bundle was looked for, and not those that had made its results.
+#[test]
+fn no_machine_that_made_a_result_is_named() {
+    let sandbox = sandbox();
+    sandbox.write("words.sh", "echo on wolke7\n");
+    sandbox.run();
+    assert_eq!(export(&sandbox, &[], &[]).code, Some(0));
+    forge(&sandbox, "text", |info, _| {
+        info.environment.insert("host".to_owned(), "wolke7.example.org".to_owned());
+    });
+    let said = export(&sandbox, &[], &[]);
+    assert_eq!(said.code, Some(1), "{}", said.stderr);
+    assert!(said.stderr.contains("the name of a machine that made a result"), "{}", said.stderr);
+    assert!(!said.stderr.contains("wolke7"), "{}", said.stderr);
+    assert_eq!(export(&sandbox, &[], &["--allow-private", "host"]).code, Some(0));
 }
 
 #[test]

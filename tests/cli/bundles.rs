@@ -93,7 +93,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Makes the lists of digests fit the files again, as a forger would.
-fn forge_lists(bundle: &Path) {
+pub(crate) fn forge_lists(bundle: &Path) {
     let (mut b3, mut sha256) = (String::new(), String::new());
     for path in files(bundle) {
         let name = path.strip_prefix(bundle).unwrap().display().to_string();
@@ -258,8 +258,12 @@ fn whatever_is_changed_in_a_bundle_is_named() {
         let (_, found) = audit(&sandbox);
         let named = found.iter().any(|(node, message)| node == at && message.contains(words));
         assert!(named, "`{words}` of {at} is not in {found:#?}");
-        let others = found.iter().filter(|(node, _)| {
-            node != "(files)" && node.split('[').next() != at.split('[').next()
+        // Who reads from one without a result is not verified, and says for want of whom.
+        let follows = format!("cannot be recomputed, for `{at}` above it has no result");
+        let others = found.iter().filter(|(node, message)| {
+            node != "(files)"
+                && node.split('[').next() != at.split('[').next()
+                && !message.ends_with(&follows)
         });
         assert_eq!(others.count(), 0, "{found:#?}");
     }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Said, Sandbox};
 
 /// A node of each stage there is.
 const EVERY_STAGE: &str = r#"
@@ -181,4 +182,29 @@ nodes:
     assert_eq!(lines, BTreeSet::from(expected));
     // The results are kept all the same: it is up to the user what to do about it.
     assert!(sandbox.run().is_empty());
+}
+
+/// What was executed twice had its inputs taken away under its hands.
+#[test]
+fn nothing_is_collected_while_nodes_are_executed_twice() {
+    let sandbox = Sandbox::new(
+        r#"
+okapi: 1
+nodes:
+  n: {stage: command, run: 'echo > "$OKAPI_OUTPUT_O"; test -e FOLDER/once || { touch FOLDER/once; exit; }; touch FOLDER/twice; until test -e FOLDER/go; do sleep 0.01; done', outputs: {o: text}}
+"#,
+    );
+    let folder = fs::canonicalize(sandbox.path("")).unwrap().display().to_string();
+    sandbox.edit("p.yaml", "FOLDER", &folder);
+    let child = sandbox.start(&["run", "p.yaml", "--check-determinism", "--no-sandbox"]);
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !sandbox.path("twice").exists() {
+        assert!(Instant::now() < patience, "nothing is executed twice");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let collected = sandbox.okapi(&["gc"]);
+    sandbox.write("go", "");
+    let said = Said::of(child.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(collected.code != Some(0) && collected.stderr.contains("in use"), "{collected:?}");
 }

@@ -402,3 +402,29 @@ fn looking_back_makes_no_store() {
     }
     assert!(!sandbox.path(".okapi").exists());
 }
+
+/// The reader of an output that came out otherwise was named, or nobody.
+#[test]
+fn a_node_that_gives_another_output_each_time_is_where_runs_part() {
+    let sandbox = Sandbox::new(
+        r#"
+okapi: 1
+nodes:
+  a: {stage: command, run: 'echo a > "$OKAPI_OUTPUT_O"', outputs: {o: text}}
+  b: {stage: command, inputs: {x: a}, run: 'od -An -N8 -tx8 /dev/urandom > "$OKAPI_OUTPUT_O"', outputs: {o: text}}
+  c: {stage: command, inputs: {x: b}, run: 'cat "$OKAPI_INPUT_X" > "$OKAPI_OUTPUT_O"', outputs: {o: text}}
+"#,
+    );
+    sandbox.run();
+    sandbox.run_with(&["--force", "b"]);
+    let said = differs(&sandbox, &[]);
+    let expected = "pipeline file: the same\n\nthe runs part in 1 node:\nunsteady b  (gave another output for the same action)\n\n\
+                    only what they read differs in 1 node:\n  c\n\nnodes that differ: 2 of 3\n";
+    assert_eq!(said, expected);
+    // Alone, and the other way about; and of one that gives the same again nothing is said.
+    sandbox.run_with(&["--force", "b", "b"]);
+    sandbox.run_with(&["--force", "a", "a"]);
+    assert!(differs(&sandbox, &["last", "last~2"]).contains("unsteady b"));
+    assert!(differs(&sandbox, &["last~2", "last~1"]).ends_with("nodes that differ: 1 of 3\n"));
+    assert!(differs(&sandbox, &[]).ends_with("nodes that differ: 0 of 3\n"));
+}

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod artifacts;
+mod audit_forgeries;
 mod audit_troubles;
 mod audits;
 mod bills;

@@ -41,11 +41,20 @@ pub fn difference(
         of_files(&old_store.object_path(old), &new_store.object_path(new), formats)
     };
     match (old.kind, new.kind) {
-        (ArtifactKind::File, ArtifactKind::File) => {
+        (was, is) if was != is => {
+            let (was, is) = (was.in_words(), is.in_words());
+            let what = format!(": {was} is recorded, {is} comes out");
+            Ok(Difference { what, relative: None })
+        }
+        _ if old.digest == new.digest => {
+            let what = format!(": {} bytes are recorded, {} come out", old.size, new.size);
+            Ok(Difference { what, relative: None })
+        }
+        (ArtifactKind::File, _) => {
             let found = files(&old.digest, &new.digest);
             found.map_err(|error| StoreError::io(new_store.root(), error))
         }
-        (ArtifactKind::Tree, ArtifactKind::Tree) => {
+        (ArtifactKind::Tree, _) => {
             let (old, new) = (old_store.read_tree(&old.digest)?, new_store.read_tree(&new.digest)?);
             let mut all: Vec<Difference> = Vec::new();
             let plain = |what: String| Difference { what, relative: None };
@@ -83,7 +92,6 @@ pub fn difference(
             }
             Ok(joined(all))
         }
-        _ => Ok(Difference { what: ": a file and a folder".to_owned(), relative: None }),
     }
 }
 

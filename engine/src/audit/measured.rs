@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::{Finding, Recorded, Verdict};
 use crate::clock::iso_utc;
-use crate::run_record::{Measured, Reports};
+use crate::run_reports::{Measured, Reports};
 
 /// Clocks are set while runs go on; a time that is off by more than this was not taken by the run.
 const CLOCKS_MAY_JUMP_MS: u64 = 3_600_000;

@@ -19,13 +19,16 @@ pub mod reexecute;
 
 pub use published::published;
 
+use std::collections::BTreeSet;
+
 use okapi_cache::{ActionDigest, Artifact, Store, StoreError, StoredAction};
 use serde::Serialize;
 
 use crate::action::PassedEnv;
+use crate::evaluate::{NOTHING_ELSEWHERE, Question, State, evaluate};
 use crate::graph::{Graph, InstanceId};
+use crate::machine::Machine;
 use crate::manifest::Manifest;
-use crate::run_record;
 use crate::selection::Selection;
 
 /// What is audited.
@@ -83,6 +86,8 @@ pub struct NodeAudit {
     pub action: Option<ActionDigest>,
     /// What does not hold.
     pub findings: Vec<Finding>,
+    /// What is worth a word and holds all the same.
+    pub notes: Vec<String>,
 }
 
 impl NodeAudit {
@@ -115,9 +120,16 @@ impl Audit {
             Some(it) => it.add(finding),
             None => {
                 let (node, verdict) = (node.to_owned(), finding.verdict);
-                let findings = vec![finding];
-                self.nodes.push(NodeAudit { node, verdict, action: None, findings });
+                let (findings, notes) = (vec![finding], Vec::new());
+                self.nodes.push(NodeAudit { node, verdict, action: None, findings, notes });
             }
+        }
+    }
+
+    /// Adds a note on an instance that was looked at.
+    pub fn note(&mut self, node: &str, note: String) {
+        if let Some(found) = self.nodes.iter_mut().find(|it| it.node == node) {
+            found.notes.push(note);
         }
     }
 
@@ -165,14 +177,13 @@ pub fn audit(
     recorded: &[Option<Recorded>],
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Audit, StoreError> {
-    let AuditQuestion { graph, selection, store, manifest, .. } = *question;
+    let AuditQuestion { graph, selection, manifest, .. } = *question;
     let objects = objects::inspect(question, recorded, progress)?;
-    let made = recorded.iter().flatten().filter_map(|result| {
-        Some((result.action, run_record::Measured::of(&result.stored.as_ref()?.info)))
-    });
-    let reports = run_record::reports(store, made.collect())?;
-    let chain = chain::Chain::new(question, recorded);
+    let chain = chain::Chain::new(question, recorded)?;
+    let reports = &chain.reports;
     let mut nodes = Vec::new();
+    let mut said_of_kept = BTreeSet::new();
+    let left_out = left_out(question);
     for id in (0..graph.instances.len()).rev().filter(|&id| selection.needed[id]) {
         let name = &*graph.instances[id].name;
         let action = manifest.action(name);
@@ -181,14 +192,18 @@ pub fn audit(
             verdict: Verdict::Verified,
             action,
             findings: Vec::new(),
+            notes: Vec::new(),
         };
         match &recorded[id] {
-            None => node.add(nothing_recorded(action.is_some())),
+            None => node.add(nothing_recorded(action.is_some(), left_out[id])),
             Some(result) => {
                 let ports = &graph.node(id as InstanceId).outputs;
                 objects.look_at(result, ports).into_iter().for_each(|it| node.add(it));
+                let kept = objects.look_at_kept(question, result, &mut said_of_kept);
+                kept.into_iter().for_each(|it| node.add(it));
+                node.notes.extend(objects.lost_log(result));
                 chain.look_at(id as InstanceId, result).into_iter().for_each(|it| node.add(it));
-                measured::compare(result, &reports).into_iter().for_each(|it| node.add(it));
+                measured::compare(result, reports).into_iter().for_each(|it| node.add(it));
             }
         }
         nodes.push(node);
@@ -201,15 +216,43 @@ pub fn audit(
         unreported: recorded
             .iter()
             .flatten()
-            .filter(|it| !measured::is_reported(it, &reports))
+            .filter(|it| !measured::is_reported(it, reports))
             .count() as u64,
     })
 }
 
-fn nothing_recorded(ran: bool) -> Finding {
-    let (message, hint) = match ran {
-        false => ("no run has made its result", "`okapi run` makes it"),
-        true => ("its result is not in the store any more", "`okapi run` makes it again"),
+/// The instances that the last run left out, and whose results are in the store all the same: it had another profile.
+fn left_out(question: &AuditQuestion<'_>) -> Vec<bool> {
+    let AuditQuestion { graph, selection, sources, passed_env, store, manifest, .. } = *question;
+    let is_unknown =
+        |id: usize| selection.needed[id] && manifest.action(&graph.instances[id].name).is_none();
+    let all = 0..graph.instances.len();
+    if question.is_bundle || !all.clone().any(is_unknown) {
+        return vec![false; graph.instances.len()];
+    }
+    // Where it would be executed does not matter to what there is.
+    let machine = Machine { slots: 1, memory: 0, gpus: Vec::new(), cluster_jobs: 0 };
+    let evaluation = evaluate(&Question {
+        graph,
+        selection,
+        sources,
+        passed_env,
+        forced: &vec![false; graph.instances.len()],
+        machine: &machine,
+        store,
+        elsewhere: &NOTHING_ELSEWHERE,
+    });
+    all.map(|id| is_unknown(id) && matches!(evaluation.states[id], State::Cached { .. })).collect()
+}
+
+fn nothing_recorded(ran: bool, is_left_out: bool) -> Finding {
+    let (message, hint) = match (ran, is_left_out) {
+        (true, _) => ("its result is not in the store any more", "`okapi run` makes it again"),
+        (false, false) => ("no run has made its result", "`okapi run` makes it"),
+        (false, true) => (
+            "the last run left it out, and a result of an earlier one is in the store",
+            "`okapi run` finds it, with the profile and the settings of this audit; or audit with those of the last run",
+        ),
     };
     Finding { verdict: Verdict::Missing, message: message.to_owned(), hint: Some(hint) }
 }

@@ -11,6 +11,10 @@ use crate::graph::Output;
 const MAKE_AGAIN: &str =
     "`okapi cache verify --repair` sets damaged objects aside, and `okapi run` makes them again";
 
+/// The same of what is kept of prompts, files and lineages.
+const PUT_BACK: &str = "`okapi cache verify --repair` sets damaged objects aside, and `okapi run` puts these back where they are the \
+                        ones of now; else `okapi run --force NODE`";
+
 /// What was found of every object that the recorded results need.
 pub(super) struct Objects {
     states: BTreeMap<Digest, ObjectState>,
@@ -88,6 +92,12 @@ impl Objects {
         }
         for (output, artifact) in ports.iter().zip(&result.outputs) {
             let what = format!("its output `{}`", output.port);
+            let declared = output.kind.artifact_kind();
+            if artifact.kind != declared {
+                // Taken for the list of its files alone, a folder would be looked at no further.
+                findings.push(wrong_kind(&what, artifact.kind, declared));
+                continue;
+            }
             self.check(&what, artifact, self.is_bundle, &mut findings);
         }
         let Some(stored) = &result.stored else {
@@ -107,18 +117,51 @@ impl Objects {
                 hint: Some("`okapi run --force NODE` makes the result again"),
             });
         }
-        for kept in &stored.info.keeps {
-            self.check(
-                "what is kept of its prompts, files and lineage",
-                kept,
-                false,
-                &mut findings,
-            );
-        }
-        if let Some(log) = &stored.info.log {
-            findings.extend(self.finding("its log", log, None, false));
+        if let Some(log) = stored.info.log
+            && self.states.get(&log) != Some(&ObjectState::Missing)
+        {
+            let hint = "`okapi cache verify --repair` sets it aside; no result depends on a log";
+            let found = self.finding("its log", &log, None, false);
+            findings.extend(found.map(|it| Finding { hint: Some(hint), ..it }));
         }
         findings
+    }
+
+    /// What does not hold of the prompts, files and lineage that are kept with a result. What many results keep is `said` of the
+    /// first.
+    pub(super) fn look_at_kept(
+        &self,
+        question: &AuditQuestion<'_>,
+        result: &Recorded,
+        said: &mut BTreeSet<Artifact>,
+    ) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for kept in result.stored.iter().flat_map(|stored| &stored.info.keeps) {
+            let before = findings.len();
+            if said.contains(kept) {
+                continue;
+            }
+            let mut sources = question.graph.sources.iter().zip(question.sources);
+            let what = match sources.find(|(_, artifact)| artifact.as_ref() == Some(kept)) {
+                Some((source, _)) => format!("the kept `{}`", source.path),
+                None => "what is kept of its prompts, files and lineage".to_owned(),
+            };
+            self.check(&what, kept, false, &mut findings);
+            if findings.len() > before {
+                said.insert(*kept);
+            }
+        }
+        for finding in findings.iter_mut().filter(|it| it.hint == Some(MAKE_AGAIN)) {
+            finding.hint = Some(PUT_BACK);
+        }
+        findings
+    }
+
+    /// A note on a log that is not there: only people read it, and nothing can bring it back.
+    pub(super) fn lost_log(&self, result: &Recorded) -> Option<String> {
+        let log = result.stored.as_ref()?.info.log?;
+        let is_lost = self.states.get(&log) == Some(&ObjectState::Missing);
+        is_lost.then(|| format!("its log, the object {}, is not in the store", log.short()))
     }
 
     /// Looks at an artifact. `may_be_elsewhere` says that its files, but not the list of them, need not be here.
@@ -201,6 +244,15 @@ fn not_a_list(what: &str) -> Finding {
         message: format!(
             "the list of files of {what} is not in the form in which lists are written"
         ),
+        hint: Some("`okapi run --force NODE` makes the result again"),
+    }
+}
+
+fn wrong_kind(what: &str, recorded: ArtifactKind, declared: ArtifactKind) -> Finding {
+    let (recorded, declared) = (recorded.in_words(), declared.in_words());
+    Finding {
+        verdict: Verdict::Corrupt,
+        message: format!("{what} is recorded as {recorded}, and its node declares {declared}"),
         hint: Some("`okapi run --force NODE` makes the result again"),
     }
 }

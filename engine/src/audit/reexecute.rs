@@ -113,7 +113,7 @@ async fn drive(
 ) -> Result<Ended, StoreError> {
     let mut interrupts =
         Interrupts::new().map_err(|source| StoreError::io(request.scratch.root(), source))?;
-    let chain = Chain::new(&request.question, request.recorded);
+    let chain = Chain::new(&request.question, request.recorded)?;
     let (store, registry) = (Arc::clone(&request.scratch), Arc::clone(&request.registry));
     let executor = Executor::new(store, registry, request.launcher.clone())
         .with_answers_of(Arc::clone(&request.store));
@@ -286,6 +286,16 @@ fn prepare(
     Ok(job)
 }
 
+/// What a failure says of a result: nothing, where somebody does not answer who did when it was made.
+fn of_failure(error: ExecutionError) -> Again {
+    match error {
+        ExecutionError::Stage(StageError::Failed { message, transient: true, .. }) => {
+            Again::NotExecuted(message)
+        }
+        error => Again::Failed(Arc::new(error)),
+    }
+}
+
 fn compare(
     request: &Reexecution<'_>,
     id: InstanceId,
@@ -293,13 +303,13 @@ fn compare(
 ) -> Result<Again, StoreError> {
     let execution = match outcome {
         Ok(execution) => execution,
-        Err(error) => return Ok(Again::Failed(Arc::new(error))),
+        Err(error) => return Ok(of_failure(error)),
     };
     let Some(recorded) = &request.recorded[id as usize] else { return Ok(Again::Same) };
     let mut differences = Vec::new();
     let ports = &request.question.graph.node(id).outputs;
     for ((output, was), is) in ports.iter().zip(&recorded.outputs).zip(&execution.outputs) {
-        if was.digest != is.digest {
+        if was != is {
             let (store, scratch) = (&request.store, &request.scratch);
             let found = difference((store, was), (scratch, is), request.formats)?;
             let what = format!("output `{}`{}", output.port, found.what);
@@ -359,5 +369,21 @@ impl Free {
         self.cpu_milli += grant.resources.cpu_milli;
         self.memory += grant.resources.memory;
         self.gpus.extend(grant.gpus.iter().cloned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that could not be downloaded again made its node corrupt.
+    #[test]
+    fn a_server_that_does_not_answer_says_nothing_of_a_result() {
+        let failed = |transient: bool| {
+            let message = "no answer from example.org: connection refused".to_owned();
+            of_failure(StageError::Failed { message, hint: None, transient }.into())
+        };
+        assert!(matches!(failed(true), Again::NotExecuted(it) if it.contains("example.org")));
+        assert!(matches!(failed(false), Again::Failed(_)));
     }
 }

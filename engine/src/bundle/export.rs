@@ -94,10 +94,7 @@ fn write(request: &Export<'_>, folder: &Path) -> Result<(u64, u64), BundleError>
     copy_project(request, &folder.join(PROJECT))?;
     copy_results(request, folder)?;
     write_json(&folder.join(BUNDLE), &bundle)?;
-    let environments: BTreeSet<&BTreeMap<String, String>> =
-        bundle.nodes.iter().map(|node| &node.result.environment).collect();
-    let environment = json!({"written_by": request.environment, "results_made_by": environments});
-    write_json(&folder.join(ENVIRONMENT), &environment)?;
+    write_json(&folder.join(ENVIRONMENT), &environment(&bundle, &request.environment))?;
     write_json(&folder.join(COSTS), &costs(&bundle))?;
     write_text(&folder.join(README), &readme(&bundle))?;
     write_json(&folder.join(ro_crate::METADATA), &ro_crate::metadata(&bundle, folder)?)?;
@@ -296,6 +293,13 @@ fn copy_object(store: &Store, digest: &Digest, folder: &Path) -> Result<(), Bund
     }
 }
 
+/// On what the bundle was written, and on what its results were made.
+pub(super) fn environment(bundle: &Bundle, written_by: &Value) -> Value {
+    let environments: BTreeSet<&BTreeMap<String, String>> =
+        bundle.nodes.iter().map(|node| &node.result.environment).collect();
+    json!({"written_by": written_by, "results_made_by": environments})
+}
+
 /// Time and money by node, and in all.
 pub(super) fn costs(bundle: &Bundle) -> Value {
     let mut by_node: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
@@ -334,7 +338,9 @@ pub(super) fn readme(bundle: &Bundle) -> String {
          | `environment.json`, `costs.json` | on what it was made, and what that took |\n\
          | `ro-crate-metadata.json` | the same as a Provenance Run Crate (RO-Crate 1.1, Workflow Run RO-Crate 0.5) |\n\n\
          Outputs that are not published are named by digest only. What was measured (metrics, times, costs), on what, and that an output really comes out \
-         of its action is the word of whoever made this: who has the pipeline and the time can execute it again.\n",
+         of its action is the word of whoever made this: who has the pipeline and the time can execute it again. \
+         Values of variables that commands were passed (`pass_env`) are not here, but the BLAKE3 of each is part of its actions: who can \
+         guess a value can tell that it was this one.\n",
         bundle.name,
         bundle.okapi,
         bundle.nodes.len(),

@@ -9,7 +9,7 @@ use okapi_cache::{
 };
 use serde_json::Value;
 
-use super::export::{COSTS, ENVIRONMENT, README, costs, nodes, readme};
+use super::export::{COSTS, ENVIRONMENT, README, costs, environment, nodes, readme};
 use super::{
     ACTIONS, BUNDLE, Bundle, BundleError, FOLDERS, LISTS, OBJECTS, PROJECT, PUBLISHED, VERSION,
     entries_below, files_below, ro_crate, sha256, split_line_of_list, stays_inside,
@@ -196,7 +196,14 @@ pub fn check(
         std::fs::read_to_string(folder.join(file)).is_ok_and(|there| there == text)
     };
     let json = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default() + "\n";
+    // Who wrote it is its word alone; the rest is that of `bundle.json`.
+    let said = std::fs::read_to_string(folder.join(ENVIRONMENT)).unwrap_or_default();
+    let said: Value = serde_json::from_str(&said).unwrap_or_default();
+    if !said["written_by"].is_object() {
+        whole(format!("`{ENVIRONMENT}` is not there, or does not say what wrote the bundle"));
+    }
     for (file, text) in [
+        (ENVIRONMENT, json(&environment(bundle, &said["written_by"]))),
         (COSTS, json(&costs(bundle))),
         (README, readme(bundle)),
         (ro_crate::METADATA, json(&ro_crate::metadata(bundle, folder)?)),

@@ -1,7 +1,7 @@
 //! The run: a loop around the schedule that executes what has no result.
 //!
-//! 1. [`evaluate`] settles every instance whose result is there. If that is all of them, nothing
-//!    else happens.
+//! 1. [`evaluate`] settles every instance whose result is there. If that is all of them, only
+//!    what results keep beside their outputs is put back where it is lost.
 //! 2. The rest goes to the [`Schedule`](crate::schedule::Schedule). When an instance becomes ready its inputs are known, so
 //!    its action is: [`decide`](crate::evaluate::decide) again (an input that came out as before gives the old action, and
 //!    its result: early cutoff), else take the lease on the action and execute it in a thread.
@@ -14,6 +14,7 @@ mod assemble;
 mod expected;
 pub mod interrupts;
 mod jobs;
+mod keeps;
 mod remote;
 mod request;
 mod runner;
@@ -40,16 +41,24 @@ pub fn run(
     if cached > 0 {
         emit(Event::Cached { count: cached });
     }
-    if evaluation.is_up_to_date() {
-        return Ok(RunSummary::nothing_to_do(cached));
+    let summary = match evaluation.is_up_to_date() {
+        true => RunSummary::nothing_to_do(cached),
+        false => {
+            let mut runner = Runner::new(request, evaluation);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|source| StoreError::io(request.store.root(), source))?;
+            runtime.block_on(runner.drive(emit));
+            runner.into_summary(cached)
+        }
+    };
+    // Only people read it: a run that could not put it back has not failed.
+    if let Err(error) = keeps::put_back(request, evaluation, &summary.later) {
+        let message = format!("prompts, files or lineages are not kept with results: {error}");
+        emit(Event::Warning { message });
     }
-    let mut runner = Runner::new(request, evaluation);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| StoreError::io(request.store.root(), source))?;
-    runtime.block_on(runner.drive(emit));
-    Ok(runner.into_summary(cached))
+    Ok(summary)
 }
 
 /// Evaluates anew, as [`run`] needs it.

@@ -475,8 +475,9 @@ impl<'a> Runner<'a> {
             keeps: kept_with(request.graph, request.sources, id, &running.action),
         };
         let output_bytes = execution.outputs.iter().map(|output| output.size).sum();
+        let unsteady = before.as_ref().is_some_and(|before| *before != execution.outputs);
         let unchanged = match before {
-            Some(before) => before == execution.outputs,
+            Some(_) => !unsteady,
             None => self.previous_outputs(id).is_some_and(|before| before == execution.outputs),
         };
         let committed = request.store.commit(Commit {
@@ -498,6 +499,7 @@ impl<'a> Runner<'a> {
             duration_ms: execution.duration_ms,
             output_bytes,
             unchanged,
+            unsteady,
             metrics: execution.success.metrics,
             spend,
         });

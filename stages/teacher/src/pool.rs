@@ -60,9 +60,9 @@ impl Teachers {
         }
     }
 
-    /// Teachers who know what is recorded, and nothing else. So many of the requests are kept.
-    pub fn of_records(sample: usize) -> Teachers {
-        Teachers { of_records: Some(Sample::new(sample)), ..Teachers::new(None) }
+    /// Teachers who know what is recorded, and nothing else. So many of the requests are kept, drawn with that seed.
+    pub fn of_records(sample: usize, seed: u32) -> Teachers {
+        Teachers { of_records: Some(Sample::new(sample, seed)), ..Teachers::new(None) }
     }
 
     /// The requests that are kept of those that were answered from records.

@@ -320,7 +320,7 @@ fn a_request_that_is_refused_harms_no_other() {
     assert!(asked.answers.iter().all(|it| matches!(it, Err(TeacherError::Refused { .. }))));
     // That they were refused is noted for whoever goes through the records alone.
     assert_eq!((server.count(), asked.records), (3, 3));
-    let teachers = Teachers::of_records(0);
+    let teachers = Teachers::of_records(0, 0);
     let identity = json!({ "kind": "openai", "model": "tiny", "json_mode": true });
     let endpoint = teachers.endpoint(&identity, &Value::Null).unwrap();
     let look = |prompt: &str| {
