@@ -2,9 +2,12 @@
 
 use std::fs::File;
 
-use okapi_cache::Store;
+use okapi_cache::{ActionDigest, Store};
+use okapi_engine::event::Event;
+use okapi_engine::executor::local::append_log;
 use okapi_engine::manifest::Manifest;
 use okapi_engine::run_record;
+use okapi_engine::stage_context::WorkFolder;
 
 use super::runs;
 use crate::cli::{Global, LogArgs};
@@ -36,7 +39,11 @@ pub(crate) fn log(global: &Global, arguments: &LogArgs) -> Result<ExitCode, Fail
         .as_ref()
         .and_then(|end| run_record::manifest(&store, &end.manifest?))
         .unwrap_or_default();
-    let Some(action) = manifest.action(node) else {
+    let standing = standing(&store, &run.id, node)?;
+    if let Some(Standing::AtWork(action)) = standing {
+        return at_work(&store, &action, node);
+    }
+    let Some(action) = manifest.action(node).or(standing.map(Standing::action)) else {
         return Err(Failure::usage(format!("the run {} has no result of `{node}`", run.id))
             .with_hint(similar(&manifest, node)));
     };
@@ -52,6 +59,68 @@ pub(crate) fn log(global: &Global, arguments: &LogArgs) -> Result<ExitCode, Fail
             })?;
             output::copy(&mut file)?;
         }
+    }
+    Ok(ExitCode::Done)
+}
+
+/// What a run that has not ended in order says of a node.
+#[derive(Debug, Clone, Copy)]
+enum Standing {
+    /// It was begun, and has not ended as far as is known.
+    AtWork(ActionDigest),
+    /// It has a result.
+    Done(ActionDigest),
+}
+
+impl Standing {
+    fn action(self) -> ActionDigest {
+        match self {
+            Standing::AtWork(action) | Standing::Done(action) => action,
+        }
+    }
+}
+
+/// How a node stands by the events of a run.
+fn standing(store: &Store, run: &str, node: &str) -> Result<Option<Standing>, Failure> {
+    let mut standing = None;
+    for event in run_record::events(store, run)? {
+        match event {
+            Event::NodeStarted { node: it, action, .. } if it == node => {
+                standing = action.parse().ok().map(Standing::AtWork);
+            }
+            Event::NodeFinished { node: it, action, .. }
+            | Event::NodeCached { node: it, action, .. }
+                if it == node =>
+            {
+                standing = action.parse().ok().map(Standing::Done);
+            }
+            Event::NodeFailed { node: it, .. } if it == node => standing = None,
+            Event::RunFinished { .. } if matches!(standing, Some(Standing::AtWork(_))) => {
+                standing = None;
+            }
+            _ => {}
+        }
+    }
+    Ok(standing)
+}
+
+/// What a node has written so far that is at work, here or on a node of a cluster.
+fn at_work(store: &Store, action: &ActionDigest, node: &str) -> Result<ExitCode, Failure> {
+    let root = store.work_folder(action);
+    let work = WorkFolder {
+        current_dir: root.join("cwd"),
+        stdout: root.join("stdout"),
+        stderr: root.join("stderr"),
+        tmp: root.join("tmp"),
+        root,
+        lease: None,
+    };
+    let mut log = Vec::new();
+    // Before it begins there is nothing.
+    let _ = append_log(&work, &mut log);
+    match log.is_empty() {
+        true => output::note(&format!("{node} is at work, and has written nothing yet")),
+        false => output::copy(&mut log.as_slice())?,
     }
     Ok(ExitCode::Done)
 }

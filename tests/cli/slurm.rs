@@ -741,8 +741,13 @@ fn only_an_interrupt_and_only_what_waits_is_taken_back() {
     let Some(cluster) = Cluster::start(&[]) else { return };
     // A machine that goes down ends its programs in order: the jobs are none of its business.
     let sandbox = slow(8, "");
+    sandbox.edit("p.yaml", "sleep 8;", "echo working on ${each.n}; sleep 8;");
     let child = start(&cluster, &sandbox);
     until("the jobs to begin", || marks(&sandbox).len() == 3);
+    // What they write can be read while they work.
+    until("what the job writes", || {
+        sandbox.okapi(&["log", "last", "work[n=2]"]).stdout.contains("working on 2")
+    });
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let said = end(child);
     assert_eq!(said.code, Some(130), "{}", said.stdout);
