@@ -7,6 +7,7 @@
 //!
 //! Jobs outlive this process. What a killed run submitted is found by the next one, by the action, and not submitted twice.
 
+mod cancelling;
 mod client;
 mod desk;
 mod endings;

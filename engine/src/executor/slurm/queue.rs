@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use okapi_cache::{ActionDigest, Store};
 
-use super::client::{ClientError, JobState};
 use super::desk::{Answer, Desk, Question};
 use super::endings::End;
 use super::leftovers::forget_settled;
 use super::post::{Delivery, Post};
 use super::script::{Likeness, options_for, time_limit};
-use super::states::{Standing, explain, standing};
+use super::states::{Standing, explain};
 use super::submission::Pace;
 use super::{JobSettings, Order};
 use crate::executor::job_cause::JobCause;
@@ -69,7 +68,7 @@ impl Stand {
 pub(super) struct Ticket {
     pub(super) stand: Stand,
     pub(super) like: Likeness,
-    cancel: Cancellation,
+    pub(super) cancel: Cancellation,
     pub(super) report: Box<dyn Fn(Report) + Send>,
     done: Box<dyn FnOnce(Result<Execution, ExecutionError>) + Send>,
     pub(super) reader: ReportReader,
@@ -83,7 +82,7 @@ pub(super) struct Ticket {
     /// That the cluster's job of this name is this one is known: names come again where a cluster is set up anew.
     pub(super) is_ours: bool,
     /// It was to be taken back, and has begun before that.
-    goes_on: bool,
+    pub(super) goes_on: bool,
 }
 
 impl Ticket {
@@ -309,106 +308,6 @@ impl Queue {
             Answer::Account(states) => self.take_account(&states),
             Answer::Cancelled(ids, result) => self.cancelled(&ids, &result),
             Answer::Withdrawn(ids, states) => self.withdrawn(&ids, states.as_deref(), now),
-        }
-    }
-
-    /// Takes back what was not to begin and has not; what has begun goes on.
-    fn withdrawn(
-        &mut self,
-        ids: &[String],
-        states: Result<&[JobState], &ClientError>,
-        now: Instant,
-    ) {
-        let asked: Vec<(ActionDigest, String)> = self
-            .tickets
-            .iter()
-            .filter_map(|(action, ticket)| match &ticket.stand {
-                Stand::Submitted { id, .. } if ids.contains(id) => Some((*action, id.clone())),
-                _ => None,
-            })
-            .collect();
-        for (action, id) in asked {
-            let state = states.map(|all| all.iter().find(|state| state.id == id));
-            let is_back = match state {
-                Ok(Some(state)) => standing(&state.state) == Standing::Killed(JobCause::Cancelled),
-                // It has left the queue, one way or the other.
-                Ok(None) => true,
-                // Nobody knows.
-                Err(_) => false,
-            };
-            if is_back && !self.take_outcome(&action, now) {
-                self.forget_mail(&action);
-                self.folders.remove(&action);
-                self.finish(&action, Err(StageError::Cancelled.into()));
-            } else if let Some(ticket) = self.tickets.get_mut(&action) {
-                ticket.goes_on = true;
-            }
-        }
-    }
-
-    /// Ends the jobs that were told to stop.
-    fn stop_what_is_cancelled(&mut self) {
-        let stopped: Vec<ActionDigest> = self
-            .tickets
-            .iter()
-            .filter(|(_, ticket)| {
-                ticket.cancel.is_requested() || (ticket.cancel.is_withdrawn() && !ticket.goes_on)
-            })
-            .map(|(action, _)| *action)
-            .collect();
-        let (mut ids, mut waiting) = (Vec::new(), Vec::new());
-        for action in stopped {
-            let Some(ticket) = self.tickets.get(&action) else { continue };
-            match &ticket.stand {
-                Stand::Unsent { .. } | Stand::Waiting => {
-                    self.forget_mail(&action);
-                    self.folders.remove(&action);
-                    self.finish(&action, Err(StageError::Cancelled.into()));
-                }
-                _ if ticket.cancel.is_urgent() => {
-                    let left = "the job goes on by itself; the next run finds it";
-                    (ticket.report)(Report::Log(left.to_owned()));
-                    self.finish(&action, Err(StageError::Cancelled.into()));
-                }
-                // It will be known soon.
-                Stand::Unknown { .. } => {}
-                // So is whether it is the job of that name.
-                Stand::Submitted { .. } if !ticket.is_ours => {}
-                Stand::Submitted { id, .. } if ticket.cancel.is_requested() => ids.push(id.clone()),
-                Stand::Submitted { id, .. } => waiting.push(id.clone()),
-            }
-        }
-        if !ids.is_empty() && !self.desk.is_busy() {
-            self.desk.put(Question::Cancel(ids));
-        }
-        if !waiting.is_empty() && !self.desk.is_busy() {
-            self.desk.put(Question::Withdraw(waiting));
-        }
-    }
-
-    fn cancelled(&mut self, ids: &[String], result: &Result<(), ClientError>) {
-        let of_ids = |ticket: &Ticket| match &ticket.stand {
-            Stand::Submitted { id, .. } => ids.contains(id),
-            _ => false,
-        };
-        let actions: Vec<ActionDigest> =
-            self.tickets.iter().filter(|(_, it)| of_ids(it)).map(|(action, _)| *action).collect();
-        for action in actions {
-            match result {
-                Ok(()) => {
-                    self.forget_mail(&action);
-                    self.folders.remove(&action);
-                }
-                Err(error) => {
-                    let message = format!(
-                        "the job could not be cancelled, and may go on; the next run finds it: {error}"
-                    );
-                    if let Some(ticket) = self.tickets.get(&action) {
-                        (ticket.report)(Report::Log(message));
-                    }
-                }
-            }
-            self.finish(&action, Err(StageError::Cancelled.into()));
         }
     }
 
