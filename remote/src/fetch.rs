@@ -52,13 +52,17 @@ impl Requests {
     }
 
     /// Brings everything that a result names into the store: its outputs, and as far as they are there its log and what
-    /// it keeps.
+    /// it keeps. A result whose outputs cannot be had is remembered as one to be sent anew.
     pub(crate) async fn fetch_objects(
         &self,
         store: &Store,
         result: &ResultFile,
     ) -> Result<Moved, RemoteError> {
-        let mut moved = self.fetch_artifacts(store, &result.outputs).await?;
+        let fetched = self.fetch_artifacts(store, &result.outputs).await;
+        if let Err(RemoteError::Incomplete { .. } | RemoteError::Damaged { .. }) = &fetched {
+            self.unusable.add_result(result.action);
+        }
+        let mut moved = fetched?;
         let beside = async {
             let mut moved = self.fetch_artifacts(store, &result.info.keeps).await?;
             moved.add(self.fetch_log(store, result.info.log).await?);

@@ -95,6 +95,10 @@ fn check_damage(
     prop_assert_eq!(&second.actions, &first.actions);
     two.assert_store_is_clean();
     prop_assert!(two.run(&graph, jobs).executed.is_empty());
+    // Whoever paid for what was damaged has sent it: the next one pays for nothing.
+    let third = shared(model, remote.path()).run(&graph, jobs);
+    prop_assert!(third.executed.is_empty(), "{:?} ran", third.executed);
+    prop_assert_eq!(&third.warnings, &Vec::<String>::new());
     Ok(())
 }
 
