@@ -34,6 +34,12 @@ pub(crate) fn open_if_asked(
     }
 }
 
+/// The address of the remote that a command would write to, if it were asked to; opens nothing.
+pub(crate) fn writable(arguments: &RemoteArgs, root: &Path) -> Result<Option<String>, Failure> {
+    let chosen = choose(arguments, root)?.filter(|(_, options)| !options.read_only);
+    Ok(chosen.map(|(address, _)| address.to_string()))
+}
+
 /// The remote of a command that is about it.
 pub(crate) fn open(arguments: &RemoteArgs, root: &Path) -> Result<Remote, Failure> {
     let Some((address, options)) = choose(arguments, root)? else {

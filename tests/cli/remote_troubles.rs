@@ -47,9 +47,39 @@ fn what_could_not_be_sent_is_sent_by_the_next_run() {
     let used = said.events().into_iter().find(|it| it["event"] == "remote_used").unwrap();
     assert_eq!((&used["sent"], &used["unsent"]), (&0.into(), &3.into()));
     fs::remove_file(&objects).unwrap();
-    let said = run(&one, &["--remote", &remote, "--force", "one"]);
+    // It has nothing else to do.
+    let said = run(&one, &["--remote", &remote]);
+    assert_eq!(said.executed(), names(&[]));
     let used = said.events().into_iter().find(|it| it["event"] == "remote_used").unwrap();
-    assert_eq!(used["unsent"], 0);
+    assert_eq!((&used["sent"], &used["unsent"]), (&3.into(), &0.into()));
+    let two = Sandbox::new(PIPELINE);
+    assert_eq!(run(&two, &["--remote", &remote]).executed(), names(&[]));
+    let said = run(&one, &["--remote", &remote]);
+    assert!(!said.stdout.contains("remote_used"), "{}", said.stdout);
+}
+
+#[test]
+fn what_a_killed_run_made_is_sent_by_the_next_run() {
+    let (one, remote) = new();
+    let objects = one.path("remote/okapi/v1/object");
+    fs::create_dir_all(objects.parent().unwrap()).unwrap();
+    fs::write(&objects, "").unwrap();
+    one.edit("p.yaml", "run: 'mkdir", "run: 'sleep 600; mkdir");
+    let mut child = one.start(&["run", "p.yaml", "-q", "--remote", &remote]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let plan = one.okapi(&["plan", "p.yaml", "--json", "--no-remote"]);
+        if plan.code == Some(0) && plan.json()["summary"]["cached"] == 1 {
+            break;
+        }
+        assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::remove_file(&objects).unwrap();
+    one.write("p.yaml", PIPELINE);
+    assert_eq!(run(&one, &["--remote", &remote]).executed(), names(&["two", "three"]));
     let two = Sandbox::new(PIPELINE);
     assert_eq!(run(&two, &["--remote", &remote]).executed(), names(&[]));
 }
