@@ -59,8 +59,13 @@ impl Requests {
         result: &ResultFile,
     ) -> Result<Moved, RemoteError> {
         let fetched = self.fetch_artifacts(store, &result.outputs).await;
-        if let Err(RemoteError::Incomplete { .. } | RemoteError::Damaged { .. }) = &fetched {
-            self.unusable.add_result(result.action);
+        match &fetched {
+            Err(RemoteError::Incomplete { .. }) => self.unusable.add_result(result.action),
+            Err(RemoteError::Damaged { .. }) => {
+                self.unusable.add_result(result.action);
+                self.doubt(store, &result.outputs);
+            }
+            _ => {}
         }
         let mut moved = fetched?;
         let beside = async {
@@ -75,6 +80,23 @@ impl Requests {
             Err(_) => {}
         }
         Ok(moved)
+    }
+
+    /// The first object that is damaged ends the fetching: others that have not arrived may be, too.
+    fn doubt(&self, store: &Store, outputs: &[Artifact]) {
+        let lacking = |digest: &Digest| store.object_size(digest).is_none();
+        for output in outputs {
+            let manifest = (output.kind == ArtifactKind::Tree)
+                .then(|| store.read_tree(&output.digest).ok())
+                .flatten();
+            let files = manifest.into_iter().flat_map(|manifest| manifest.entries);
+            let files = files.filter_map(|entry| match entry {
+                TreeEntry::File { digest, .. } => Some(digest),
+                _ => None,
+            });
+            let objects = files.chain([output.digest]).filter(lacking);
+            objects.for_each(|digest| self.unusable.add_object(digest));
+        }
     }
 
     /// Brings what an execution wrote for people.

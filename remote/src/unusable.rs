@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use okapi_cache::{ActionDigest, Digest};
 
-/// Objects that are damaged there, and results that are, or that name what is damaged or not there.
+/// Objects that are, or may be, damaged there, and results that are, or that name what is damaged or not there.
 #[derive(Debug, Default)]
 pub(crate) struct Unusable {
     objects: Mutex<BTreeSet<Digest>>,

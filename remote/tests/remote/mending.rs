@@ -8,7 +8,7 @@ use okapi_remote::{
     RunRoot,
 };
 
-use crate::support::{agrees, commit, kinds, obtain, remote, store};
+use crate::support::{agrees, commit, kinds, obtain, remote, store, tree};
 
 /// What becomes of an object there: other bytes of its length, fewer bytes, or nothing.
 const DAMAGES: [Option<&[u8]>; 3] = [Some(b"the 0utput"), Some(b"the"), None];
@@ -48,6 +48,31 @@ fn a_result_that_could_not_be_fetched_is_mended_by_who_makes_it_anew() {
         assert!(matches!(obtained, Obtained::Fetched(_)), "{obtained:?}");
         assert!(agrees(&three, &one, &action));
     }
+}
+
+/// Whoever fetches a folder stops at the first file that is damaged, and sends what has not arrived.
+#[test]
+fn all_that_is_damaged_of_a_folder_is_mended_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["one", "two", "three"];
+    let [one, two, three] = names.map(|name| store(folder.path(), name));
+    let made = tree(&one, folder.path(), 40);
+    let action = commit(&one, "{}", &[made]);
+    let open = || remote(folder.path(), &Options::default());
+    open().push(&one, &action, Replace::Damaged).unwrap();
+    for number in 0..40 {
+        let bytes = format!("file {number}");
+        let key = Key::Object(Digest::of(bytes.as_bytes()));
+        fs::write(folder.path().join(format!("remote/{key}")), "x".repeat(bytes.len())).unwrap();
+    }
+    let remote = open();
+    let obtained = obtain(&remote, &two, &action, kinds(&one, &action));
+    assert!(matches!(obtained, Obtained::Nothing), "{obtained:?}");
+    commit(&two, "{}", &[tree(&two, &folder.path().join("again"), 40)]);
+    assert!(matches!(remote.push(&two, &action, Replace::Damaged), Ok(Pushed::Replaced(_))));
+    let obtained = obtain(&open(), &three, &action, kinds(&one, &action));
+    assert!(matches!(obtained, Obtained::Fetched(_)), "{obtained:?}");
+    assert!(agrees(&three, &one, &action));
 }
 
 /// A node that is not repeatable gives other bytes, so what was lost can never come back: the new result takes the old one's place.
