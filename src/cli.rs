@@ -691,10 +691,11 @@ pub(crate) struct DiffArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct GcArgs {
-    /// How many runs to keep, the newest; each pipeline's last results are always kept.
+    /// How many runs to keep, the newest; each pipeline's last results are kept whatever their age.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) keep_runs: u64,
-    /// Keep less if that does not fit: `500M`, `20G`.
+    /// Keep less if that does not fit, a pipeline's last results too: `500M`, `20G`. The newest come first; on the remote a
+    /// run goes or stays whole, and one that does not fit does not take older ones with it.
     #[arg(long, value_name = "SIZE", value_parser = crate::ui::format::parse_size)]
     pub(crate) max_size: Option<u64>,
     /// Only say what would be removed.
@@ -808,7 +809,7 @@ Examples:
   okapi cache verify --remote --sample 100")]
     Verify {
         /// Move damaged objects aside; what needs them runs again. On the remote: send what this store has, delete the
-        /// rest.
+        /// rest, and the results that named it.
         #[arg(long)]
         repair: bool,
         /// Look at the remote instead: that of the settings, or `--remote=URL`.

@@ -1,5 +1,5 @@
 //! Every environment variable that okapi itself reads. A remote's client also reads those of its service (`AWS_...`,
-//! `GOOGLE_...`, `AZURE_...`), and `OKAPI_REMOTE_AUTHORIZATION` for WebDAV.
+//! `GOOGLE_...`, `AZURE_...`), and for WebDAV `OKAPI_REMOTE_AUTHORIZATION` and `OKAPI_REMOTE_AUTHORIZATION_HOST`.
 
 use std::path::PathBuf;
 

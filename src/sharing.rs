@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use okapi_remote::{AUTHORIZATION, Address, Limits, Options, Remote, RemoteError};
+use okapi_remote::{
+    AUTHORIZATION, AUTHORIZATION_HOST, Address, Limits, Options, Remote, RemoteError,
+};
 
 use crate::cli::RemoteArgs;
 use crate::env_vars;
@@ -30,6 +32,12 @@ pub(crate) fn open_if_asked(
             Ok(None)
         }
     }
+}
+
+/// The address of the remote that a command would write to, if it were asked to; opens nothing.
+pub(crate) fn writable(arguments: &RemoteArgs, root: &Path) -> Result<Option<String>, Failure> {
+    let chosen = choose(arguments, root)?.filter(|(_, options)| !options.read_only);
+    Ok(chosen.map(|(address, _)| address.to_string()))
 }
 
 /// The remote of a command that is about it.
@@ -93,7 +101,9 @@ fn choose(arguments: &RemoteArgs, root: &Path) -> Result<Option<(Address, Option
     let settings = settings::read(root)?.remote;
     let here = Path::new(".");
     let from_environment = || env_vars::text(env_vars::OKAPI_REMOTE);
-    let (named, base) = match arguments.remote.clone().or_else(from_environment) {
+    let by_user = arguments.remote.clone().or_else(from_environment);
+    let named_by_project = by_user.is_none();
+    let (named, base) = match by_user {
         Some(named) => (named, std::path::absolute(here).unwrap_or_else(|_| root.to_owned())),
         None => match &settings {
             Some(settings) => (settings.url.clone(), root.to_owned()),
@@ -109,6 +119,7 @@ fn choose(arguments: &RemoteArgs, root: &Path) -> Result<Option<(Address, Option
         read_only: arguments.remote_read_only
             || settings.as_ref().is_some_and(|it: &RemoteSettings| it.read_only),
         records: arguments.remote_records || settings.as_ref().is_some_and(|it| it.records),
+        named_by_project,
         environment: environment(),
     };
     Ok(Some((address, options)))
@@ -116,7 +127,8 @@ fn choose(arguments: &RemoteArgs, root: &Path) -> Result<Option<(Address, Option
 
 fn environment() -> Vec<(String, String)> {
     let is_wanted = |name: &str| {
-        name == AUTHORIZATION || SERVICES.iter().any(|service| name.starts_with(service))
+        matches!(name, AUTHORIZATION | AUTHORIZATION_HOST)
+            || SERVICES.iter().any(|service| name.starts_with(service))
     };
     let all = std::env::vars_os();
     let texts =

@@ -13,10 +13,21 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::error::{RemoteError, scrub};
-use crate::limits::Limits;
+use crate::remote::Options;
 
 /// The variable with the value of the header `authorization` for WebDAV servers.
 pub const AUTHORIZATION: &str = "OKAPI_REMOTE_AUTHORIZATION";
+/// The variable with the host that the header is for, with the port where it is not the usual one.
+pub const AUTHORIZATION_HOST: &str = "OKAPI_REMOTE_AUTHORIZATION_HOST";
+
+/// Variables by one of which credentials for S3 are named, or done without.
+const S3_CREDENTIALS: [&str; 5] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_SKIP_SIGNATURE",
+];
 
 /// Where a remote is. Holds no secret: credentials come from the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +57,8 @@ pub(crate) struct Opened {
     pub(crate) prefix: Prefix,
     /// Whether a large object can be sent in parts.
     pub(crate) has_parts: bool,
+    /// Whether the environment names no credentials: then the machine is asked for some, as those of clouds have them.
+    pub(crate) without_credentials: bool,
 }
 
 impl Address {
@@ -97,11 +110,8 @@ impl Address {
     }
 
     /// Opens what is there. No request is sent.
-    pub(crate) fn open(
-        &self,
-        limits: &Limits,
-        environment: &[(String, String)],
-    ) -> Result<Opened, RemoteError> {
+    pub(crate) fn open(&self, options: &Options) -> Result<Opened, RemoteError> {
+        let (limits, environment) = (&options.limits, &options.environment[..]);
         let failed = |error: object_store::Error| RemoteError::Request {
             what: "open",
             key: self.shown.clone(),
@@ -132,7 +142,12 @@ impl Address {
                         forbidden: false,
                     })?;
                 let store = Arc::new(store.with_fsync(true));
-                Ok(Opened { store, prefix: Prefix::default(), has_parts: true })
+                Ok(Opened {
+                    store,
+                    prefix: Prefix::default(),
+                    has_parts: true,
+                    without_credentials: false,
+                })
             }
             Place::S3(url) => {
                 let mut builder = AmazonS3Builder::new();
@@ -149,7 +164,13 @@ impl Address {
                     .with_conditional_put(S3ConditionalPut::ETagMatch)
                     .build()
                     .map_err(failed)?;
-                Ok(Opened { store: Arc::new(store), prefix: prefix(url), has_parts: true })
+                let named = |name: &&str| value_of(environment, name).is_some();
+                Ok(Opened {
+                    store: Arc::new(store),
+                    prefix: prefix(url),
+                    has_parts: true,
+                    without_credentials: !S3_CREDENTIALS.iter().any(named),
+                })
             }
             Place::Google(url) => {
                 let mut builder = GoogleCloudStorageBuilder::new();
@@ -162,7 +183,12 @@ impl Address {
                     .with_retry(retry)
                     .build()
                     .map_err(failed)?;
-                Ok(Opened { store: Arc::new(store), prefix: prefix(url), has_parts: true })
+                Ok(Opened {
+                    store: Arc::new(store),
+                    prefix: prefix(url),
+                    has_parts: true,
+                    without_credentials: false,
+                })
             }
             Place::Azure(url) => {
                 let mut builder = MicrosoftAzureBuilder::new();
@@ -175,20 +201,21 @@ impl Address {
                     .with_retry(retry)
                     .build()
                     .map_err(failed)?;
-                Ok(Opened { store: Arc::new(store), prefix: prefix(url), has_parts: true })
+                Ok(Opened {
+                    store: Arc::new(store),
+                    prefix: prefix(url),
+                    has_parts: true,
+                    without_credentials: false,
+                })
             }
             Place::WebDav(url) => {
                 let mut client = client.with_allow_http(url.scheme() == "http");
-                if let Some(authorization) = value_of(environment, AUTHORIZATION) {
-                    let header = "authorization".parse().ok().zip(authorization.parse().ok());
-                    let (name, mut value): (_, http::HeaderValue) =
-                        header.ok_or_else(|| RemoteError::Address {
-                            address: self.shown.clone(),
-                            message: "OKAPI_REMOTE_AUTHORIZATION holds what cannot be in a header"
-                                .to_owned(),
-                        })?;
-                    value.set_sensitive(true);
-                    client = client.with_default_headers(std::iter::once((name, value)).collect());
+                let authorization = authorization(url, options).map_err(|message| {
+                    RemoteError::Secret { address: self.shown.clone(), message }
+                })?;
+                if let Some(value) = authorization {
+                    let header = std::iter::once((http::header::AUTHORIZATION, value));
+                    client = client.with_default_headers(header.collect());
                 }
                 let store = HttpBuilder::new()
                     .with_url(&url[..url::Position::BeforePath])
@@ -196,9 +223,60 @@ impl Address {
                     .with_retry(retry)
                     .build()
                     .map_err(failed)?;
-                Ok(Opened { store: Arc::new(store), prefix: prefix(url), has_parts: false })
+                Ok(Opened {
+                    store: Arc::new(store),
+                    prefix: prefix(url),
+                    has_parts: false,
+                    without_credentials: false,
+                })
             }
         }
+    }
+}
+
+/// The header for a WebDAV server, if there is one and it is for this server; or why it may not be sent there.
+fn authorization(url: &Url, options: &Options) -> Result<Option<http::HeaderValue>, String> {
+    let Some(text) = value_of(&options.environment, AUTHORIZATION) else { return Ok(None) };
+    let host = url.host_str().unwrap_or_default();
+    let with_port = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
+    match value_of(&options.environment, AUTHORIZATION_HOST) {
+        Some(meant) if is_host(meant, host, &with_port, url) => {}
+        Some(_) => return Ok(None),
+        // Whoever wrote the project could have named any host.
+        None if options.named_by_project => {
+            let whole = if url.port().is_some() { &with_port } else { host };
+            return Err(format!(
+                "{AUTHORIZATION} is not sent to a host that only the project's settings name: if it is for this one, set \
+                 {AUTHORIZATION_HOST}={whole}, or name the remote by --remote or OKAPI_REMOTE; if it is for another, set \
+                 {AUTHORIZATION_HOST} to that"
+            ));
+        }
+        None => {}
+    }
+    if url.scheme() == "http" && !is_loopback(url) {
+        return Err(format!(
+            "{AUTHORIZATION} is not sent without encryption: name the remote by https://, or unset {AUTHORIZATION}"
+        ));
+    }
+    let mut value: http::HeaderValue =
+        text.parse().map_err(|_| format!("{AUTHORIZATION} holds what cannot be in a header"))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// Whether a host that a person has written is that of a URL. Without a port it is the usual one.
+fn is_host(meant: &str, host: &str, with_port: &str, url: &Url) -> bool {
+    let meant = meant.trim();
+    meant.eq_ignore_ascii_case(with_port)
+        || url.port().is_none() && meant.eq_ignore_ascii_case(host)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 
@@ -258,6 +336,43 @@ mod tests {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(message), "{text}: {error}");
             assert!(!error.contains("SECRET"), "{error}");
+        }
+    }
+
+    /// Whoever clones a project has not chosen the host that its settings name.
+    #[test]
+    fn the_header_goes_where_the_user_says_and_nowhere_in_the_clear() {
+        let sent = |url: &str, host: Option<&str>, named_by_project: bool| {
+            let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+            let mut environment = vec![variable(AUTHORIZATION, "Bearer SECRET")];
+            environment.extend(host.map(|host| variable(AUTHORIZATION_HOST, host)));
+            let options = Options { environment, named_by_project, ..Options::default() };
+            let sent = authorization(&Url::parse(url).unwrap(), &options);
+            assert!(!sent.clone().is_err_and(|message| message.contains("SECRET")));
+            sent.map(|value| value.is_some())
+        };
+        let (dav, port) = ("https://dav.example/x", "https://dav.example:8443/x");
+        for (url, host, named_by_project, goes) in [
+            (dav, None, false, true),
+            ("http://127.0.0.1:1/x", None, false, true),
+            ("http://[::1]:1/x", None, false, true),
+            ("http://localhost:1/x", None, false, true),
+            (dav, Some("dav.example"), true, true),
+            (dav, Some("DAV.example:443"), true, true),
+            (port, Some("dav.example:8443"), true, true),
+            (port, Some("dav.example"), true, false),
+            (dav, Some("dav.example:8443"), false, false),
+            (dav, Some("other.example"), false, false),
+            ("http://other.example/x", Some("dav.example"), true, false),
+        ] {
+            assert_eq!(sent(url, host, named_by_project), Ok(goes), "{url} {host:?}");
+        }
+        let message = sent(port, None, true).unwrap_err();
+        assert!(message.contains("OKAPI_REMOTE_AUTHORIZATION_HOST=dav.example:8443"), "{message}");
+        assert!(sent("http://127.0.0.1:1/x", None, true).is_err());
+        for host in [None, Some("dav.example")] {
+            let message = sent("http://dav.example/x", host, false).unwrap_err();
+            assert!(message.contains("https://"), "{message}");
         }
     }
 }

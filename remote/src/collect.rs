@@ -2,12 +2,12 @@
 //!
 //! Other writers may be at work. Whatever is younger than the grace stays: its result may be on its way. An older object
 //! that a writer finds there and does not send again may go between its look and its result: then that result is
-//! incomplete, which is a miss wherever it is asked for, and mended by `verify`.
+//! incomplete, which is a miss wherever it is asked for, and mended by whoever makes or pushes it anew, or by `verify`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use okapi_cache::{ActionDigest, ArtifactKind, Digest, ResultFile, Store, TreeEntry};
+use okapi_cache::{ActionDigest, Artifact, ArtifactKind, Digest, Store, TreeEntry};
 
 use crate::error::RemoteError;
 use crate::keys::{Key, Kind};
@@ -23,7 +23,7 @@ const JOBS_STAY_MS: u64 = 30 * 24 * 3600 * 1000;
 pub struct CollectRequest {
     /// How many runs, the newest; the newest of each pipeline is always kept.
     pub keep_runs: usize,
-    /// Drop kept runs, the oldest first, until the objects of the rest fit in so many bytes.
+    /// Drop each kept run whose objects do not fit in so many bytes beside those of newer ones, the newest of a pipeline too.
     pub max_size: Option<u64>,
     /// Whatever was written after this stays, milliseconds since 1970.
     pub written_before_unix_ms: u64,
@@ -92,21 +92,21 @@ impl Remote {
             let mut marked = BTreeSet::new();
             let mut actions: BTreeSet<ActionDigest> = BTreeSet::new();
             let mut bytes = 0;
-            let mut first_too_large = kept.len();
-            for (place, (_, run)) in kept.iter().enumerate() {
+            for (name, run) in std::mem::take(&mut kept) {
                 let new: Vec<_> =
                     run.actions.iter().filter(|it| !actions.contains(it)).copied().collect();
                 let found = requests.objects_of(store, &new).await?;
                 let more: u64 = found.difference(&marked).filter_map(|it| sizes.get(it)).sum();
+                // An older one may be smaller, and be all that its pipeline has.
                 if request.max_size.is_some_and(|max| bytes + more > max) {
-                    first_too_large = place;
-                    break;
+                    dropped.push((name, run));
+                    continue;
                 }
                 bytes += more;
                 marked.extend(found);
                 actions.extend(new);
+                kept.push((name, run));
             }
-            dropped.extend(kept.drain(first_too_large..));
             let mut collection =
                 Collection { kept_runs: kept.len() as u64, ..Collection::default() };
             let is_old = |listed: &Listed| listed.modified_unix_ms < request.written_before_unix_ms;
@@ -169,7 +169,12 @@ impl Requests {
     ) -> Result<BTreeSet<Digest>, RemoteError> {
         let found = stream::iter(actions).map(|action| async move {
             match self.result(action).await {
-                Ok(Some(result)) => self.named_by(store, &result).await,
+                Ok(Some(result)) => {
+                    let artifacts = result.outputs.iter().chain(&result.info.keeps);
+                    let mut named = self.named_by(store, artifacts).await?;
+                    named.extend(result.info.log);
+                    Ok(named)
+                }
                 // One that is damaged is a miss to all who ask: it keeps nothing.
                 Ok(None) | Err(RemoteError::Damaged { .. } | RemoteError::BadResult { .. }) => {
                     Ok(BTreeSet::new())
@@ -182,15 +187,14 @@ impl Requests {
         Ok(sets.into_iter().flatten().collect())
     }
 
-    /// Every object that a result names; files of folders are told by their manifests, which are fetched.
+    /// Every object of artifacts; files of folders are told by their manifests, which are fetched.
     pub(crate) async fn named_by(
         &self,
         store: &Store,
-        result: &ResultFile,
+        artifacts: impl Iterator<Item = &Artifact>,
     ) -> Result<BTreeSet<Digest>, RemoteError> {
         let mut named = BTreeSet::new();
-        named.extend(result.info.log);
-        for artifact in result.outputs.iter().chain(&result.info.keeps) {
+        for artifact in artifacts {
             named.insert(artifact.digest);
             if artifact.kind != ArtifactKind::Tree {
                 continue;

@@ -13,6 +13,14 @@ pub enum RemoteError {
         /// Why.
         message: String,
     },
+    /// What is secret may not be sent there.
+    #[error("`{address}` is not used: {message}")]
+    Secret {
+        /// What was given.
+        address: String,
+        /// Why, and what to do about it.
+        message: String,
+    },
     /// A request failed, after all its tries.
     #[error("cannot {what} {key}: {message}")]
     Request {
@@ -34,6 +42,18 @@ pub enum RemoteError {
         key: String,
         /// The time that it had.
         seconds: u64,
+    },
+    /// No answer, or none that helps, where the environment names no credentials for S3.
+    #[error(
+        "cannot {what} {key}: {message}; AWS_ACCESS_KEY_ID is not set, so this machine was asked for credentials"
+    )]
+    NoCredentials {
+        /// What was asked, as a verb.
+        what: &'static str,
+        /// Of which key.
+        key: String,
+        /// What was said.
+        message: String,
     },
     /// What arrived is not what the key says. It was thrown away.
     #[error("{key} is damaged there: {message}")]
@@ -88,6 +108,7 @@ impl RemoteError {
             self,
             RemoteError::Request { .. }
                 | RemoteError::TimedOut { .. }
+                | RemoteError::NoCredentials { .. }
                 | RemoteError::Damaged { .. }
                 | RemoteError::BadResult { .. }
         )
@@ -95,7 +116,12 @@ impl RemoteError {
 
     /// Whether the same may succeed later.
     pub fn may_pass(&self) -> bool {
-        matches!(self, RemoteError::Request { forbidden: false, .. } | RemoteError::TimedOut { .. })
+        matches!(
+            self,
+            RemoteError::Request { forbidden: false, .. }
+                | RemoteError::TimedOut { .. }
+                | RemoteError::NoCredentials { .. }
+        )
     }
 
     /// Whether it has been said by other means, or is what the user asked for.
@@ -112,6 +138,9 @@ impl RemoteError {
             RemoteError::Request { forbidden: true, .. } => Some(
                 "credentials are read from the environment (AWS_ACCESS_KEY_ID, GOOGLE_SERVICE_ACCOUNT, AZURE_STORAGE_ACCOUNT_KEY, ...); \
                  with the right to read only, say --remote-read-only",
+            ),
+            RemoteError::NoCredentials { .. } => Some(
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; profiles in ~/.aws are not read",
             ),
             RemoteError::Damaged { .. } | RemoteError::BadResult { .. } => {
                 Some("`okapi cache verify --remote --repair` mends what can be mended")

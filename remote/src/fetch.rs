@@ -52,13 +52,22 @@ impl Requests {
     }
 
     /// Brings everything that a result names into the store: its outputs, and as far as they are there its log and what
-    /// it keeps.
+    /// it keeps. A result whose outputs cannot be had is remembered as one to be sent anew.
     pub(crate) async fn fetch_objects(
         &self,
         store: &Store,
         result: &ResultFile,
     ) -> Result<Moved, RemoteError> {
-        let mut moved = self.fetch_artifacts(store, &result.outputs).await?;
+        let fetched = self.fetch_artifacts(store, &result.outputs).await;
+        match &fetched {
+            Err(RemoteError::Incomplete { .. }) => self.unusable.add_result(result.action),
+            Err(RemoteError::Damaged { .. }) => {
+                self.unusable.add_result(result.action);
+                self.doubt(store, &result.outputs);
+            }
+            _ => {}
+        }
+        let mut moved = fetched?;
         let beside = async {
             let mut moved = self.fetch_artifacts(store, &result.info.keeps).await?;
             moved.add(self.fetch_log(store, result.info.log).await?);
@@ -71,6 +80,23 @@ impl Requests {
             Err(_) => {}
         }
         Ok(moved)
+    }
+
+    /// The first object that is damaged ends the fetching: others that have not arrived may be, too.
+    fn doubt(&self, store: &Store, outputs: &[Artifact]) {
+        let lacking = |digest: &Digest| store.object_size(digest).is_none();
+        for output in outputs {
+            let manifest = (output.kind == ArtifactKind::Tree)
+                .then(|| store.read_tree(&output.digest).ok())
+                .flatten();
+            let files = manifest.into_iter().flat_map(|manifest| manifest.entries);
+            let files = files.filter_map(|entry| match entry {
+                TreeEntry::File { digest, .. } => Some(digest),
+                _ => None,
+            });
+            let objects = files.chain([output.digest]).filter(lacking);
+            objects.for_each(|digest| self.unusable.add_object(digest));
+        }
     }
 
     /// Brings what an execution wrote for people.

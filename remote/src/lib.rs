@@ -37,9 +37,11 @@ mod records;
 mod remote;
 mod requests;
 mod runs;
+mod unusable;
 mod verify;
+mod writes;
 
-pub use address::{AUTHORIZATION, Address};
+pub use address::{AUTHORIZATION, AUTHORIZATION_HOST, Address};
 pub use collect::{CollectRequest, Collection};
 pub use error::RemoteError;
 pub use fetch::Moved;
@@ -50,4 +52,4 @@ pub use records::RecordsMoved;
 pub use remote::{Obtained, Options, Remote};
 pub use requests::Listed;
 pub use runs::RunRoot;
-pub use verify::{RemoteReport, Repaired, Wrong};
+pub use verify::{RemoteReport, Repaired, Roots, Wrong};

@@ -16,6 +16,8 @@ pub struct Limits {
     pub parallel: usize,
     /// A transfer slower than this is given up.
     pub slowest_bytes_per_second: u64,
+    /// So many bytes of objects that are being sent are in memory at once. What is larger is sent alone.
+    pub memory: u64,
 }
 
 impl Default for Limits {
@@ -26,6 +28,7 @@ impl Default for Limits {
             failures: 5,
             parallel: 16,
             slowest_bytes_per_second: 64 << 10,
+            memory: 64 << 20,
         }
     }
 }

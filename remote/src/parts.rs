@@ -52,6 +52,11 @@ pub(crate) async fn send(
     Ok(Ok(found))
 }
 
+/// How much of a file of this size is in memory while it is sent.
+pub(crate) fn in_memory(size: u64) -> u64 {
+    size.min(part_size(size).saturating_mul(AT_ONCE as u64))
+}
+
 /// The size of parts with which a file of this size fits.
 fn part_size(size: u64) -> u64 {
     size.div_ceil(MOST_PARTS).next_multiple_of(1 << 20).max(PART)
@@ -69,5 +74,6 @@ mod tests {
             assert!(part_size(size) >= PART);
         }
         assert_eq!(part_size(20 << 20), PART);
+        assert_eq!((in_memory(20 << 20), in_memory(1 << 30)), (20 << 20, 24 << 20));
     }
 }

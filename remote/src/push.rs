@@ -10,7 +10,8 @@ use okapi_cache::{
 use crate::error::RemoteError;
 use crate::fetch::Moved;
 use crate::keys::Key;
-use crate::requests::{Created, LARGEST_WHOLE, PARTS_FROM, Requests};
+use crate::requests::{LARGEST_WHOLE, PARTS_FROM, Requests};
+use crate::writes::Created;
 
 /// What became of a result that was offered.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +25,7 @@ pub enum Pushed {
         /// What the remote has.
         there: Vec<Artifact>,
     },
-    /// The remote had another, or a damaged one, and has this one now.
+    /// The remote had another, or one that was damaged or had lost objects, and has this one now.
     Replaced(Moved),
     /// There is no such result in the store, or one of its outputs is lost.
     NotHere,
@@ -33,7 +34,7 @@ pub enum Pushed {
 /// When a result takes the place of one that the remote has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replace {
-    /// If that one cannot be read.
+    /// If that one cannot be used: it cannot be read, or lacks objects.
     Damaged,
     /// Always.
     Any,
@@ -51,11 +52,17 @@ impl Requests {
         if result.outputs.iter().any(|output| !store.is_complete(output)) {
             return Ok(Pushed::NotHere);
         }
-        // A result comes after its objects and goes before them, so with the one all are there.
+        let mut replace = replace;
         if replace != Replace::Any
             && let Ok(Some(there)) = self.result(action).await
         {
-            return Ok(compare(&result, &there, Moved::default()));
+            if there.outputs == result.outputs {
+                return self.mend(store, &there).await;
+            }
+            if self.is_usable(store, &there).await? {
+                return Ok(Pushed::Differs { there: there.outputs });
+            }
+            replace = Replace::Any;
         }
         let outputs = result.outputs.iter().chain(&result.info.keeps);
         let objects = objects_of(store, outputs, result.info.log);
@@ -64,6 +71,7 @@ impl Requests {
         let text = result.encode().into_bytes();
         if replace == Replace::Any {
             self.put(&key, text).await?;
+            self.unusable.remove_result(action);
             return Ok(Pushed::Replaced(moved));
         }
         if self.create(&key, text.clone()).await? == Created::Yes {
@@ -84,6 +92,45 @@ impl Requests {
         }
     }
 
+    /// Sends what has been lost, or was seen to be damaged, of the objects of a result that is there.
+    async fn mend(&self, store: &Store, there: &ResultFile) -> Result<Pushed, RemoteError> {
+        let named = there.outputs.iter().chain(&there.info.keeps);
+        let moved = self.put_objects(store, objects_of(store, named, there.info.log)).await?;
+        self.unusable.remove_result(&there.action);
+        Ok(match moved.objects {
+            0 => Pushed::Agreed(moved),
+            _ => Pushed::Replaced(moved),
+        })
+    }
+
+    /// Whether a result that is there is of use to anybody, as far as that can be seen without its bytes.
+    async fn is_usable(&self, store: &Store, there: &ResultFile) -> Result<bool, RemoteError> {
+        if self.unusable.has_result(&there.action) {
+            return Ok(false);
+        }
+        if self.lacking(store, there, &BTreeMap::new()).await?.is_some() {
+            return Ok(false);
+        }
+        // Manifests were fetched, and may have been damaged.
+        Ok(!there.outputs.iter().any(|output| self.unusable.has_object(&output.digest)))
+    }
+
+    /// An object that a result needs and the remote does not have. `listed` are some that it has.
+    pub(crate) async fn lacking(
+        &self,
+        store: &Store,
+        result: &ResultFile,
+        listed: &BTreeMap<Digest, u64>,
+    ) -> Result<Option<Digest>, RemoteError> {
+        for digest in self.named_by(store, result.outputs.iter()).await? {
+            // A listing may lag behind.
+            if !listed.contains_key(&digest) && self.size(&Key::Object(digest)).await?.is_none() {
+                return Ok(Some(digest));
+            }
+        }
+        Ok(None)
+    }
+
     /// Sends the objects that the remote does not have.
     pub(crate) async fn put_objects(
         &self,
@@ -99,7 +146,7 @@ impl Requests {
         sent.try_fold(Moved::default(), add).await
     }
 
-    /// Sends an object unless the remote has one of its size.
+    /// Sends an object unless the remote has one of its size that was not seen to be damaged.
     pub(crate) async fn put_object(
         &self,
         store: &Store,
@@ -108,7 +155,9 @@ impl Requests {
     ) -> Result<Moved, RemoteError> {
         let key = Key::Object(digest);
         match self.size(&key).await? {
-            Some(there) if there == size => return Ok(Moved::default()),
+            Some(there) if there == size && !self.unusable.has_object(&digest) => {
+                return Ok(Moved::default());
+            }
             there => self.send_object(store, digest, size, there.is_some()).await?,
         }
         Ok(Moved { objects: 1, bytes: size })
@@ -123,24 +172,17 @@ impl Requests {
         over: bool,
     ) -> Result<(), RemoteError> {
         let path = store.object_path(&digest);
-        let key = Key::Object(digest);
-        if size >= PARTS_FROM && self.has_parts {
-            let found = self.put_in_parts(&digest, &path, size).await?;
-            if found != digest {
-                return Err(damaged_here(store, &digest));
-            }
-            return Ok(());
-        }
-        if size > LARGEST_WHOLE {
+        let found = if size >= PARTS_FROM && self.has_parts {
+            self.put_in_parts(&digest, &path, size).await?
+        } else if size <= LARGEST_WHOLE {
+            self.put_whole(&digest, &path, size, over).await?
+        } else {
             return Err(RemoteError::TooLarge { digest, bytes: size, limit: LARGEST_WHOLE });
-        }
-        let bytes = std::fs::read(&path).map_err(|error| StoreError::io(&path, error))?;
-        if Digest::of(&bytes) != digest {
+        };
+        if found != digest {
             return Err(damaged_here(store, &digest));
         }
-        if over || self.create(&key, bytes.clone()).await? == Created::Unsupported {
-            self.put(&key, bytes).await?;
-        }
+        self.unusable.remove_object(&digest);
         Ok(())
     }
 }

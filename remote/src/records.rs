@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::RemoteError;
 use crate::keys::{Key, Kind};
 use crate::remote::Remote;
-use crate::requests::{Created, Requests};
+use crate::requests::Requests;
+use crate::writes::Created;
 
 const HEADER: &[u8] = b"okapi records 1\n";
 /// A pack is sent when it has so many bytes.

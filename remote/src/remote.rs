@@ -24,6 +24,8 @@ pub struct Options {
     pub read_only: bool,
     /// Whether answers of teachers are shared, too.
     pub records: bool,
+    /// Whether only a file of the project names the address: then nothing secret goes there that is not for its host.
+    pub named_by_project: bool,
     /// The environment: where credentials, endpoints and regions are read from.
     pub environment: Vec<(String, String)>,
 }
@@ -64,7 +66,7 @@ impl Remote {
     /// # Errors
     /// When credentials are incomplete, or a folder does not exist.
     pub fn open(address: &Address, options: &Options) -> Result<Remote, RemoteError> {
-        let opened = address.open(&options.limits, &options.environment)?;
+        let opened = address.open(options)?;
         let requests = Arc::new(Requests::new(opened, address.to_string(), options.limits));
         let threads = Builder::new_multi_thread()
             .worker_threads(2)
@@ -107,6 +109,11 @@ impl Remote {
     /// Whether offering results makes sense: it may be written, and was not set aside.
     pub fn can_write(&self) -> bool {
         !self.read_only && self.requests.can_write()
+    }
+
+    /// How many requests have failed after all their tries, other than those of calls that give an error.
+    pub fn failures(&self) -> u32 {
+        self.requests.failures()
     }
 
     /// What is to be said to the user since it was asked last.
@@ -333,6 +340,7 @@ async fn obtain(
     let Some(result) = requests.result(action).await? else { return Ok(Obtained::Nothing) };
     let found: Vec<_> = result.outputs.iter().map(|output| output.kind).collect();
     if found != kinds {
+        requests.unusable.add_result(*action);
         return Err(RemoteError::Damaged {
             key: crate::keys::Key::Action(*action).to_string(),
             message: "its outputs are not those that the action has".to_owned(),

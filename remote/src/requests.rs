@@ -1,14 +1,11 @@
 //! Single requests to the object store: each bounded in time, counted, and never more than a few at once.
 
-use std::path::Path as FilePath;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{
-    Error as StoreSays, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-};
+use object_store::{Error as StoreSays, GetOptions, ObjectStore, ObjectStoreExt};
 use okapi_cache::{Arrival, Digest, Store, StoreError};
 use tokio::sync::{Semaphore, watch};
 
@@ -17,17 +14,15 @@ use crate::breaker::Breaker;
 use crate::error::{RemoteError, in_full, scrub};
 use crate::keys::{Key, Kind, ROOT};
 use crate::limits::Limits;
+use crate::unusable::Unusable;
 
 /// Objects from this size on are sent in parts.
 pub(crate) const PARTS_FROM: u64 = 16 << 20;
 /// What is sent at once where objects cannot be sent in parts: it is held in memory.
 pub(crate) const LARGEST_WHOLE: u64 = 256 << 20;
 
-/// How often a WebDAV server is asked to make the folders of a file: one time for each folder of a name, and the file.
-const TRIES_TO_MAKE_FOLDERS: u32 = 6;
-
 /// What deleting is called.
-const DELETE: &str = "delete";
+pub(crate) const DELETE: &str = "delete";
 
 /// What is small is seldom larger than this: the time to read it is reckoned so.
 const USUAL: u64 = 1 << 20;
@@ -43,17 +38,6 @@ pub struct Listed {
     pub modified_unix_ms: u64,
 }
 
-/// Whether something was created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Created {
-    /// It was.
-    Yes,
-    /// It was there already, and is as it was.
-    WasThere,
-    /// The remote cannot say whether something is there in the moment of writing.
-    Unsupported,
-}
-
 /// How many bytes something must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Size {
@@ -64,20 +48,25 @@ pub(crate) enum Size {
 /// The object store with bounds on everything.
 #[derive(Debug)]
 pub(crate) struct Requests {
-    store: Arc<dyn ObjectStore>,
+    pub(crate) store: Arc<dyn ObjectStore>,
     prefix: Path,
     /// As the user named it, for messages.
     pub(crate) shown: String,
     pub(crate) limits: Limits,
     pub(crate) has_parts: bool,
+    without_credentials: bool,
     reads: Breaker,
     writes: Breaker,
     /// Counts what was damaged, and nothing takes it back: a remote that lies answers promptly.
     damage: Breaker,
+    /// What was found to be unusable, and has not been mended since.
+    pub(crate) unusable: Unusable,
     permits: Semaphore,
+    /// One for each KiB of objects on their way out that may be in memory.
+    memory: Semaphore,
     stopped: watch::Sender<bool>,
     notices: Mutex<Vec<String>>,
-    failures_said: AtomicU32,
+    failures: AtomicU32,
 }
 
 /// So many single failures are told to the user; more are no news.
@@ -85,18 +74,20 @@ const FAILURES_SAID: u32 = 3;
 
 /// Which of the two breakers counts a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(crate) enum Side {
     Read,
     Write,
 }
 
 /// What a request wants, for messages and for its bound.
 #[derive(Clone, Copy)]
-struct Wish<'a> {
-    side: Side,
-    what: &'static str,
-    key: &'a str,
-    bytes: u64,
+pub(crate) struct Wish<'a> {
+    pub(crate) side: Side,
+    pub(crate) what: &'static str,
+    pub(crate) key: &'a str,
+    pub(crate) bytes: u64,
+    /// How many bytes of an object it holds in memory while it is under way.
+    pub(crate) memory: u64,
 }
 
 impl Requests {
@@ -107,13 +98,16 @@ impl Requests {
             shown,
             limits,
             has_parts: opened.has_parts,
+            without_credentials: opened.without_credentials,
             reads: Breaker::new(limits.failures),
             writes: Breaker::new(limits.failures),
             damage: Breaker::new(limits.failures.saturating_mul(2)),
+            unusable: Unusable::default(),
             permits: Semaphore::new(limits.parallel.max(1)),
+            memory: Semaphore::new(kibibytes(limits.memory) as usize),
             stopped: watch::Sender::new(false),
             notices: Mutex::default(),
-            failures_said: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
         }
     }
 
@@ -141,28 +135,33 @@ impl Requests {
 
     /// Tells of a request that failed after all its tries: what it would have brought is made here.
     pub(crate) fn say_failure(&self, error: &RemoteError) {
-        if self.failures_said.fetch_add(1, Ordering::Relaxed) < FAILURES_SAID {
-            self.notice(format!("the remote {}: {error}", self.shown));
+        if self.failures.fetch_add(1, Ordering::Relaxed) < FAILURES_SAID {
+            self.notice(format!("the remote {}: {error}{}", self.shown, what_to_do(error)));
         }
+    }
+
+    /// How many requests have failed after all their tries.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Counts something that arrived and was not what it should be: a remote that lies is set aside as one that is down.
     pub(crate) fn count_damage(&self, error: &RemoteError) {
         self.notice(format!("the remote {}: {error}; it is not used", self.shown));
         if self.damage.failed() && self.reads.open() {
-            let shown = &self.shown;
+            let (shown, hint) = (&self.shown, what_to_do(error));
             self.notice(format!(
-                "the remote {shown} is set aside: too much of what it has is damaged"
+                "the remote {shown} is set aside: too much of what it has is damaged{hint}"
             ));
         }
     }
 
-    fn path(&self, key: &str) -> Path {
+    pub(crate) fn path(&self, key: &str) -> Path {
         self.prefix.parts().chain(Path::from(key).parts()).collect()
     }
 
     /// Sends one request: waits for its turn, bounds its time, counts what became of it. `None`: there is no such thing.
-    async fn send<T>(
+    pub(crate) async fn send<T>(
         &self,
         wish: Wish<'_>,
         request: impl Future<Output = Result<T, StoreSays>>,
@@ -176,8 +175,11 @@ impl Requests {
         }
         let mut stopped = self.stopped.subscribe();
         let time = self.limits.time_for(wish.bytes);
+        // One that needs more than there is goes alone.
+        let memory = kibibytes(wish.memory).min(kibibytes(self.limits.memory));
         let bounded = async {
-            // Never closed.
+            // Never closed. Whoever has a permit waits for no memory, so that this ends.
+            let _memory = self.memory.acquire_many(memory).await;
             let _permit = self.permits.acquire().await;
             tokio::time::timeout(time, request).await
         };
@@ -205,13 +207,18 @@ impl Requests {
                     StoreSays::PermissionDenied { .. } | StoreSays::Unauthenticated { .. }
                 );
                 let message = scrub(&in_full(&error));
-                RemoteError::Request {
-                    what: wish.what,
-                    key: wish.key.to_owned(),
-                    message,
-                    forbidden,
+                let (what, key) = (wish.what, wish.key.to_owned());
+                match self.without_credentials && is_about_credentials(&message) {
+                    true => RemoteError::NoCredentials { what, key, message },
+                    false => RemoteError::Request { what, key, message, forbidden },
                 }
             }
+            // Most likely whoever should have given credentials did not answer.
+            Err(_) if self.without_credentials => RemoteError::NoCredentials {
+                what: wish.what,
+                key: wish.key.to_owned(),
+                message: format!("no answer within {} s", time.as_secs().max(1)),
+            },
             Err(_) => RemoteError::TimedOut {
                 what: wish.what,
                 key: wish.key.to_owned(),
@@ -226,14 +233,14 @@ impl Requests {
                 Side::Read => "is set aside",
                 Side::Write => "is sent nothing more",
             };
-            let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            let hint = what_to_do(&error);
             self.notice(format!("the remote {} {what}: {error}{hint}", self.shown));
         }
         Err(error)
     }
 
     /// The same for what is written: it has an answer or an error.
-    async fn send_there<T>(
+    pub(crate) async fn send_there<T>(
         &self,
         wish: Wish<'_>,
         request: impl Future<Output = Result<T, StoreSays>>,
@@ -251,7 +258,7 @@ impl Requests {
     pub(crate) async fn size(&self, key: &Key) -> Result<Option<u64>, RemoteError> {
         let key = key.to_string();
         let path = self.path(&key);
-        let wish = Wish { side: Side::Read, what: "look for", key: &key, bytes: 0 };
+        let wish = Wish { side: Side::Read, what: "look for", key: &key, bytes: 0, memory: 0 };
         Ok(self.send(wish, self.store.head(&path)).await?.map(|meta| meta.size))
     }
 
@@ -263,7 +270,13 @@ impl Requests {
     ) -> Result<Option<Vec<u8>>, RemoteError> {
         let key = key.to_string();
         let path = self.path(&key);
-        let wish = Wish { side: Side::Read, what: "read", key: &key, bytes: longest.min(USUAL) };
+        let wish = Wish {
+            side: Side::Read,
+            what: "read",
+            key: &key,
+            bytes: longest.min(USUAL),
+            memory: 0,
+        };
         let request = async {
             let got = self.store.get_opts(&path, GetOptions::default()).await?;
             let size = got.meta.size;
@@ -297,7 +310,7 @@ impl Requests {
         let key = Key::Object(*digest).to_string();
         let path = self.path(&key);
         let (Size::Exactly(most) | Size::AtMost(most)) = size;
-        let wish = Wish { side: Side::Read, what: "read", key: &key, bytes: most };
+        let wish = Wish { side: Side::Read, what: "read", key: &key, bytes: most, memory: 0 };
         let request = async {
             let got = self.store.get_opts(&path, GetOptions::default()).await?;
             let said = got.meta.size;
@@ -321,7 +334,10 @@ impl Requests {
             }
             Ok(incoming.accept(digest).map_err(Arrived::Store))
         };
-        let damaged = |message: String| RemoteError::Damaged { key: key.clone(), message };
+        let damaged = |message: String| {
+            self.unusable.add_object(*digest);
+            RemoteError::Damaged { key: key.clone(), message }
+        };
         match self.send(wish, request).await? {
             None => Ok(None),
             Some(Ok(Arrival::Accepted { size })) => Ok(Some(size)),
@@ -343,7 +359,7 @@ impl Requests {
     pub(crate) async fn hash(&self, key: &Key, size: u64) -> Result<Option<Digest>, RemoteError> {
         let key = key.to_string();
         let path = self.path(&key);
-        let wish = Wish { side: Side::Read, what: "read", key: &key, bytes: size };
+        let wish = Wish { side: Side::Read, what: "read", key: &key, bytes: size, memory: 0 };
         let request = async {
             let got = self.store.get_opts(&path, GetOptions::default()).await?;
             let mut stream = got.into_stream();
@@ -354,85 +370,6 @@ impl Requests {
             Ok(hasher.finish())
         };
         self.send(wish, request).await
-    }
-
-    /// Writes something small, whatever is there.
-    pub(crate) async fn put(&self, key: &Key, bytes: Vec<u8>) -> Result<(), RemoteError> {
-        let key = key.to_string();
-        let path = self.path(&key);
-        let wish = Wish { side: Side::Write, what: "write", key: &key, bytes: bytes.len() as u64 };
-        let payload = PutPayload::from(bytes);
-        let request = async {
-            for _ in 1..TRIES_TO_MAKE_FOLDERS {
-                match self.store.put(&path, payload.clone()).await {
-                    // Two that make one folder at once: the slower is told that it cannot be made, and then it is there.
-                    Err(error) if !self.has_parts && in_full(&error).contains("MKCOL") => {}
-                    other => return other,
-                }
-            }
-            self.store.put(&path, payload.clone()).await
-        };
-        self.send_there(wish, request).await?;
-        Ok(())
-    }
-
-    /// Writes something small, unless it is there.
-    pub(crate) async fn create(&self, key: &Key, bytes: Vec<u8>) -> Result<Created, RemoteError> {
-        let key = key.to_string();
-        let path = self.path(&key);
-        let wish = Wish { side: Side::Write, what: "write", key: &key, bytes: bytes.len() as u64 };
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let request = async {
-            match self.store.put_opts(&path, PutPayload::from(bytes), options).await {
-                Ok(_) => Ok(Created::Yes),
-                // A tool between us and the store may say the one or the other.
-                Err(StoreSays::AlreadyExists { .. } | StoreSays::Precondition { .. }) => {
-                    Ok(Created::WasThere)
-                }
-                Err(StoreSays::NotImplemented { .. } | StoreSays::NotSupported { .. }) => {
-                    Ok(Created::Unsupported)
-                }
-                Err(error) => Err(error),
-            }
-        };
-        self.send_there(wish, request).await
-    }
-
-    /// Sends a file in parts, hashing it on the way; what is not `digest` is not completed. Gives what it hashes to.
-    pub(crate) async fn put_in_parts(
-        &self,
-        digest: &Digest,
-        file: &FilePath,
-        size: u64,
-    ) -> Result<Digest, RemoteError> {
-        let key = Key::Object(*digest).to_string();
-        let path = self.path(&key);
-        let wish = Wish { side: Side::Write, what: "write", key: &key, bytes: size };
-        let request = async {
-            let mut upload = self.store.put_multipart(&path).await?;
-            let sent = crate::parts::send(&mut *upload, file, size, digest).await;
-            let keep = matches!(&sent, Ok(Ok(found)) if found == digest);
-            if keep {
-                upload.complete().await?;
-            } else {
-                // Best effort: what is left of it is swept by the store's own rules.
-                let _ = upload.abort().await;
-            }
-            sent
-        };
-        match self.send_there(wish, request).await? {
-            Ok(found) => Ok(found),
-            Err(error) => Err(StoreError::io(file, error).into()),
-        }
-    }
-
-    /// Removes something; that it is not there is as good.
-    pub(crate) async fn delete(&self, key: &Key) -> Result<(), RemoteError> {
-        let key = key.to_string();
-        let path = self.path(&key);
-        let wish = Wish { side: Side::Write, what: DELETE, key: &key, bytes: 0 };
-        self.send(wish, self.store.delete(&path)).await?;
-        Ok(())
     }
 
     /// Everything of a kind, sorted. What is none of ours is left out.
@@ -447,7 +384,7 @@ impl Requests {
         let mut stream = self.store.list(Some(&path)).chunks(1000);
         let mut listed = Vec::new();
         loop {
-            let wish = Wish { side: Side::Read, what: "list", key: folder, bytes: 0 };
+            let wish = Wish { side: Side::Read, what: "list", key: folder, bytes: 0, memory: 0 };
             let next = async {
                 match stream.next().await {
                     Some(page) => page.into_iter().collect::<Result<Vec<_>, _>>().map(Some),
@@ -469,6 +406,23 @@ impl Requests {
         listed.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(listed)
     }
+}
+
+/// What there is to do about an error, to be said after it.
+fn what_to_do(error: &RemoteError) -> String {
+    error.hint().map(|hint| format!("; {hint}")).unwrap_or_default()
+}
+
+/// Whether a message is about a request to a service of the machine that gives credentials.
+fn is_about_credentials(message: &str) -> bool {
+    ["/latest/api/token", "/latest/meta-data", "security-credentials"]
+        .iter()
+        .any(|part| message.contains(part))
+}
+
+/// A number of bytes in KiB, as permits are counted.
+fn kibibytes(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX >> 4).min(u32::MAX >> 4)
 }
 
 /// Why an object that arrived did not enter the store.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::RemoteError;
 use crate::keys::{Key, Kind, is_run_name};
 use crate::remote::Remote;
+use crate::requests::Requests;
 
 /// The version of the document.
 const VERSION: u32 = 1;
@@ -42,17 +43,10 @@ impl Remote {
     /// When the remote fails, or may not be written.
     pub fn put_run(&self, name: &str, root: &RunRoot) -> Result<(), RemoteError> {
         self.check_writable()?;
-        let wrong = |message: String| RemoteError::Request {
-            what: "write",
-            key: name.to_owned(),
-            message,
-            forbidden: false,
-        };
         if !is_run_name(name) {
-            return Err(wrong("it is no name for a run".to_owned()));
+            return Err(no_document(name, "it is no name for a run".to_owned()));
         }
-        let text = serde_json::to_vec(root).map_err(|error| wrong(error.to_string()))?;
-        self.wait(self.requests().put(&Key::Run(name.to_owned()), text))
+        self.wait(self.requests().put_run(name, root))
     }
 
     /// The runs that the remote knows, the newest first, with their names. One that cannot be read is an error: whoever
@@ -64,22 +58,39 @@ impl Remote {
         self.wait(async {
             let mut runs = Vec::new();
             for listed in self.requests().list(Kind::Run).await? {
-                let Key::Run(name) = &listed.key else { continue };
+                let Key::Run(name) = listed.key else { continue };
                 // One that went meanwhile is none.
-                let Some(bytes) = self.requests().get(&listed.key, LONGEST).await? else {
-                    continue;
-                };
-                let damaged =
-                    |message: String| RemoteError::Damaged { key: listed.key.to_string(), message };
-                let root: RunRoot =
-                    serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-                if root.okapi_run != VERSION {
-                    return Err(damaged(format!("it is of version {}", root.okapi_run)));
+                if let Some(root) = self.requests().run(&name).await? {
+                    runs.push((name, root));
                 }
-                runs.push((name.clone(), root));
             }
             runs.sort_by(|a, b| (b.1.finished_unix_ms, &b.0).cmp(&(a.1.finished_unix_ms, &a.0)));
             Ok(runs)
         })
     }
+}
+
+impl Requests {
+    /// What a run ended with, if the remote knows it.
+    pub(crate) async fn run(&self, name: &str) -> Result<Option<RunRoot>, RemoteError> {
+        let key = Key::Run(name.to_owned());
+        let Some(bytes) = self.get(&key, LONGEST).await? else { return Ok(None) };
+        let damaged = |message: String| RemoteError::Damaged { key: key.to_string(), message };
+        let root: RunRoot =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        match root.okapi_run {
+            VERSION => Ok(Some(root)),
+            other => Err(damaged(format!("it is of version {other}"))),
+        }
+    }
+
+    pub(crate) async fn put_run(&self, name: &str, root: &RunRoot) -> Result<(), RemoteError> {
+        let text =
+            serde_json::to_vec(root).map_err(|error| no_document(name, error.to_string()))?;
+        self.put(&Key::Run(name.to_owned()), text).await
+    }
+}
+
+fn no_document(name: &str, message: String) -> RemoteError {
+    RemoteError::Request { what: "write", key: name.to_owned(), message, forbidden: false }
 }

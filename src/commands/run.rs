@@ -17,7 +17,7 @@ use okapi_engine::manifest::ManifestText;
 use okapi_engine::placement::{Place, StoreAccess};
 use okapi_engine::port::PortKind;
 use okapi_engine::publish::publish;
-use okapi_engine::run::{Results, RunRequest, evaluate_for_run, run as run_engine};
+use okapi_engine::run::{Results, RunRequest, evaluate_for_run, has_unsent, run as run_engine};
 use okapi_engine::run_record::{self, RunEnd, RunInfo, RunRecord};
 use okapi_engine::spend::Spend;
 use okapi_engine::stage::StageRegistry;
@@ -202,12 +202,14 @@ fn work(
         remote: None,
     };
     let evaluation = evaluate_for_run(&request);
-    if !evaluation.is_up_to_date() {
-        // Nothing to do, nothing to ask.
-        request.remote =
-            sharing::open_if_asked(&arguments.remote, &loaded.place.root, &mut |message| {
-                reporter.say(&Event::Warning { message });
-            })?;
+    let root = &loaded.place.root;
+    // Nothing to do, nothing to ask; what could not be sent is sent all the same.
+    if !evaluation.is_up_to_date()
+        || sharing::writable(&arguments.remote, root)?.is_some_and(|it| has_unsent(store, &it))
+    {
+        request.remote = sharing::open_if_asked(&arguments.remote, root, &mut |message| {
+            reporter.say(&Event::Warning { message });
+        })?;
     }
     let fetched = match &request.remote {
         Some(remote) => {

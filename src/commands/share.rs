@@ -6,10 +6,10 @@ use okapi_cache::{Access, ActionDigest, Digest, Durability, Store};
 use okapi_engine::clock::unix_ms;
 use okapi_engine::evaluate::{State, evaluate};
 use okapi_engine::manifest::Manifest;
-use okapi_engine::run_record;
+use okapi_engine::run_record::{self, RunInfo};
 use okapi_engine::run_reports::note_fetched;
 use okapi_remote::{
-    CollectRequest, Kind, Moved, Pushed, RecordsMoved, Remote, Repaired, Replace, RunRoot,
+    CollectRequest, Kind, Moved, Pushed, RecordsMoved, Remote, Repaired, Replace, Roots, RunRoot,
 };
 use serde_json::json;
 
@@ -55,7 +55,8 @@ pub(crate) fn push(global: &Global, arguments: &PushArgs) -> Result<ExitCode, Fa
         Err(error) => {
             tally.failed += 1;
             if tally.failed <= 3 {
-                output::note(&format!("warning: {error}"));
+                let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+                output::note(&format!("warning: {error}{hint}"));
             }
         }
     });
@@ -66,11 +67,8 @@ pub(crate) fn push(global: &Global, arguments: &PushArgs) -> Result<ExitCode, Fa
     remote.take_notices().iter().for_each(|notice| output::note(&format!("warning: {notice}")));
     if tally.failed == 0 {
         for run in &runs {
-            let Some(end) = &run.end else { continue };
-            let manifest = end.manifest.and_then(|digest| run_record::manifest(&store, &digest));
-            if let Some(manifest) = manifest {
-                let ended = run.started_unix_ms + end.duration_ms;
-                put_root(&remote, &store, &run.id, &run.pipeline, ended, &manifest)?;
+            if let Some(root) = root_of_kept(&store, run) {
+                put_run(&remote, &store, &run.id, &root)?;
             }
         }
     }
@@ -91,16 +89,35 @@ pub(crate) fn put_root(
     ended_unix_ms: u64,
     manifest: &Manifest,
 ) -> Result<(), Failure> {
-    let actions: Vec<_> = manifest.iter().map(|(_, action)| action).collect();
-    if actions.is_empty() {
+    put_run(remote, store, run, &root_of(pipeline, ended_unix_ms, manifest))
+}
+
+fn put_run(remote: &Remote, store: &Store, run: &str, root: &RunRoot) -> Result<(), Failure> {
+    if root.actions.is_empty() {
         return Ok(());
     }
-    // Another store may have a run of the same moment. What tells them apart says nothing of either.
+    let put = remote.put_run(&name_of(store, run), root);
+    put.map_err(|error| sharing::failure(&error, ExitCode::Failed))
+}
+
+fn root_of(pipeline: &str, ended_unix_ms: u64, manifest: &Manifest) -> RunRoot {
+    let actions = manifest.iter().map(|(_, action)| action).collect();
+    RunRoot::new(pipeline.to_owned(), ended_unix_ms, actions)
+}
+
+/// The name of a run on the remote. Another store may have a run of the same moment; what tells them apart says nothing of
+/// either.
+fn name_of(store: &Store, run: &str) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let whose = Digest::of(format!("{host}\n{}", store.root().display()).as_bytes());
-    let root = RunRoot::new(pipeline.to_owned(), ended_unix_ms, actions);
-    let put = remote.put_run(&format!("{run}-{}", whose.short()), &root);
-    put.map_err(|error| sharing::failure(&error, ExitCode::Failed))
+    format!("{run}-{}", whose.short())
+}
+
+/// What [`put_root`] would write of a run that this store keeps.
+fn root_of_kept(store: &Store, run: &RunInfo) -> Option<RunRoot> {
+    let end = run.end.as_ref()?;
+    let manifest = run_record::manifest(store, &end.manifest?)?;
+    Some(root_of(&run.pipeline, run.started_unix_ms + end.duration_ms, &manifest))
 }
 
 #[derive(Default)]
@@ -239,6 +256,7 @@ pub(crate) fn pull(global: &Global, arguments: &PullArgs) -> Result<ExitCode, Fa
             "objects": moved.objects,
             "bytes": moved.bytes,
             "records": records.records,
+            "failed": remote.failures(),
             "to_be_run": missing,
         }))?;
     } else {
@@ -256,7 +274,9 @@ pub(crate) fn pull(global: &Global, arguments: &PullArgs) -> Result<ExitCode, Fa
             output::print(&format!("fetched {answers} of teachers ({size})\n"))?;
         }
     }
-    Ok(if remote.can_read() { ExitCode::Done } else { ExitCode::Failed })
+    // What was not asked for because nobody answered may be there.
+    let is_whole = remote.can_read() && remote.failures() == 0;
+    Ok(if is_whole { ExitCode::Done } else { ExitCode::Failed })
 }
 
 /// Hashes what the remote has.
@@ -271,7 +291,12 @@ pub(crate) fn verify(
     let store = project::open_store(global, &root, Access::ReadWrite, Durability::Batch)?;
     let _guard = store.enter_run()?;
     let remote = sharing::open(remote, &root)?;
-    let report = remote.verify(&store, sample, repair, &|_| {});
+    let runs = run_record::list(&store)?;
+    let roots: &Roots<'_> = &|name| {
+        let run = runs.iter().find(|run| name_of(&store, &run.id) == name)?;
+        root_of_kept(&store, run)
+    };
+    let report = remote.verify(&store, sample, repair.then_some(roots), &|_| {});
     let report = report.map_err(|error| sharing::failure(&error, ExitCode::Failed))?;
     let done = |repaired: Option<Repaired>| match repaired {
         None => "",
@@ -290,16 +315,18 @@ pub(crate) fn verify(
             "good_objects": report.good_objects,
             "good_bytes": report.good_bytes,
             "good_results": report.good_results,
+            "good_runs": report.good_runs,
             "good_packs": report.good_packs,
             "not_looked_at": report.not_looked_at,
             "wrong": wrong,
         }))?;
     } else {
         let mut text = format!(
-            "{} in order ({}), {} in order",
+            "{} in order ({}), {} in order, {} in order",
             format::count(report.good_objects, "object"),
             format::size(report.good_bytes),
             format::count(report.good_results, "result"),
+            format::count(report.good_runs, "run"),
         );
         if report.good_packs > 0 {
             let packs = format::count(report.good_packs, "pack");

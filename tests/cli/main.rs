@@ -41,6 +41,7 @@ mod proxy;
 mod quickstart;
 mod races;
 mod releases;
+mod remote_troubles;
 mod remotes;
 mod reports;
 mod sandbox;

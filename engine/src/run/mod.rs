@@ -1,7 +1,7 @@
 //! The run: a loop around the schedule that executes what has no result.
 //!
-//! 1. [`evaluate`] settles every instance whose result is there. If that is all of them, only
-//!    what results keep beside their outputs is put back where it is lost.
+//! 1. [`evaluate`] settles every instance whose result is there. If that is all of them, a remote gets
+//!    what earlier runs owe it, and what results keep beside their outputs is put back where it is lost.
 //! 2. The rest goes to the [`Schedule`](crate::schedule::Schedule). When an instance becomes ready its inputs are known, so
 //!    its action is: [`decide`](crate::evaluate::decide) again (an input that came out as before gives the old action, and
 //!    its result: early cutoff), else take the lease on the action and execute it in a thread.
@@ -19,10 +19,14 @@ mod remote;
 mod request;
 mod runner;
 
+pub use remote::has_unsent;
 pub(crate) use remote::output_kinds;
 pub use request::{Results, RunRequest, RunSummary, Settled};
 
+use std::sync::Arc;
+
 use okapi_cache::StoreError;
+use okapi_remote::Remote;
 
 use crate::evaluate::{Evaluation, NOTHING_ELSEWHERE, Question, evaluate};
 use crate::event::Event;
@@ -41,7 +45,10 @@ pub fn run(
     if cached > 0 {
         emit(Event::Cached { count: cached });
     }
-    let summary = match evaluation.is_up_to_date() {
+    let owes =
+        |remote: &Arc<Remote>| remote.can_write() && has_unsent(&request.store, remote.shown());
+    let is_done = evaluation.is_up_to_date() && !request.remote.as_ref().is_some_and(owes);
+    let summary = match is_done {
         true => RunSummary::nothing_to_do(cached),
         false => {
             let mut runner = Runner::new(request, evaluation);

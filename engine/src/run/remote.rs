@@ -3,11 +3,12 @@
 //! Nothing here blocks the loop. What is asked is answered by a message; an instance that waits for an answer holds no slot.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use okapi_cache::{ActionDigest, Digest, Store, StoreError};
-use okapi_remote::{Moved, Obtained, Pushed, Remote, Replace};
+use okapi_remote::{Moved, Obtained, Pushed, Replace};
 use tokio::sync::mpsc;
 
 use super::interrupts::Interrupts;
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     offered: BTreeMap<ActionDigest, Option<InstanceId>>,
     /// Results that should have been sent and were not.
     unsent: BTreeSet<ActionDigest>,
+    /// Results of which it is written down that the remote lacks them, and that are settled: sent, or not to be sent.
+    settled: BTreeSet<ActionDigest>,
     results_fetched: u64,
     moved_here: Moved,
     results_sent: u64,
@@ -124,18 +127,24 @@ impl Runner<'_> {
         if !remote.can_write() {
             return;
         }
-        for action in read_unsent(&self.request.store, remote) {
+        for action in read_unsent(&self.request.store, remote.shown()) {
             self.offer_as(action, None, Replace::Damaged);
         }
     }
 
     fn offer_as(&mut self, action: ActionDigest, id: Option<InstanceId>, replace: Replace) {
-        let Some(remote) = &self.request.remote else { return };
+        // One for reading only is owed nothing.
+        let Some(remote) = self.request.remote.as_ref().filter(|it| !it.is_read_only()) else {
+            return;
+        };
+        // Written down before it is on its way: what a run that is killed has made is sent by the next.
+        if id.is_some()
+            && let Err(error) = add_unsent(&self.request.store, remote.shown(), &action)
+        {
+            self.store_error.get_or_insert(error);
+        }
         if !remote.can_write() {
-            // One for reading only is owed nothing.
-            if !remote.is_read_only() {
-                self.shared.unsent.insert(action);
-            }
+            self.shared.unsent.insert(action);
             return;
         }
         self.shared.offered.insert(action, id);
@@ -153,6 +162,9 @@ impl Runner<'_> {
         emit: &mut dyn FnMut(Event),
     ) {
         let id = self.shared.offered.remove(&action).flatten();
+        if pushed.is_some() {
+            self.shared.settled.insert(action);
+        }
         match pushed {
             Some(Pushed::New(moved) | Pushed::Replaced(moved)) => {
                 self.shared.results_sent += 1;
@@ -214,7 +226,8 @@ impl Runner<'_> {
         self.say_notices(emit);
         let shared = &self.shared;
         if !remote.is_read_only()
-            && let Err(error) = write_unsent(&self.request.store, &remote, &shared.unsent)
+            && let Err(error) =
+                write_unsent(&self.request.store, remote.shown(), &shared.unsent, &shared.settled)
         {
             self.store_error.get_or_insert(error);
         }
@@ -248,29 +261,52 @@ pub(crate) fn output_kinds(
 }
 
 /// Where it is written down what a remote lacks: `runs/unsent/<digest of the address>`, a digest a line.
-fn unsent_path(store: &Store, remote: &Remote) -> PathBuf {
-    let name = Digest::of(remote.shown().as_bytes()).to_string();
+fn unsent_path(store: &Store, remote: &str) -> PathBuf {
+    let name = Digest::of(remote.as_bytes()).to_string();
     store.runs_folder().join("unsent").join(&name[..16])
 }
 
+/// Whether earlier runs could not send everything to the remote of this address.
+pub fn has_unsent(store: &Store, remote: &str) -> bool {
+    !read_unsent(store, remote).is_empty()
+}
+
 /// What earlier runs could not send. What cannot be read costs a `cache push`, and nothing else.
-fn read_unsent(store: &Store, remote: &Remote) -> BTreeSet<ActionDigest> {
+fn read_unsent(store: &Store, remote: &str) -> BTreeSet<ActionDigest> {
     let text = std::fs::read_to_string(unsent_path(store, remote)).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
+/// Adds a line. Runs on one store may do so at once; a line that a power failure takes costs a `cache push`.
+fn add_unsent(store: &Store, remote: &str, action: &ActionDigest) -> Result<(), StoreError> {
+    let path = unsent_path(store, remote);
+    let open = || std::fs::File::options().append(true).create(true).open(&path);
+    let opened = open().or_else(|error| match path.parent() {
+        Some(folder) if error.kind() == ErrorKind::NotFound => {
+            std::fs::create_dir_all(folder).and_then(|()| open())
+        }
+        _ => Err(error),
+    });
+    let added = opened.and_then(|mut file| file.write_all(format!("{action}\n").as_bytes()));
+    added.map_err(|error| StoreError::io(&path, error))
+}
+
+/// Takes out what is settled. What other runs have added stays.
 fn write_unsent(
     store: &Store,
-    remote: &Remote,
+    remote: &str,
     unsent: &BTreeSet<ActionDigest>,
+    settled: &BTreeSet<ActionDigest>,
 ) -> Result<(), StoreError> {
-    let path = unsent_path(store, remote);
-    if unsent.is_empty() && !path.exists() {
+    let before = read_unsent(store, remote);
+    let after: BTreeSet<_> = before.difference(settled).chain(unsent).copied().collect();
+    if after == before {
         return Ok(());
     }
+    let path = unsent_path(store, remote);
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|error| StoreError::io(folder, error))?;
     }
-    let text: String = unsent.iter().map(|action| format!("{action}\n")).collect();
+    let text: String = after.iter().map(|action| format!("{action}\n")).collect();
     store.write_file(&path, text.as_bytes())
 }

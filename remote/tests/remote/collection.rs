@@ -56,6 +56,28 @@ fn kept_results_stay_complete_and_the_rest_goes() {
     check(&remote, folder.path(), &one, &[made[3]], &[made[0], made[1], made[2]], "b");
 }
 
+/// A run that does not fit takes nothing with it: older ones may, and be all that their pipelines have.
+#[test]
+fn one_run_that_does_not_fit_leaves_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = store(folder.path(), "one");
+    let remote = remote(folder.path(), &Options::default());
+    let sizes = [500, 600, 5000, 700];
+    for (number, size) in sizes.into_iter().enumerate() {
+        let output = one.put_bytes(&vec![number as u8; size]).unwrap();
+        let action = commit(&one, &format!("{{\"n\":{number}}}"), &[output]);
+        remote.push(&one, &action, Replace::Damaged).unwrap();
+        let root = RunRoot::new(format!("pipeline-{number}"), number as u64, vec![action]);
+        remote.put_run(&format!("run-{number}"), &root).unwrap();
+    }
+    let collection = remote.survey(&one, &request(9, Some(2000), ALL)).unwrap();
+    assert_eq!(collection.kept_runs, 3);
+    assert!((1800..=2000).contains(&collection.kept_bytes), "{}", collection.kept_bytes);
+    remote.remove(&collection).unwrap();
+    let names: Vec<_> = remote.runs().unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["run-3", "run-1", "run-0"]);
+}
+
 fn check(
     remote: &okapi_remote::Remote,
     folder: &std::path::Path,
@@ -73,7 +95,7 @@ fn check(
         assert_eq!(remote.pull(&fresh, action).unwrap(), None);
     }
     is_clean(&fresh);
-    assert_eq!(remote.verify(&fresh, None, false, &|_| {}).unwrap().wrong, []);
+    assert_eq!(remote.verify(&fresh, None, None, &|_| {}).unwrap().wrong, []);
 }
 
 #[test]

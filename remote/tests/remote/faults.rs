@@ -25,6 +25,7 @@ fn open(endpoint: &str, prefix: &str, timeout: Duration) -> Remote {
         },
         read_only: false,
         records: false,
+        named_by_project: false,
         environment: vec![
             variable("AWS_ENDPOINT_URL", endpoint),
             variable("AWS_ACCESS_KEY_ID", "test"),
@@ -186,7 +187,7 @@ fn a_listing_that_lags_removes_nothing_that_is_kept() {
         false => Fault::None,
     });
     assert_eq!(remote.survey(&origin, &request).unwrap().doomed, []);
-    let report = remote.verify(&origin, None, false, &|_| {}).unwrap();
+    let report = remote.verify(&origin, None, None, &|_| {}).unwrap();
     assert_eq!((report.wrong, report.good_results), (vec![], 3));
     // The listing of runs fails: nothing is collected at all.
     proxy.follow(|it| match it.path.contains("list-type") && it.path.contains("run") {

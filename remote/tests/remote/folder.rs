@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use okapi_cache::{ActionDigest, ResultFile};
-use okapi_remote::{Key, Obtained, Options, Pushed, RemoteError, Replace, RunRoot};
+use okapi_remote::{Obtained, Options, Pushed, RemoteError, Replace, RunRoot};
 
 use crate::support::{LARGE, agrees, commit, is_clean, kinds, obtain, remote, store, three};
 
@@ -97,7 +97,7 @@ fn whatever_file_of_it_is_damaged_nothing_wrong_enters_a_store_and_a_push_or_a_r
         }
         two.flush().unwrap();
         is_clean(&two);
-        let report = remote.verify(&one, None, false, &|_| {}).unwrap();
+        let report = remote.verify(&one, None, None, &|_| {}).unwrap();
         let is_result = path.to_str().unwrap().contains("/action/");
         // A result that is gone is no mistake, nor a log or a kept file.
         let is_found = !report.wrong.is_empty();
@@ -105,33 +105,15 @@ fn whatever_file_of_it_is_damaged_nothing_wrong_enters_a_store_and_a_push_or_a_r
         if is_result {
             actions.iter().for_each(|it| drop(remote.push(&one, it, Replace::Damaged).unwrap()));
         } else {
-            remote.verify(&one, None, true, &|_| {}).unwrap();
+            remote.verify(&one, None, Some(&|_| None), &|_| {}).unwrap();
             // What is merely gone is sent with its result.
-            actions.iter().for_each(|it| drop(remote.push(&one, it, Replace::Any).unwrap()));
+            actions.iter().for_each(|it| drop(remote.push(&one, it, Replace::Damaged).unwrap()));
         }
-        assert_eq!(remote.verify(&one, None, false, &|_| {}).unwrap().wrong, []);
+        assert_eq!(remote.verify(&one, None, None, &|_| {}).unwrap().wrong, []);
         assert_eq!(fs::read(path).unwrap(), bytes, "{}", path.display());
         fs::remove_dir_all(two.root()).unwrap();
     }
     assert_eq!(files(folder.path()), whole);
-}
-
-#[test]
-fn a_repair_without_the_bytes_deletes_what_is_damaged() {
-    let folder = tempfile::tempdir().unwrap();
-    let (one, two) = (store(folder.path(), "one"), store(folder.path(), "two"));
-    let remote = remote(folder.path(), &Options::default());
-    let output = one.put_bytes(b"the output").unwrap();
-    let action = commit(&one, "{}", &[output]);
-    remote.push(&one, &action, Replace::Damaged).unwrap();
-    let key = Key::Object(output.digest);
-    fs::write(folder.path().join(format!("remote/{key}")), b"the 0utput").unwrap();
-    let report = remote.verify(&two, None, true, &|_| {}).unwrap();
-    assert_eq!(report.wrong.len(), 1);
-    assert_eq!(report.wrong[0].repaired, Some(okapi_remote::Repaired::Deleted));
-    let obtained = obtain(&remote, &two, &action, kinds(&one, &action));
-    assert!(matches!(obtained, Obtained::Nothing));
-    assert!(remote.take_notices()[0].contains("that a result names is not there"));
 }
 
 #[test]
@@ -177,7 +159,10 @@ fn read_only_writes_nothing() {
     assert!(matches!(pushed, Err(RemoteError::ReadOnly)));
     let root = RunRoot::new("p".to_owned(), 1, vec![action]);
     assert!(matches!(remote.put_run("r", &root), Err(RemoteError::ReadOnly)));
-    assert!(matches!(remote.verify(&one, None, true, &|_| {}), Err(RemoteError::ReadOnly)));
+    assert!(matches!(
+        remote.verify(&one, None, Some(&|_| None), &|_| {}),
+        Err(RemoteError::ReadOnly)
+    ));
     assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
 }
 

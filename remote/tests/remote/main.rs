@@ -5,6 +5,7 @@
 mod collection;
 mod faults;
 mod folder;
+mod mending;
 mod moto;
 mod proxy;
 mod records;

@@ -71,7 +71,7 @@ fn a_pack_that_is_damaged_or_lost_costs_a_transfer() {
     }
     // A repair takes it away, and whoever has the records sends them again.
     fs::write(&packs[0], &damaged).unwrap();
-    let report = remote.verify(&two, None, true, &|_| {}).unwrap();
+    let report = remote.verify(&two, None, Some(&|_| None), &|_| {}).unwrap();
     assert_eq!((report.good_packs, report.wrong.len()), (1, 1));
     assert_eq!(files(folder.path()).len(), 1);
     assert_eq!((sent(&remote, &one), sent(&remote, &one)), (10, 0));

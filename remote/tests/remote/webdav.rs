@@ -62,7 +62,7 @@ fn a_webdav_server_shares_as_any_other() {
     }
     two.flush().unwrap();
     is_clean(&two);
-    assert_eq!(remote.verify(&two, None, false, &|_| {}).unwrap().wrong, []);
+    assert_eq!(remote.verify(&two, None, None, &|_| {}).unwrap().wrong, []);
     remote.put_run("run", &RunRoot::new("p".to_owned(), 1, actions[..1].to_vec())).unwrap();
     let all = CollectRequest { keep_runs: 1, max_size: None, written_before_unix_ms: u64::MAX };
     let collection = remote.survey(&two, &all).unwrap();
