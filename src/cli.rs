@@ -738,7 +738,7 @@ pub(crate) struct RemoteArgs {
     /// Use what the remote has, and send it nothing.
     #[arg(long)]
     pub(crate) remote_read_only: bool,
-    /// Share what teachers answered, too: whoever reads the remote can then read the prompts.
+    /// Share all that teachers answered, in earlier runs, too: whoever reads the remote can then read the prompts.
     #[arg(long)]
     pub(crate) remote_records: bool,
 }

@@ -68,7 +68,8 @@ pub(crate) fn for_jobs(arguments: &RemoteArgs, root: &Path) -> Result<Option<Job
     }
     options.limits.failures = u32::MAX;
     let named = (env_vars::OKAPI_REMOTE.to_owned(), address.to_string());
-    let env = std::iter::once(named).chain(options.environment.iter().cloned()).collect();
+    // Nothing that is for anybody else: keys of teachers may have names of the same kind.
+    let env = std::iter::once(named).chain(address.variables(&options.environment)).collect();
     let remote = Remote::open(&address, &options);
     let remote = remote.map_err(|error| failure(&error, ExitCode::BadUsage))?;
     Ok(Some(JobRemote { remote: Arc::new(remote), env }))
@@ -112,6 +113,8 @@ fn choose(arguments: &RemoteArgs, root: &Path) -> Result<Option<(Address, Option
     };
     let address =
         Address::parse(&named, &base).map_err(|error| failure(&error, ExitCode::BadUsage))?;
+    // What is said of one remote is not said of another.
+    let settings = settings.filter(|_| named_by_project);
     let timeout = settings.as_ref().map(|it| Duration::from_secs(it.timeout));
     let limits = Limits::default();
     let options = Options {

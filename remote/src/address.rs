@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Prefix;
@@ -107,6 +107,28 @@ impl Address {
         }
         let shown = url.as_str().trim_end_matches('/').to_owned();
         Ok(Address { shown, place })
+    }
+
+    /// The variables of an environment that whoever asks this remote has to have: those that the client of its service reads.
+    pub fn variables(&self, environment: &[(String, String)]) -> Vec<(String, String)> {
+        let is_read = |name: &str| match &self.place {
+            Place::Folder(_) => false,
+            Place::S3(_) => {
+                name.starts_with("AWS_")
+                    && name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>().is_ok()
+                    || name.starts_with("AWS_ENDPOINT")
+            }
+            Place::Google(_) => {
+                name.starts_with("GOOGLE_")
+                    && name.to_ascii_lowercase().parse::<GoogleConfigKey>().is_ok()
+            }
+            Place::Azure(_) => {
+                name.starts_with("AZURE_")
+                    && name.to_ascii_lowercase().parse::<AzureConfigKey>().is_ok()
+            }
+            Place::WebDav(_) => matches!(name, AUTHORIZATION | AUTHORIZATION_HOST),
+        };
+        environment.iter().filter(|(name, _)| is_read(name)).cloned().collect()
     }
 
     /// Opens what is there. No request is sent.
@@ -340,6 +362,36 @@ mod tests {
     }
 
     /// Whoever clones a project has not chosen the host that its settings name.
+    #[test]
+    fn a_remote_is_given_the_variables_of_its_own_service_alone() {
+        let names = [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_ENDPOINT_URL",
+            "AWS_REGION",
+            "AWS_BEARER_TOKEN_BEDROCK",
+            "AZURE_OPENAI_API_KEY",
+            "AZURE_STORAGE_ACCOUNT_KEY",
+            "GOOGLE_API_KEY",
+            "GOOGLE_SERVICE_ACCOUNT",
+            AUTHORIZATION,
+        ];
+        let environment: Vec<_> =
+            names.iter().map(|it| ((*it).to_owned(), "x".to_owned())).collect();
+        for (url, expected) in [
+            ("/folder", &[][..]),
+            ("s3://b/p", &names[..4]),
+            ("az://c/p", &["AZURE_STORAGE_ACCOUNT_KEY"]),
+            ("gs://b/p", &["GOOGLE_SERVICE_ACCOUNT"]),
+            ("https://h/p", &[AUTHORIZATION]),
+        ] {
+            let address = Address::parse(url, Path::new("/")).unwrap();
+            let given = address.variables(&environment);
+            let given: Vec<&str> = given.iter().map(|(name, _)| &**name).collect();
+            assert_eq!(given, expected, "{url}");
+        }
+    }
+
     #[test]
     fn the_header_goes_where_the_user_says_and_nowhere_in_the_clear() {
         let sent = |url: &str, host: Option<&str>, named_by_project: bool| {

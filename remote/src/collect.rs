@@ -8,15 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use okapi_cache::{ActionDigest, Artifact, ArtifactKind, Digest, Store, TreeEntry};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::RemoteError;
-use crate::keys::{Key, Kind};
+use crate::keys::{JobPart, Key, Kind};
 use crate::remote::Remote;
 use crate::requests::{Listed, Requests, Size};
 
 /// What is there of a job goes when it has ended. Where who submitted it was killed and never came back, it stays so much longer than
 /// what is young: jobs may wait in a queue, and work, for weeks.
 const JOBS_STAY_MS: u64 = 30 * 24 * 3600 * 1000;
+/// The longest document about a job.
+const LONGEST_JOB: u64 = 64 << 20;
 
 /// What to keep.
 #[derive(Debug, Clone)]
@@ -109,6 +113,8 @@ impl Remote {
             }
             let mut collection =
                 Collection { kept_runs: kept.len() as u64, ..Collection::default() };
+            let jobs = requests.list(Kind::Job).await?;
+            marked.extend(requests.needed_by_jobs(store, &jobs).await?);
             let is_old = |listed: &Listed| listed.modified_unix_ms < request.written_before_unix_ms;
             let dropped: BTreeSet<_> = dropped.into_iter().map(|(name, _)| name).collect();
             let goes =
@@ -119,7 +125,7 @@ impl Remote {
                 listed.modified_unix_ms.saturating_add(JOBS_STAY_MS)
                     < request.written_before_unix_ms
             };
-            collection.doomed.extend(requests.list(Kind::Job).await?.into_iter().filter(left));
+            collection.doomed.extend(jobs.into_iter().filter(left));
             for listed in requests.list(Kind::Action).await? {
                 let Key::Action(action) = &listed.key else { continue };
                 if actions.contains(action) || !is_old(&listed) {
@@ -161,6 +167,27 @@ impl Remote {
 }
 
 impl Requests {
+    /// Every object that jobs are to read, or have made: no result names those yet.
+    async fn needed_by_jobs(
+        &self,
+        store: &Store,
+        jobs: &[Listed],
+    ) -> Result<BTreeSet<Digest>, RemoteError> {
+        let is_read = |listed: &&Listed| matches!(&listed.key, Key::Job(job) if matches!(job.part, JobPart::Work | JobPart::Ended));
+        let found = stream::iter(jobs.iter().filter(is_read)).map(|listed| async move {
+            // One that went meanwhile needs nothing, and of what is damaged nobody can make use.
+            let text = self.get(&listed.key, LONGEST_JOB).await?.unwrap_or_default();
+            let document = serde_json::from_slice(&text).unwrap_or_default();
+            let (mut artifacts, mut named) = (Vec::new(), BTreeSet::new());
+            named_in(&document, &mut artifacts, &mut named);
+            named.extend(self.named_by(store, artifacts.iter()).await?);
+            Ok::<_, RemoteError>(named)
+        });
+        let sets: Vec<BTreeSet<Digest>> =
+            found.buffer_unordered(self.limits.parallel).try_collect().await?;
+        Ok(sets.into_iter().flatten().collect())
+    }
+
     /// Every object that the results of these actions name. A result that is not there names none.
     async fn objects_of(
         &self,
@@ -213,6 +240,19 @@ impl Requests {
             }
         }
         Ok(named)
+    }
+}
+
+/// The artifacts and digests in a document about a job, whatever else is in it: only the engine knows that.
+fn named_in(value: &Value, artifacts: &mut Vec<Artifact>, named: &mut BTreeSet<Digest>) {
+    match value {
+        Value::Object(members) => match Artifact::deserialize(value) {
+            Ok(artifact) => artifacts.push(artifact),
+            Err(_) => members.values().for_each(|it| named_in(it, artifacts, named)),
+        },
+        Value::Array(items) => items.iter().for_each(|it| named_in(it, artifacts, named)),
+        Value::String(text) => named.extend(text.parse::<Digest>().ok()),
+        _ => {}
     }
 }
 

@@ -154,6 +154,10 @@ impl Remote {
                 if places.iter().any(|there| there.contains(&found.place.start)) {
                     return;
                 }
+                // Between them lies what another pack holds.
+                if pack.records > 0 && pack.places.end != found.place.start {
+                    full.push(std::mem::take(&mut pack));
+                }
                 pack.push(found);
                 if pack.bytes.len() >= FULL {
                     full.push(std::mem::take(&mut pack));

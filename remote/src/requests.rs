@@ -225,7 +225,8 @@ impl Requests {
                 seconds: time.as_secs().max(1),
             },
         };
-        let is_hopeless = wish.side == Side::Write
+        let is_hopeless = self.limits.failures < u32::MAX
+            && wish.side == Side::Write
             && matches!(error, RemoteError::Request { forbidden: true, .. });
         let opened = if is_hopeless { breaker.open() } else { breaker.failed() };
         if opened {

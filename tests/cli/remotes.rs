@@ -335,4 +335,10 @@ nodes:
     let said = four.okapi(&["run", "p.yaml"]);
     done(&said);
     assert!(said.stderr.contains("sent 40 answers"), "{}", said.stderr);
+    // What is said of that remote is not said of another.
+    let other = tempfile::tempdir().unwrap();
+    four.edit("p.yaml", "language: fr", "language: hu");
+    done(&four.okapi(&["run", "p.yaml", "--remote", other.path().to_str().unwrap()]));
+    assert!(other.path().join("okapi/v1/action").exists());
+    assert!(!other.path().join("okapi/v1/record").exists());
 }

@@ -909,3 +909,75 @@ fn a_job_that_makes_room_for_another_is_tried_again() {
         assert!(text(&retried[0]["message"]).contains("was preempted"), "{retried:?}");
     }
 }
+
+#[test]
+fn what_far_jobs_make_waits_for_the_run_that_wants_it_and_nothing_else_takes_its_place() {
+    let (sandbox, outside) = (slow(2, "    slurm: {store: remote}"), outside());
+    sandbox.edit("p.yaml", "{n: [1, 2, 3]}", "{n: [1]}");
+    let hidden = sandbox.path("").display().to_string();
+    let Some(cluster) = Cluster::start(&[("OKAPI_TEST_SLURM_HIDDEN", &hidden)]) else { return };
+    let mark = outside.path().join("mark");
+    let marks = || fs::read_to_string(&mark).unwrap().lines().count();
+    let remote = outside.path().join("remote");
+    let start = |key: &str| {
+        let mut command =
+            cluster.command(&sandbox, &["--no-sandbox", "--remote", remote.to_str().unwrap()]);
+        // Keys of teachers are no business of the cluster's.
+        command.env("AZURE_OPENAI_API_KEY", key).env("MARK", &mark).spawn().unwrap()
+    };
+    let mut child = start("SECRET");
+    until("the job to begin", || marks() == 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("the queue to be empty", || cluster.ask("squeue --noheader").is_empty());
+    // It is on the remote, and the collector knows that.
+    let mut gc = sandbox.command(&["gc"]);
+    let said = Said::of(gc.env("SLURM_CONF", cluster.conf()).output().unwrap());
+    assert_eq!(said.code, Some(3), "{}", said.stdout);
+    let said = end(start("SECRET"));
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    assert_eq!(marks(), 1);
+    // What a try says late that was given up takes nothing from the next.
+    cluster.ask("scontrol update nodename=node1 state=drain reason=test");
+    sandbox.edit(
+        "p.yaml",
+        "sleep 2",
+        "env > $OKAPI_OUTPUT_DATA.env; mv $OKAPI_OUTPUT_DATA.env $MARK.env; sleep 1",
+    );
+    let child = start("SECRET");
+    let jobs = |part: &str| {
+        let place = fs::read_dir(remote.join("okapi/v1/job")).ok()?.flatten().next()?.path();
+        fs::read_dir(place.join(part)).ok()?.flatten().next().map(|it| it.path())
+    };
+    until("the work to be sent", || jobs("work").is_some());
+    let work = jobs("work").unwrap();
+    let ended = work.parent().unwrap().with_file_name("ended");
+    fs::create_dir_all(&ended).unwrap();
+    let late = r#"{"okapi_outcome":1,"try_name":"another","job":"999","outcome":{"stopped":{"at_limit":false}}}"#;
+    fs::write(ended.join(work.file_name().unwrap()), late).unwrap();
+    until("what is late to be thrown away", || jobs("ended").is_none());
+    cluster.ask("scontrol update nodename=node1 state=resume");
+    let said = end(child);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    assert_eq!(marks(), 2);
+    assert!(!fs::read_to_string(outside.path().join("mark.env")).unwrap().contains("SECRET"));
+}
+
+#[test]
+fn a_node_that_goes_down_is_named_and_the_work_is_done_elsewhere_or_later() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    let sandbox = slow(6, "");
+    sandbox.edit("p.yaml", "{n: [1, 2, 3]}", "{n: [1]}");
+    let child = start(&cluster, &sandbox);
+    until("the job to begin", || marks(&sandbox).len() == 1);
+    cluster.ask("scontrol update nodename=node1 state=down reason=test");
+    std::thread::sleep(Duration::from_secs(1));
+    cluster.ask("scontrol update nodename=node1 state=resume");
+    let said = end(child);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    let retried = events(&said, "node_retrying");
+    assert_eq!(retried.len(), 1, "{}", said.stdout);
+    assert!(text(&retried[0]["message"]).contains("the node went down"), "{retried:?}");
+    assert!(!text(&retried[0]["message"]).contains("()"), "{retried:?}");
+    assert_eq!(sandbox.published().len(), 1);
+}

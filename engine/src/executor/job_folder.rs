@@ -172,6 +172,8 @@ pub(crate) struct JobFile {
     pub(crate) hidden: Option<Vec<PathBuf>>,
     /// Version and source revision of the okapi that says so: no other does the work.
     pub(crate) program: String,
+    /// Tells this try from others of the same.
+    pub(crate) try_name: String,
 }
 
 impl JobFile {
@@ -192,12 +194,17 @@ pub(crate) struct Submitted {
     pub(crate) batch: String,
     /// Its place in it.
     pub(crate) index: usize,
+    /// Whether what it makes comes by way of a remote.
+    #[serde(default)]
+    pub(crate) by_mail: bool,
 }
 
 /// What came of a job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct OutcomeFile {
     pub(crate) okapi_outcome: u32,
+    /// The try that it is of.
+    pub(crate) try_name: String,
     /// The cluster's name for the job that says so.
     pub(crate) job: String,
     pub(crate) outcome: JobOutcome,

@@ -144,7 +144,8 @@ impl Mailbox {
         self.remote.put_job(&self.key(JobPart::Said, action), reports)
     }
 
-    /// Sends what came of a job, as the job's store has it: everything that it refers to, what the job said, and then that.
+    /// Sends what came of a job, as the job's store has it: everything that it refers to, what the job said, and then that. Of a try that
+    /// nobody waits for any more nothing is sent.
     pub(crate) fn send_outcome(
         &self,
         store: &Store,
@@ -154,8 +155,15 @@ impl Mailbox {
         let path = folders.outcome(action);
         let outcome: OutcomeFile = read_whole(&path)
             .ok_or_else(|| StoreError::io(&path, io::Error::other("it cannot be read")))?;
+        if !self.is_waited_for(action, &outcome.try_name)? {
+            return Ok(());
+        }
         let (outputs, log) = refers_to(&outcome.outcome);
         self.remote.put_artifacts(store, &outputs, log)?;
+        // That takes time.
+        if !self.is_waited_for(action, &outcome.try_name)? {
+            return Ok(());
+        }
         let said = fs::read(folders.job(action).join(REPORTS)).unwrap_or_default();
         self.send_reports(action, said)?;
         let text =
@@ -164,15 +172,23 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Says that nothing came of a job, and why.
+    /// Whether this try is the one that is waited for: another may have taken its place.
+    fn is_waited_for(&self, action: &ActionDigest, try_name: &str) -> Result<bool, MailError> {
+        let work = self.read::<JobFile>(JobPart::Work, action)?;
+        Ok(work.is_some_and(|work| work.try_name == try_name))
+    }
+
+    /// Says that nothing came of a job, and why, if anybody waits for it.
     pub(crate) fn send_failure(
         &self,
         action: &ActionDigest,
         job: &str,
         error: &ExecutionError,
     ) -> Result<(), MailError> {
+        let Some(work) = self.read::<JobFile>(JobPart::Work, action)? else { return Ok(()) };
         let outcome = JobOutcome::failed(error);
-        let file = OutcomeFile { okapi_outcome: VERSION, job: job.to_owned(), outcome };
+        let (try_name, job) = (work.try_name, job.to_owned());
+        let file = OutcomeFile { okapi_outcome: VERSION, try_name, job, outcome };
         let key = self.key(JobPart::Ended, action);
         let text = serde_json::to_vec(&file).map_err(|error| RemoteError::Damaged {
             key: Key::Job(key.clone()).to_string(),
@@ -212,12 +228,18 @@ impl Mailbox {
         let Some(outcome) = self.read::<OutcomeFile>(JobPart::Ended, action)? else {
             return Ok(());
         };
+        let folders = JobFolders::of(store);
+        let ours: Option<JobFile> = read_whole(&folders.job(action).join(JOB));
+        if ours.is_none_or(|ours| ours.try_name != outcome.try_name) {
+            // Of a try that was given up.
+            return Ok(self.remote.delete_job(&self.key(JobPart::Ended, action))?);
+        }
         let (outputs, log) = refers_to(&outcome.outcome);
         self.remote.fetch_artifacts(store, &outputs, log)?;
         self.receive_reports(store, action)?;
         store.flush()?;
         store.sync()?;
-        write_whole(store, &JobFolders::of(store).outcome(action), &outcome)?;
+        write_whole(store, &folders.outcome(action), &outcome)?;
         self.forget(action);
         Ok(())
     }

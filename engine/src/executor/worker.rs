@@ -90,7 +90,10 @@ impl Worker<'_> {
                 hint: Some("`squeue --me` lists it; what it makes is taken".to_owned()),
                 transient: true,
             };
-            self.leave(&folders, action, JobOutcome::failed(&error.into()))?;
+            let try_name =
+                read_whole(&folders.job(action).join(JOB)).map(|it: JobFile| it.try_name);
+            let outcome = JobOutcome::failed(&error.into());
+            self.leave(&folders, action, try_name.unwrap_or_default(), outcome)?;
             return Ok(false);
         };
         // Meanwhile it may have been given up.
@@ -107,11 +110,12 @@ impl Worker<'_> {
             // Another job was there before this one.
             return Ok(true);
         }
+        let try_name = file.try_name.clone();
         let (outcome, grant) = self.outcome(&folder, file, Instant::now())?;
         let environment = environment::describe(self.program, &grant);
         let outcome = JobOutcome::of(outcome.result, outcome.at_limit, environment);
         let is_done = matches!(outcome, JobOutcome::Done { .. });
-        self.leave(&folders, action, outcome)?;
+        self.leave(&folders, action, try_name, outcome)?;
         Ok(is_done)
     }
 
@@ -127,6 +131,7 @@ impl Worker<'_> {
         &self,
         folders: &JobFolders,
         action: &ActionDigest,
+        try_name: String,
         outcome: JobOutcome,
     ) -> Result<(), StoreError> {
         // What it refers to comes first.
@@ -135,7 +140,8 @@ impl Worker<'_> {
         if !self.is_waited_for(folders, action) {
             return Ok(());
         }
-        let outcome = OutcomeFile { okapi_outcome: VERSION, job: self.job.to_owned(), outcome };
+        let job = self.job.to_owned();
+        let outcome = OutcomeFile { okapi_outcome: VERSION, try_name, job, outcome };
         write_whole(&self.store, &folders.outcome(action), &outcome)
     }
 

@@ -137,3 +137,36 @@ fn what_is_left_of_jobs_goes_after_a_month() {
     let outside = JobKey { place: "../x".to_owned(), ..key };
     assert!(remote.put_job(&outside, Vec::new()).is_err());
 }
+
+/// What jobs read and make, no result names.
+#[test]
+fn what_jobs_need_stays_as_long_as_they_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, there) = (store(folder.path(), "here"), store(folder.path(), "there"));
+    let remote = remote(folder.path(), &Options::default());
+    let file = here.put_bytes(b"an input").unwrap();
+    let tree = crate::support::tree(&here, folder.path(), 3);
+    let log = here.put_bytes(b"what was written").unwrap().digest;
+    remote.put_artifacts(&here, &[file, tree], Some(log)).unwrap();
+    let work = format!(
+        r#"{{"job":{{"inputs":[["x",{}]],"more":{}}},"log":"{log}"}}"#,
+        serde_json::to_string(&file).unwrap(),
+        serde_json::to_string(&tree).unwrap()
+    );
+    let key = JobKey {
+        place: "a1".to_owned(),
+        part: JobPart::Ended,
+        action: ActionDigest(Digest::of(b"work")),
+    };
+    remote.put_job(&key, work.into_bytes()).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let tomorrow = now.as_millis() as u64 + 24 * 3600 * 1000;
+    let found = remote.survey(&there, &request(1, None, tomorrow)).unwrap();
+    assert_eq!(found.count(Kind::Object), 0);
+    remote.remove(&found).unwrap();
+    remote.fetch_artifacts(&there, &[file, tree], Some(log)).unwrap();
+    assert!(there.is_complete(&tree) && there.object_size(&log).is_some());
+    remote.delete_job(&key).unwrap();
+    let found = remote.survey(&there, &request(1, None, tomorrow)).unwrap();
+    assert!(found.count(Kind::Object) >= 5);
+}

@@ -102,3 +102,21 @@ fn many_records_go_in_several_packs() {
     assert_eq!(remote.fetch_records(&two).unwrap(), moved);
     assert_eq!(remote.send_records(&two).unwrap(), RecordsMoved::default());
 }
+
+/// One pack around another was once taken for both.
+#[test]
+fn a_pack_that_is_lost_between_others_is_sent_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (store(folder.path(), "one"), store(folder.path(), "two"));
+    let remote = remote(folder.path(), &Options::default());
+    add(&two, 100..110);
+    sent(&remote, &two);
+    let theirs = files(folder.path());
+    add(&one, 0..10);
+    assert_eq!(fetched(&remote, &one), 10);
+    add(&one, 10..20);
+    assert_eq!(sent(&remote, &one), 20);
+    fs::remove_file(&theirs[0]).unwrap();
+    assert_eq!((sent(&remote, &one), sent(&remote, &one)), (10, 0));
+    assert_eq!(fetched(&remote, &store(folder.path(), "three")), 30);
+}

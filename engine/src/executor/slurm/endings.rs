@@ -215,7 +215,8 @@ impl Queue {
         };
         let log_tail = log[log.len().saturating_sub(TAIL)..].to_vec();
         // What is not there because it never began.
-        let is_new = !ticket.has_begun && !ticket.like.by_mail && end.own.is_none();
+        let by_mail = ticket.like.by_mail;
+        let is_new = !ticket.has_begun && end.own.is_none();
         let cause = match end.standing {
             _ if is_out_of_memory(&log_tail) => JobCause::OutOfMemory,
             Standing::Killed(cause) => cause,
@@ -229,7 +230,10 @@ impl Queue {
             // It knows as much as Slurm does.
             Some(own) if cause == JobCause::Lost => own,
             _ => {
-                let (message, hint) = explain(cause, &id, &end.word);
+                let (message, mut hint) = explain(cause, &id, &end.word);
+                if by_mail && cause == JobCause::NeverBegan {
+                    hint = Some(FAR.to_owned());
+                }
                 ExecutionError::Job { cause, message, hint, log_tail }
             }
         };
@@ -238,6 +242,9 @@ impl Queue {
         self.finish(action, Err(error));
     }
 }
+
+/// What may be wrong with a job of which nothing came by way of the remote.
+const FAR: &str = "does this program lie there (`slurm: {okapi: ...}`), did a line of `setup` fail, has TMPDIR room, and does the node reach the remote?";
 
 /// How long after its end the result of a job may still be seen.
 fn until_seen(ticket: &Ticket, end: &End) -> Duration {

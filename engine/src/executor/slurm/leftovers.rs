@@ -28,7 +28,7 @@ pub struct Leftover {
 pub enum LeftoverState {
     /// The cluster has it still, or cannot be asked.
     AtWork,
-    /// It has made a result, which the next run takes up.
+    /// It has made a result, which the next run takes up; or may have, on a remote.
     HasResult,
     /// It has ended, and left nothing of use.
     Gone,
@@ -75,9 +75,12 @@ pub fn look_at(store: &Arc<Store>, actions: &[ActionDigest]) -> Vec<Leftover> {
             (Err(_), _) => true,
             (Ok(_), None) => false,
         };
+        // What it may have made is on a remote, where nobody has looked.
+        let is_away = submitted.as_ref().is_some_and(|it| it.by_mail);
         let state = match outcome.map(|it| it.outcome) {
             Some(JobOutcome::Done { .. }) => LeftoverState::HasResult,
             _ if is_at_work => LeftoverState::AtWork,
+            None if is_away => LeftoverState::HasResult,
             _ => LeftoverState::Gone,
         };
         Leftover { action: *action, job: submitted.and_then(|it| it.job), state }

@@ -2,8 +2,8 @@
 //! what they have sent back, which then lies where any job would have left it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ const LATE: Duration = Duration::from_secs(16);
 const BETWEEN_REPORTS: Duration = Duration::from_secs(30);
 /// Of how many jobs at most what they say is fetched at once.
 const REPORTS_AT_ONCE: usize = 32;
+/// How often what came of a job is fetched before it counts as damaged.
+const TRIES_TO_BRING: u32 = 8;
 /// The wait after something that may succeed later.
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -50,7 +52,8 @@ pub(super) struct Found {
 
 /// The way to and from the remote.
 pub(super) struct Post {
-    errands: Sender<Errand>,
+    /// One for each carrier; those of one action go to one, so that they are done in their order.
+    errands: Vec<Sender<Errand>>,
     look_at: Instant,
     wait: Duration,
     reports_at: Instant,
@@ -59,6 +62,8 @@ pub(super) struct Post {
     seen: Option<Instant>,
     failing_since: Option<Instant>,
     bringing: BTreeSet<ActionDigest>,
+    /// How often what came of a job could not be brought as it is damaged, or not all there.
+    failed: BTreeMap<ActionDigest, u32>,
     said: BTreeMap<ActionDigest, u64>,
 }
 
@@ -69,13 +74,14 @@ impl Post {
         store: &Arc<Store>,
         deliveries: &Sender<Message>,
     ) -> Post {
-        let (errands, receiver) = channel();
-        let receiver = Arc::new(Mutex::new(receiver));
-        for _ in 0..CARRIERS {
+        let errands = (0..CARRIERS).map(|_| {
+            let (errands, receiver) = channel();
             let (mailbox, store) = (mailbox.clone(), Arc::clone(store));
-            let (receiver, deliveries) = (Arc::clone(&receiver), deliveries.clone());
+            let deliveries = deliveries.clone();
             thread::spawn(move || carry(&mailbox, &store, &receiver, &deliveries));
-        }
+            errands
+        });
+        let errands = errands.collect();
         Post {
             errands,
             look_at: Instant::now(),
@@ -85,13 +91,21 @@ impl Post {
             seen: None,
             failing_since: None,
             bringing: BTreeSet::new(),
+            failed: BTreeMap::new(),
             said: BTreeMap::new(),
         }
     }
 
     fn go(&self, errand: Errand) {
+        let carrier = match &errand {
+            Errand::Look { .. } => 0,
+            Errand::Send(action)
+            | Errand::Bring(action)
+            | Errand::BringReports(action)
+            | Errand::Forget(action) => usize::from(action.0.as_bytes()[0]) % CARRIERS,
+        };
         // The threads live as long as this value.
-        let _ = self.errands.send(errand);
+        let _ = self.errands[carrier].send(errand);
     }
 
     /// Whether everything that a job may have sent before this moment is here.
@@ -104,12 +118,10 @@ impl Post {
 fn carry(
     mailbox: &Mailbox,
     store: &Store,
-    errands: &Mutex<Receiver<Errand>>,
+    errands: &Receiver<Errand>,
     deliveries: &Sender<Message>,
 ) {
-    loop {
-        let next = errands.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(errand) = next else { return };
+    for errand in errands {
         let delivery = match errand {
             Errand::Send(action) => Delivery::Sent(action, mailbox.send_work(store, &action)),
             Errand::Look { began, with_reports } => {
@@ -247,6 +259,13 @@ impl Queue {
                     // The next look finds it again.
                     Err(MailError::Later(error)) => self.fail_later(&error, now),
                     Err(MailError::Never(error)) => {
+                        let Some(post) = &mut self.post else { return };
+                        let failed = post.failed.entry(action).or_default();
+                        *failed += 1;
+                        // What was cut off on its way comes whole another time.
+                        if *failed < TRIES_TO_BRING {
+                            return;
+                        }
                         self.forget_mail(&action);
                         self.folders.remove(&action);
                         self.finish(&action, Err(error));

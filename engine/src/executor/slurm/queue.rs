@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use okapi_cache::{ActionDigest, Store};
+use okapi_cache::{ActionDigest, Store, process_name};
 
 use super::desk::{Answer, Desk, Question};
 use super::endings::End;
@@ -17,6 +17,7 @@ use super::script::{Likeness, options_for, time_limit};
 use super::states::{Standing, explain};
 use super::submission::Pace;
 use super::{JobSettings, Order};
+use crate::clock::unix_ms;
 use crate::executor::job_cause::JobCause;
 use crate::executor::job_folder::{
     JOB, JobFile, JobFolders, JobOutcome, OutcomeFile, ReportReader, SUBMITTED, Submitted, VERSION,
@@ -114,6 +115,8 @@ pub(super) struct Queue {
     /// Since when the cluster has taken, or answered, nothing.
     pub(super) silent_since: Option<Instant>,
     has_begun: bool,
+    /// How many were begun.
+    tries: u64,
 }
 
 impl Queue {
@@ -140,6 +143,7 @@ impl Queue {
             asked_at: None,
             silent_since: None,
             has_begun: false,
+            tries: 0,
         }
     }
 
@@ -216,11 +220,11 @@ impl Queue {
             self.folders.remove(&action);
         }
         let stand = match read_whole(&self.folders.job(&action).join(SUBMITTED)) {
-            Some(Submitted { job: Some(id), batch, index }) => {
+            Some(Submitted { job: Some(id), batch, index, .. }) => {
                 report(Report::OnCluster { job: id.clone(), host: None });
                 Stand::Submitted { id, batch, index }
             }
-            Some(Submitted { job: None, batch, index }) => {
+            Some(Submitted { job: None, batch, index, .. }) => {
                 Stand::Unknown { batch, index, since: Instant::now() }
             }
             None => Stand::Waiting,
@@ -233,8 +237,10 @@ impl Queue {
             limit_ms,
             hidden: self.settings.hidden.clone(),
             program: self.settings.program.clone(),
+            try_name: format!("{}-{}-{}", unix_ms(), process_name(), self.tries),
             job,
         };
+        self.tries += 1;
         let now = Instant::now();
         if matches!(stand, Stand::Waiting) {
             if let Err(error) = self.write_job(&action, &file) {
@@ -324,7 +330,7 @@ impl Queue {
         if ticket.end.as_ref().is_some_and(|end| end.own.is_some()) {
             return false;
         }
-        let Some(OutcomeFile { okapi_outcome: VERSION, job, outcome }) =
+        let Some(OutcomeFile { okapi_outcome: VERSION, job, outcome, .. }) =
             read_whole(&self.folders.outcome(action))
         else {
             return false;

@@ -102,7 +102,8 @@ impl Queue {
         let lines: String = batch.actions.iter().map(|action| format!("{action}\n")).collect();
         self.store.write_file(&folder.join(LIST), lines.as_bytes())?;
         for (index, action) in batch.actions.iter().enumerate() {
-            let submitted = Submitted { job: None, batch: batch.name.clone(), index };
+            let by_mail = self.tickets.get(action).is_some_and(|it| it.like.by_mail);
+            let submitted = Submitted { job: None, batch: batch.name.clone(), index, by_mail };
             write_whole(&self.store, &self.folders.job(action).join(SUBMITTED), &submitted)?;
         }
         Ok(())
@@ -177,7 +178,9 @@ impl Queue {
     /// Writes down the cluster's name for a job.
     fn name_job(&mut self, action: &ActionDigest, id: String, batch: &str, index: usize) {
         let Some(ticket) = self.tickets.get_mut(action) else { return };
-        let submitted = Submitted { job: Some(id.clone()), batch: batch.to_owned(), index };
+        let by_mail = ticket.like.by_mail;
+        let submitted =
+            Submitted { job: Some(id.clone()), batch: batch.to_owned(), index, by_mail };
         // Without it the job is found by its batch.
         let _ = write_whole(&self.store, &self.folders.job(action).join(SUBMITTED), &submitted);
         (ticket.report)(Report::OnCluster { job: id.clone(), host: None });
