@@ -33,6 +33,13 @@ impl Remote {
         self.wait(self.requests().put_objects(store, objects))
     }
 
+    /// Takes for damaged whatever the remote has of artifacts: the next time they are sent, all of it is.
+    pub fn distrust(&self, store: &Store, artifacts: &[Artifact]) {
+        for (object, _) in objects_of(store, artifacts.iter(), None) {
+            self.requests().unusable.add_object(object);
+        }
+    }
+
     /// Brings artifacts into the store, and what was written for people if it is there; waits.
     ///
     /// # Errors

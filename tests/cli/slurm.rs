@@ -981,3 +981,46 @@ fn a_node_that_goes_down_is_named_and_the_work_is_done_elsewhere_or_later() {
     assert!(!text(&retried[0]["message"]).contains("()"), "{retried:?}");
     assert_eq!(sandbox.published().len(), 1);
 }
+
+/// A remote that lies costs time.
+#[test]
+fn what_is_damaged_on_its_way_to_a_far_job_is_sent_again() {
+    let sandbox = Sandbox::new(
+        r#"
+okapi: 1
+name: damaged
+slurm: {store: remote}
+nodes:
+  here: {stage: command, executor: local, run: 'echo what is read > "$OKAPI_OUTPUT_DATA"', outputs: {data: text}}
+  there:
+    stage: command
+    inputs: {data: here}
+    resources: {mem: 200M}
+    run: cp "$OKAPI_INPUT_DATA" "$OKAPI_OUTPUT_COPY"; echo 1 >> "$OKAPI_OUTPUT_COPY"
+    outputs: {copy: text}
+publish: {result: there}
+"#,
+    );
+    let outside = outside();
+    let hidden = sandbox.path("").display().to_string();
+    let Some(cluster) = Cluster::start(&[("OKAPI_TEST_SLURM_HIDDEN", &hidden)]) else { return };
+    let remote = outside.path().join("remote");
+    let arguments = ["--remote", remote.to_str().unwrap()];
+    assert_eq!(cluster.run(&sandbox, &arguments).code, Some(0));
+    // Everything is as long as it was, and something else.
+    let objects = remote.join("okapi/v1/object");
+    for shard in fs::read_dir(objects).unwrap().flatten() {
+        for object in fs::read_dir(shard.path()).unwrap().flatten() {
+            let mut bytes = fs::read(object.path()).unwrap();
+            bytes.iter_mut().for_each(|byte| *byte ^= 1);
+            fs::write(object.path(), bytes).unwrap();
+        }
+    }
+    sandbox.edit("p.yaml", "echo 1 >>", "echo 2 >>");
+    let said = cluster.run(&sandbox, &arguments);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    let retried = events(&said, "node_retrying");
+    assert_eq!(retried.len(), 1, "{}", said.stdout);
+    assert!(text(&retried[0]["message"]).contains("is damaged there"), "{retried:?}");
+    assert_eq!(sandbox.read("result"), "what is read\n2\n");
+}

@@ -21,6 +21,8 @@ pub enum JobCause {
     Lost,
     /// It ended before it said anything at all.
     NeverBegan,
+    /// What it was sent, or sent back, by way of a remote did not arrive as it was.
+    Mail,
 }
 
 impl JobCause {
@@ -31,6 +33,6 @@ impl JobCause {
 
     /// Whether the work has nothing to do with it, so that it is tried again whatever its node says.
     pub fn is_of_cluster(self) -> bool {
-        matches!(self, JobCause::NodeFailure | JobCause::Preempted)
+        matches!(self, JobCause::NodeFailure | JobCause::Preempted | JobCause::Mail)
     }
 }

@@ -22,6 +22,7 @@ use okapi_cache::{ActionDigest, Artifact, Digest, Store, StoreError, process_nam
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::job_cause::JobCause;
 use super::local::{Execution, ExecutionError, Job};
 use crate::clock::unix_ms;
 use crate::spend::Spend;
@@ -231,6 +232,11 @@ pub(crate) enum JobOutcome {
     TimedOut {
         after_ms: u64,
     },
+    /// What it was sent did not arrive as it was.
+    Unreceived {
+        message: String,
+        hint: Option<String>,
+    },
     /// A signal ended it.
     Stopped {
         /// Whether the time that the cluster gave it was nearly up.
@@ -265,6 +271,9 @@ impl JobOutcome {
 
     /// Nothing came of it.
     pub(crate) fn failed(error: &ExecutionError) -> JobOutcome {
+        if let ExecutionError::Job { cause: JobCause::Mail, message, hint, .. } = error {
+            return JobOutcome::Unreceived { message: message.clone(), hint: hint.clone() };
+        }
         JobOutcome::Failed {
             message: error.to_string(),
             hint: error.hint(),
@@ -293,6 +302,12 @@ impl JobOutcome {
                 Err(StageError::Failed { message, hint, transient }.into())
             }
             JobOutcome::TimedOut { after_ms } => Err(StageError::TimedOut { after_ms }.into()),
+            JobOutcome::Unreceived { message, hint } => Err(ExecutionError::Job {
+                cause: JobCause::Mail,
+                message,
+                hint,
+                log_tail: Vec::new(),
+            }),
             JobOutcome::Stopped { .. } => return None,
         })
     }

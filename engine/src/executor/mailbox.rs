@@ -20,6 +20,7 @@ use okapi_remote::{JobKey, JobPart, Key, Remote, RemoteError};
 use serde::de::DeserializeOwned;
 
 use super::ExecutionError;
+use super::job_cause::JobCause;
 use super::job_folder::{
     JOB, JobFile, JobFolders, JobOutcome, OutcomeFile, REPORTS, VERSION, read_whole, write_whole,
 };
@@ -40,6 +41,15 @@ impl From<RemoteError> for MailError {
         match error {
             error if error.may_pass() => MailError::Later(error),
             RemoteError::Store(error) => MailError::Never(error.into()),
+            // Sent again, it may arrive as it was.
+            error @ (RemoteError::Damaged { .. } | RemoteError::Incomplete { .. }) => {
+                MailError::Never(ExecutionError::Job {
+                    cause: JobCause::Mail,
+                    message: format!("the remote: {error}"),
+                    hint: error.hint().map(str::to_owned),
+                    log_tail: Vec::new(),
+                })
+            }
             error => MailError::Never(
                 StageError::Failed {
                     message: format!("the remote: {error}"),
@@ -230,9 +240,13 @@ impl Mailbox {
         };
         let folders = JobFolders::of(store);
         let ours: Option<JobFile> = read_whole(&folders.job(action).join(JOB));
-        if ours.is_none_or(|ours| ours.try_name != outcome.try_name) {
+        let Some(ours) = ours.filter(|ours| ours.try_name == outcome.try_name) else {
             // Of a try that was given up.
             return Ok(self.remote.delete_job(&self.key(JobPart::Ended, action))?);
+        };
+        if matches!(outcome.outcome, JobOutcome::Unreceived { .. }) {
+            // The next try is sent all of it anew.
+            self.remote.distrust(store, &ours.reads());
         }
         let (outputs, log) = refers_to(&outcome.outcome);
         self.remote.fetch_artifacts(store, &outputs, log)?;

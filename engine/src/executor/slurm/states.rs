@@ -153,6 +153,7 @@ pub(super) fn explain(cause: JobCause, job: &str, state: &str) -> (String, Optio
             format!("the job {job} ended without a result ({state})"),
             Some("was it killed, and can its node see the store and this program?"),
         ),
+        JobCause::Mail => (format!("what the job {job} was sent is damaged on the remote"), None),
         JobCause::NeverBegan => (
             format!("the job {job} ended before its work began ({state})"),
             Some(
