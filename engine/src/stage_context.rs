@@ -124,6 +124,20 @@ pub struct WorkFolder {
     pub lease: Option<Arc<OwnedFd>>,
 }
 
+impl WorkFolder {
+    /// The folder at a place, with no lease.
+    pub fn at(root: PathBuf) -> WorkFolder {
+        WorkFolder {
+            current_dir: root.join("cwd"),
+            stdout: root.join("stdout"),
+            stderr: root.join("stderr"),
+            tmp: root.join("tmp"),
+            root,
+            lease: None,
+        }
+    }
+}
+
 /// What a stage reports on success, beside its outputs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StageSuccess {

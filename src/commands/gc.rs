@@ -1,7 +1,6 @@
 //! `okapi gc`.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use okapi_cache::gc::{GcRequest, gc as collect};
 use okapi_cache::{Access, ActionDigest, Durability, Store, StoreError};
@@ -16,7 +15,7 @@ use crate::project;
 use crate::ui::{format, output};
 
 /// What jobs of a killed run have made, or are about to read, no result refers to yet.
-fn look_after_jobs(store: &Arc<Store>, forget_jobs: bool) -> Result<(), Failure> {
+fn look_after_jobs(store: &Store, forget_jobs: bool) -> Result<(), Failure> {
     let mut jobs = leftovers::look_at(store, &leftovers::forget_settled(store));
     if forget_jobs {
         // None of them is at work at this moment: a worker would keep the store to itself.
@@ -54,7 +53,7 @@ pub(crate) fn gc(global: &Global, arguments: &GcArgs) -> Result<ExitCode, Failur
     let root = project::root_without_pipeline(global)?;
     // Looked for before it is opened for writing: a collector makes no store.
     project::open_store(global, &root, Access::ReadOnly, Durability::None)?;
-    let store = Arc::new(project::open_store(global, &root, Access::ReadWrite, Durability::Batch)?);
+    let store = project::open_store(global, &root, Access::ReadWrite, Durability::Batch)?;
     // From here on no run adds results that would be missed below.
     let alone = if arguments.dry_run { None } else { Some(store.alone()?) };
     if alone.is_some() {

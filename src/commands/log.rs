@@ -106,20 +106,12 @@ fn standing(store: &Store, run: &str, node: &str) -> Result<Option<Standing>, Fa
 
 /// What a node has written so far that is at work, here or on a node of a cluster.
 fn at_work(store: &Store, action: &ActionDigest, node: &str) -> Result<ExitCode, Failure> {
-    let root = store.work_folder(action);
-    let work = WorkFolder {
-        current_dir: root.join("cwd"),
-        stdout: root.join("stdout"),
-        stderr: root.join("stderr"),
-        tmp: root.join("tmp"),
-        root,
-        lease: None,
-    };
+    let work = WorkFolder::at(store.work_folder(action));
     let mut log = Vec::new();
     // Before it begins there is nothing.
     let _ = append_log(&work, &mut log);
     match log.is_empty() {
-        true => output::note(&format!("{node} is at work, and has written nothing yet")),
+        true => output::note(&format!("{node} has not ended, and has written nothing yet")),
         false => output::copy(&mut log.as_slice())?,
     }
     Ok(ExitCode::Done)

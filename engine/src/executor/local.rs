@@ -265,14 +265,7 @@ impl Executor {
         };
         let prepared = Prepared::new(&self.store, &self.idle, job)?;
         let lineage = self.keep_lineage(job)?;
-        let work = WorkFolder {
-            current_dir: prepared.root.join("cwd"),
-            stdout: prepared.root.join("stdout"),
-            stderr: prepared.root.join("stderr"),
-            tmp: prepared.root.join("tmp"),
-            root: prepared.root.clone(),
-            lease: job.lease.clone(),
-        };
+        let work = WorkFolder { lease: job.lease.clone(), ..WorkFolder::at(prepared.root.clone()) };
         let scratch = self.store.scratch_folder(&job.action.digest);
         let tensorboard = self.store.tensorboard_folder().join(&job.instance);
         let tensorboard = tensorboard.join(&job.action.digest.to_string()[..8]);

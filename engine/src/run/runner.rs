@@ -26,7 +26,7 @@ use crate::retry::{wait_before_next, wait_for_other_run};
 use crate::schedule::{Grant, Schedule, Standing};
 use crate::service::services;
 use crate::spend::Spend;
-use crate::stage_context::{Cancellation, Report, Reporter, StageError};
+use crate::stage_context::{Cancellation, Report, Reporter, StageError, WorkFolder};
 
 /// What a job's thread sends to the loop.
 pub(super) enum Message {
@@ -592,15 +592,7 @@ impl<'a> Runner<'a> {
     /// Copies a failed instance's output into the run's folder; the working folder is made anew by
     /// the next try.
     fn keep_log(&self, id: InstanceId, action: &Action) -> Option<PathBuf> {
-        let root = self.request.store.work_folder(&action.digest);
-        let work = crate::stage_context::WorkFolder {
-            current_dir: root.join("cwd"),
-            stdout: root.join("stdout"),
-            stderr: root.join("stderr"),
-            tmp: root.join("tmp"),
-            root,
-            lease: None,
-        };
+        let work = WorkFolder::at(self.request.store.work_folder(&action.digest));
         let path = crate::run_record::log_path(&self.request.logs, &self.name(id));
         crate::run_record::write_log(&path, &work).ok()
     }

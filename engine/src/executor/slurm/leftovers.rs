@@ -1,7 +1,7 @@
 //! Jobs that killed runs have left: which of them matter to nobody any more.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::sync::Arc;
 
 use okapi_cache::{ActionDigest, Store};
 
@@ -38,11 +38,12 @@ pub enum LeftoverState {
 pub fn forget_settled(store: &Store) -> Vec<ActionDigest> {
     let folders = JobFolders::of(store);
     let mut left = Vec::new();
-    for action in folders.all_submitted() {
+    for action in folders.all_submitted_or_ended() {
         let kept = store.lookup(&action);
         match kept.is_some_and(|it| store.missing_output(&it).is_none()) {
             true => folders.remove(&action),
-            false => left.push(action),
+            false if folders.is_submitted(&action) => left.push(action),
+            false => {}
         }
     }
     folders.sweep_batches();
@@ -51,7 +52,7 @@ pub fn forget_settled(store: &Store) -> Vec<ActionDigest> {
 }
 
 /// Says of jobs how they stand, after one question to the cluster.
-pub fn look_at(store: &Arc<Store>, actions: &[ActionDigest]) -> Vec<Leftover> {
+pub fn look_at(store: &Store, actions: &[ActionDigest]) -> Vec<Leftover> {
     if actions.is_empty() {
         return Vec::new();
     }
@@ -109,10 +110,14 @@ pub fn cancel(leftovers: &[Leftover]) -> Result<(), String> {
 }
 
 impl JobFolders {
-    /// The actions whose jobs were submitted, and are not forgotten.
-    fn all_submitted(&self) -> Vec<ActionDigest> {
-        let is_submitted = |action: &ActionDigest| self.job(action).join(SUBMITTED).exists();
-        self.named_in(self.root()).into_iter().filter(is_submitted).collect()
+    /// The actions whose jobs were submitted, or have left something, and are not forgotten.
+    fn all_submitted_or_ended(&self) -> BTreeSet<ActionDigest> {
+        let submitted = self.named_in(self.root()).into_iter().filter(|it| self.is_submitted(it));
+        submitted.chain(self.all_ended().unwrap_or_default()).collect()
+    }
+
+    fn is_submitted(&self, action: &ActionDigest) -> bool {
+        self.job(action).join(SUBMITTED).exists()
     }
 
     /// The actions on which somebody works, or has.

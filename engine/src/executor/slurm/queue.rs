@@ -283,13 +283,6 @@ impl Queue {
         }
         self.folders.create()?;
         forget_settled(&self.store);
-        for action in self.folders.all_ended()? {
-            let kept = self.store.lookup(&action);
-            if kept.is_some_and(|it| self.store.missing_output(&it).is_none()) {
-                self.folders.remove(&action);
-            }
-        }
-        self.folders.sweep_batches();
         self.has_begun = true;
         Ok(())
     }
