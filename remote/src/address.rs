@@ -176,12 +176,11 @@ impl Address {
                 for (key, value) in settings(environment, "AWS_") {
                     builder = builder.with_config(key, value);
                 }
-                let endpoints = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
-                let endpoint = endpoints.into_iter().find_map(|name| value_of(environment, name));
-                let is_http = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
                 let store = builder
                     .with_url(url.as_str())
-                    .with_client_options(client.with_allow_http(is_http))
+                    .with_client_options(
+                        client.with_allow_http(is_http(environment, &S3_ENDPOINTS)),
+                    )
                     .with_retry(retry)
                     .with_conditional_put(S3ConditionalPut::ETagMatch)
                     .build()
@@ -199,9 +198,10 @@ impl Address {
                 for (key, value) in settings(environment, "GOOGLE_") {
                     builder = builder.with_config(key, value);
                 }
+                let is_http = is_http(environment, &["GOOGLE_BASE_URL"]);
                 let store = builder
                     .with_url(url.as_str())
-                    .with_client_options(client)
+                    .with_client_options(client.with_allow_http(is_http))
                     .with_retry(retry)
                     .build()
                     .map_err(failed)?;
@@ -254,6 +254,15 @@ impl Address {
             }
         }
     }
+}
+
+/// Variables that name another place of S3, the first that is set.
+const S3_ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
+
+/// Whether whoever runs okapi has named a server of their own, without encryption: a service on this machine, say.
+fn is_http(environment: &[(String, String)], endpoints: &[&str]) -> bool {
+    let endpoint = endpoints.iter().find_map(|name| value_of(environment, name));
+    endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
 }
 
 /// The header for a WebDAV server, if there is one and it is for this server; or why it may not be sent there.
