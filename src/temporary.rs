@@ -1,13 +1,16 @@
-//! Folders that are there for a while: neither a failure nor a signal leaves them behind.
+//! Folders that are there for a while: neither a failure nor a signal leaves them behind, and what a process that was killed has left
+//! is found by its kind.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use okapi_engine::executor::work_folder::remove;
 use okapi_engine::run::interrupts::Interrupts;
 use tokio::sync::oneshot;
 
@@ -20,15 +23,18 @@ pub(crate) struct TemporaryFolder {
     pub(crate) path: PathBuf,
     /// Whether what has that name may be removed: nothing had it before.
     is_ours: AtomicBool,
+    /// Locked for as long as somebody needs the folder.
+    held: OnceLock<File>,
     /// The folders above that were not there, from the innermost.
     made_above: Vec<PathBuf>,
 }
 
 impl TemporaryFolder {
-    /// One among the temporary ones, whose name begins so. Nothing is made.
+    /// One among the temporary ones, whose name begins so. Nothing is made; what processes have left there that were killed is removed.
     pub(crate) fn named(prefix: &str) -> TemporaryFolder {
-        let path = std::env::temp_dir().join(format!("{prefix}-{}", lot()));
-        TemporaryFolder::at(path, Vec::new())
+        let folder = std::env::temp_dir();
+        sweep(&folder, prefix);
+        TemporaryFolder::at(folder.join(format!("{prefix}-{}", lot())), Vec::new())
     }
 
     /// One beside the name that it will get. Nothing is made.
@@ -42,7 +48,7 @@ impl TemporaryFolder {
 
     fn at(path: PathBuf, made_above: Vec<PathBuf>) -> TemporaryFolder {
         let is_ours = AtomicBool::new(path.symlink_metadata().is_err());
-        TemporaryFolder { path, is_ours, made_above }
+        TemporaryFolder { path, is_ours, held: OnceLock::new(), made_above }
     }
 
     /// Makes it, for nobody else to read.
@@ -51,7 +57,14 @@ impl TemporaryFolder {
         if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
             self.is_ours.store(false, Ordering::Release);
         }
-        made
+        made?;
+        // On some file systems a folder cannot be locked: there nobody takes another one's for left, either.
+        if let Ok(folder) = File::open(&self.path)
+            && folder.try_lock().is_ok()
+        {
+            let _ = self.held.set(folder);
+        }
+        Ok(())
     }
 
     fn is_ours(&self) -> bool {
@@ -87,9 +100,34 @@ impl Drop for TemporaryFolder {
     fn drop(&mut self) {
         if self.is_ours() {
             // One that was never made, or has got its name, is not there.
-            let _ = fs::remove_dir_all(&self.path);
+            let _ = remove(&self.path);
         }
         self.remove_above();
+    }
+}
+
+/// How long after it was made a folder may not be locked yet.
+const UNTIL_LOCKED: Duration = Duration::from_secs(60);
+
+/// Removes the folders whose names begin so and that nobody holds.
+fn sweep(folder: &Path, prefix: &str) {
+    // Whoever sees nothing here sweeps nothing.
+    let Ok(user) = fs::metadata("/proc/self").map(|it| it.uid()) else { return };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let lot = name.to_str().and_then(|name| name.strip_prefix(prefix)?.strip_prefix('-'));
+        let is_lot = |lot: &str| lot.len() == 16 && lot.bytes().all(|it| it.is_ascii_hexdigit());
+        // Of the entry itself: a link leads elsewhere.
+        let Ok(metadata) = entry.metadata() else { continue };
+        let age = metadata.modified().ok().and_then(|it| it.elapsed().ok());
+        let is_left = metadata.is_dir()
+            && metadata.uid() == user
+            && lot.is_some_and(is_lot)
+            && age.is_some_and(|age| age > UNTIL_LOCKED);
+        if is_left && File::open(entry.path()).is_ok_and(|it| it.try_lock().is_ok()) {
+            // What stays is swept another time.
+            let _ = remove(&entry.path());
+        }
     }
 }
 
@@ -193,6 +231,40 @@ mod tests {
         fs::write(ours.path.join("gone"), "x").unwrap();
         drop(ours);
         assert!(!folder.path().join("ours").exists());
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_is_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let within = |name: &str| folder.path().join(name);
+        let long_ago = std::time::SystemTime::now() - UNTIL_LOCKED * 2;
+        let age = |path: &Path| File::open(path).unwrap().set_modified(long_ago).unwrap();
+        let at_work = TemporaryFolder::at(within("x-00000000000000aa"), Vec::new());
+        at_work.make().unwrap();
+        age(&at_work.path);
+        let kept =
+            ["x-00000000000000bb", "y-00000000000000cc", "x-of-somebody", "x-00000000000000dd"];
+        for name in &kept[..3] {
+            fs::create_dir(within(name)).unwrap();
+        }
+        kept[1..3].iter().for_each(|name| age(&within(name)));
+        fs::write(within(kept[3]), "a file").unwrap();
+        age(&within(kept[3]));
+        let left = within("x-00000000000000ee");
+        fs::create_dir_all(left.join("a")).unwrap();
+        fs::write(left.join("a/b"), "x").unwrap();
+        age(&left);
+        std::os::unix::fs::symlink(within(kept[1]), within("x-00000000000000ff")).unwrap();
+        sweep(folder.path(), "x");
+        assert!(!left.exists());
+        assert!(at_work.path.exists() && kept.iter().all(|name| within(name).exists()));
+        assert!(within("x-00000000000000ff").is_symlink());
+        // The next one finds it when its process is no more.
+        let path = at_work.path.clone();
+        at_work.is_ours.store(false, Ordering::Release);
+        drop(at_work);
+        sweep(folder.path(), "x");
+        assert!(!path.exists());
     }
 
     #[test]

@@ -277,7 +277,10 @@ fn stamp(path: &Path) -> io::Result<Stamp> {
 
 /// Removes a folder with all that a command may have left in it, folders without write permission
 /// included.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// When something in it stays; that it is not there is none.
+pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
