@@ -399,6 +399,9 @@ pub(crate) struct WorkerArgs {
     /// What is to be done.
     #[arg(long)]
     pub(crate) action: Option<okapi_cache::ActionDigest>,
+    /// How long a request to the remote may take that moves nothing, seconds.
+    #[arg(long, default_value_t = okapi_remote::Limits::default().timeout.as_secs())]
+    pub(crate) remote_timeout: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -58,29 +58,43 @@ pub(crate) struct JobRemote {
     pub(crate) remote: Arc<Remote>,
     /// Variables by which nodes reach it, with their values.
     pub(crate) env: Vec<(String, String)>,
+    /// How long a request may take that moves nothing.
+    pub(crate) timeout: Duration,
 }
 
 /// The remote for jobs, if one is named that may be written. Such a remote is never set aside: work waits for it.
 pub(crate) fn for_jobs(arguments: &RemoteArgs, root: &Path) -> Result<Option<JobRemote>, Failure> {
-    let Some((address, mut options)) = choose(arguments, root)? else { return Ok(None) };
+    let Some((address, options)) = choose(arguments, root)? else { return Ok(None) };
     if options.read_only {
         return Ok(None);
     }
-    options.limits.failures = u32::MAX;
+    let timeout = options.limits.timeout;
     let named = (env_vars::OKAPI_REMOTE.to_owned(), address.to_string());
     // Nothing that is for anybody else: keys of teachers may have names of the same kind.
     let env = std::iter::once(named).chain(address.variables(&options.environment)).collect();
-    let remote = Remote::open(&address, &options);
-    let remote = remote.map_err(|error| failure(&error, ExitCode::BadUsage))?;
-    Ok(Some(JobRemote { remote: Arc::new(remote), env }))
+    Ok(Some(JobRemote { remote: open_for_work(&address, options)?, env, timeout }))
 }
 
-/// The same, on the node.
-pub(crate) fn of_job() -> Result<Arc<Remote>, Failure> {
-    let opened = for_jobs(&RemoteArgs::default(), Path::new("/"))?;
-    opened.map(|opened| opened.remote).ok_or_else(|| {
-        Failure::usage(format!("{} names no remote for this job", env_vars::OKAPI_REMOTE))
-    })
+/// The same, on the node, which has no settings to read.
+pub(crate) fn of_job(timeout: Duration) -> Result<Arc<Remote>, Failure> {
+    let Some(named) = env_vars::text(env_vars::OKAPI_REMOTE) else {
+        let message = format!("{} names no remote for this job", env_vars::OKAPI_REMOTE);
+        return Err(Failure::usage(message));
+    };
+    let address = Address::parse(&named, Path::new("/"));
+    let address = address.map_err(|error| failure(&error, ExitCode::BadUsage))?;
+    let options = Options {
+        limits: Limits { timeout, ..Limits::default() },
+        environment: environment(),
+        ..Options::default()
+    };
+    open_for_work(&address, options)
+}
+
+fn open_for_work(address: &Address, mut options: Options) -> Result<Arc<Remote>, Failure> {
+    options.limits.failures = u32::MAX;
+    let remote = Remote::open(address, &options);
+    Ok(Arc::new(remote.map_err(|error| failure(&error, ExitCode::BadUsage))?))
 }
 
 /// An error of the remote, for commands that are about it.

@@ -83,7 +83,7 @@ impl Requests {
     }
 
     /// The first object that is damaged ends the fetching: others that have not arrived may be, too.
-    fn doubt(&self, store: &Store, outputs: &[Artifact]) {
+    pub(crate) fn doubt(&self, store: &Store, outputs: &[Artifact]) {
         let lacking = |digest: &Digest| store.object_size(digest).is_none();
         for output in outputs {
             let manifest = (output.kind == ArtifactKind::Tree)

@@ -33,11 +33,20 @@ impl Remote {
         self.wait(self.requests().put_objects(store, objects))
     }
 
-    /// Takes for damaged whatever the remote has of artifacts: the next time they are sent, all of it is.
-    pub fn distrust(&self, store: &Store, artifacts: &[Artifact]) {
-        for (object, _) in objects_of(store, artifacts.iter(), None) {
-            self.requests().unusable.add_object(object);
-        }
+    /// Takes objects for damaged that the remote has: the next time they are sent, they are written over.
+    pub fn distrust(&self, objects: impl IntoIterator<Item = Digest>) {
+        objects.into_iter().for_each(|object| self.requests().unusable.add_object(object));
+    }
+
+    /// The same for all that the store has of artifacts.
+    pub fn distrust_artifacts(&self, store: &Store, artifacts: &[Artifact]) {
+        let objects = objects_of(store, artifacts.iter(), None);
+        self.distrust(objects.into_iter().map(|(object, _)| object));
+    }
+
+    /// The objects that are, or may be, damaged on the remote, as far as this process has seen it.
+    pub fn damaged(&self) -> Vec<Digest> {
+        self.requests().unusable.objects()
     }
 
     /// Brings artifacts into the store, and what was written for people if it is there; waits.
@@ -51,7 +60,11 @@ impl Remote {
         log: Option<Digest>,
     ) -> Result<Moved, RemoteError> {
         self.wait(async {
-            let mut moved = self.requests().fetch_artifacts(store, artifacts).await?;
+            let fetched = self.requests().fetch_artifacts(store, artifacts).await;
+            if matches!(fetched, Err(RemoteError::Damaged { .. })) {
+                self.requests().doubt(store, artifacts);
+            }
+            let mut moved = fetched?;
             match self.requests().fetch_log(store, log).await {
                 Ok(more) => moved.add(more),
                 Err(RemoteError::Incomplete { .. }) => {}

@@ -22,6 +22,10 @@ impl Unusable {
         lock(&self.objects).contains(object)
     }
 
+    pub(crate) fn objects(&self) -> Vec<Digest> {
+        lock(&self.objects).iter().copied().collect()
+    }
+
     /// It was written anew.
     pub(crate) fn remove_object(&self, object: &Digest) {
         lock(&self.objects).remove(object);

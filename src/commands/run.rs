@@ -288,8 +288,8 @@ fn mail(arguments: &RunArgs, loaded: &Loaded, store: &Store) -> Result<Option<Ma
     let mut instances = loaded.graph.instances.iter().enumerate();
     let Some((_, far)) = instances.find(is_far) else { return Ok(None) };
     match sharing::for_jobs(&arguments.remote, &loaded.place.root)? {
-        Some(JobRemote { remote, env }) => {
-            Ok(Some(Mail { remote, env, place: slurm::place(store)? }))
+        Some(JobRemote { remote, env, timeout }) => {
+            Ok(Some(Mail { remote, env, timeout, place: slurm::place(store)? }))
         }
         None => Err(Failure::usage(format!(
             "`{}` has `slurm: {{store: remote}}`, and there is no remote that may be written",

@@ -1,6 +1,7 @@
 //! `okapi worker`: one job of a cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use okapi_cache::{Access, ActionDigest, Durability, Store};
 use okapi_engine::executor::ExecutionError;
@@ -19,7 +20,9 @@ use crate::temporary::{TemporaryFolder, unless_interrupted};
 /// Does the work of one job, and leaves what came of it where the run finds it.
 pub(crate) fn worker(global: &Global, arguments: &WorkerArgs) -> Result<ExitCode, Failure> {
     let is_done = match (&arguments.place, &arguments.action, &global.store) {
-        (Some(place), Some(action), _) => far(place, action)?,
+        (Some(place), Some(action), _) => {
+            far(place, action, Duration::from_secs(arguments.remote_timeout))?
+        }
         (_, _, Some(path)) => {
             let store = Arc::new(Store::open(path, Access::ReadWrite, Durability::Batch)?);
             let (batch, index) = (arguments.batch.as_deref(), arguments.index.unwrap_or_default());
@@ -39,8 +42,8 @@ pub(crate) fn worker(global: &Global, arguments: &WorkerArgs) -> Result<ExitCode
 }
 
 /// The same on a node that does not see the store: in one of its own, for the time of the job, among temporary files.
-fn far(place: &str, action: &ActionDigest) -> Result<bool, Failure> {
-    let job = FarJob::new(sharing::of_job()?, place.to_owned(), *action);
+fn far(place: &str, action: &ActionDigest, timeout: Duration) -> Result<bool, Failure> {
+    let job = FarJob::new(sharing::of_job(timeout)?, place.to_owned(), *action);
     let folder = TemporaryFolder::named("okapi-worker");
     let failure =
         |error: ExecutionError| Failure::failed(error.to_string()).with_hint(error.hint());

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cluster::{Cluster, end, events, files_in, many, outside, slow, text, until};
 use crate::moto::Moto;
@@ -172,15 +176,7 @@ publish: {result: there}
     let remote = outside.path().join("remote");
     let arguments = ["--remote", remote.to_str().unwrap()];
     assert_eq!(cluster.run(&sandbox, &arguments).code, Some(0));
-    // Everything is as long as it was, and something else.
-    let objects = remote.join("okapi/v1/object");
-    for shard in fs::read_dir(objects).unwrap().flatten() {
-        for object in fs::read_dir(shard.path()).unwrap().flatten() {
-            let mut bytes = fs::read(object.path()).unwrap();
-            bytes.iter_mut().for_each(|byte| *byte ^= 1);
-            fs::write(object.path(), bytes).unwrap();
-        }
-    }
+    assert!(damage(&remote) > 0);
     sandbox.edit("p.yaml", "echo 1 >>", "echo 2 >>");
     let said = cluster.run(&sandbox, &arguments);
     assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
@@ -188,4 +184,105 @@ publish: {result: there}
     assert_eq!(retried.len(), 1, "{}", said.stdout);
     assert!(text(&retried[0]["message"]).contains("is damaged there"), "{retried:?}");
     assert_eq!(sandbox.read("result"), "what is read\n2\n");
+}
+
+/// What a far job writes, from its first line: while it works, when it fails, and as far as it came when it is killed.
+#[test]
+fn the_log_of_a_far_job_is_read_as_that_of_any_other() {
+    let sandbox = Sandbox::new(
+        r#"
+okapi: 1
+name: talks
+slurm: {store: remote, time: 5m}
+nodes:
+  work:
+    for_each: {end: [fails, waits]}
+    stage: command
+    pass_env: [GO]
+    resources: {mem: 200M}
+    run: |
+      echo it begins; seq 1 40 >&2
+      if [ ${each.end} = waits ]; then sleep 600; fi
+      while ! [ -e "$GO" ]; do sleep 0.2; done
+      exit 3
+    outputs: {data: text}
+"#,
+    );
+    let outside = outside();
+    let hidden = sandbox.path("").display().to_string();
+    let Some(cluster) = Cluster::start(&[("OKAPI_TEST_SLURM_HIDDEN", &hidden)]) else { return };
+    let (remote, go) = (outside.path().join("remote"), outside.path().join("go"));
+    let arguments = ["--no-sandbox", "--keep-going", "--remote", remote.to_str().unwrap()];
+    let child = cluster.command(&sandbox, &arguments).env("GO", &go).spawn().unwrap();
+    let log = |end: &str| sandbox.okapi(&["log", "last", &format!("work[end={end}]")]).stdout;
+    let is_whole = |log: &str| log.contains("it begins") && log.contains("\n1\n2\n3\n");
+    for node in ["fails", "waits"] {
+        until("the job to be heard", || is_whole(&log(node)));
+    }
+    // One ends by itself, the other is killed with all that belongs to it.
+    fs::write(&go, "").unwrap();
+    until("one job to end", || cluster.ask("squeue --noheader --array").lines().count() == 1);
+    let worker = format!("okapi worker --place {}", sandbox.read(".okapi/jobs/place"));
+    let listed = Command::new("pgrep").args(["-f", &worker]).output().unwrap();
+    let pid = String::from_utf8(listed.stdout).unwrap().trim().parse().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let said = end(child);
+    assert_eq!(said.code, Some(1), "{}\n{}", said.stdout, said.stderr);
+    let failed = events(&said, "node_failed");
+    assert_eq!(failed.len(), 2, "{}", said.stdout);
+    for event in &failed {
+        let node = text(&event["node"]);
+        assert_eq!(event["stderr_tail"].as_array().unwrap().last().unwrap(), "40", "{event}");
+        let said = sandbox.okapi(&["log", "last", &node]);
+        assert!(said.code == Some(0) && is_whole(&said.stdout), "{}\n{}", said.stdout, said.stderr);
+    }
+    let how = |end: &str| {
+        let of = |it: &&serde_json::Value| text(&it["node"]).contains(end);
+        text(&failed.iter().find(of).unwrap()["message"])
+    };
+    assert!(how("fails").contains("status 3") && !how("waits").contains("status"), "{failed:?}");
+}
+
+/// A remote that damages what a job has sent: it is made again, and written over what is there.
+#[test]
+fn what_a_far_job_made_and_is_damaged_is_made_and_sent_again() {
+    let (sandbox, outside) = (slow(1, "    slurm: {store: remote}"), outside());
+    sandbox.edit("p.yaml", "{n: [1, 2, 3]}", "{n: [1]}");
+    let hidden = sandbox.path("").display().to_string();
+    let Some(cluster) = Cluster::start(&[("OKAPI_TEST_SLURM_HIDDEN", &hidden)]) else { return };
+    let (remote, mark) = (outside.path().join("remote"), outside.path().join("mark"));
+    let marks = || fs::read_to_string(&mark).unwrap().lines().count();
+    let start = || {
+        let arguments = ["--no-sandbox", "--remote", remote.to_str().unwrap()];
+        cluster.command(&sandbox, &arguments).env("MARK", &mark).spawn().unwrap()
+    };
+    let mut child = start();
+    until("the job to begin", || marks() == 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("the job to end", || cluster.ask("squeue --noheader").is_empty());
+    assert!(damage(&remote) > 0);
+    let said = end(start());
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    let retried = events(&said, "node_retrying");
+    assert_eq!(retried.len(), 1, "{}", said.stdout);
+    assert!(text(&retried[0]["message"]).contains("is damaged there"), "{retried:?}");
+    assert_eq!((marks(), sandbox.read("results/1")), (2, "1\n".to_owned()));
+    // Nobody finds anything damaged there any more.
+    let said = sandbox.okapi(&["cache", "verify", &format!("--remote={}", remote.display())]);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+}
+
+/// Changes all objects of a remote; they are as long as before. Gives how many there are.
+fn damage(remote: &Path) -> usize {
+    let mut damaged = 0;
+    for shard in fs::read_dir(remote.join("okapi/v1/object")).unwrap().flatten() {
+        for object in fs::read_dir(shard.path()).unwrap().flatten() {
+            let mut bytes = fs::read(object.path()).unwrap();
+            bytes.iter_mut().for_each(|byte| *byte ^= 1);
+            fs::write(object.path(), bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    damaged
 }

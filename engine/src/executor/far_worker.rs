@@ -1,24 +1,25 @@
 //! A job on a node that does not see the store of its run: everything comes and goes by way of a remote.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use okapi_cache::{ActionDigest, Store};
+use okapi_cache::{ActionDigest, Digest, Store};
 use okapi_remote::Remote;
 
 use super::ExecutionError;
-use super::job_folder::{JobFolders, REPORTS};
 use super::mailbox::{MailError, Mailbox};
+use super::said::{AT_WORK, Said};
 use super::worker::Worker;
 use crate::stage_context::StageError;
 
 /// How long a remote that fails is tried again, and how often: what was computed is worth some patience.
 const PATIENCE: Duration = Duration::from_secs(600);
 const BETWEEN_TRIES: Duration = Duration::from_secs(10);
-/// How often what a job says is sent, and by how much less often where it is long.
+/// When what a job says is sent for the first time: that it has begun. Then it takes twice as long each time, up to the last, and longer
+/// where it is long.
+const FIRST_REPORT: Duration = Duration::from_secs(1);
 const BETWEEN_REPORTS: Duration = Duration::from_secs(15);
 const BYTES_PER_SECOND: u64 = 32 << 10;
 
@@ -53,7 +54,7 @@ impl FarJob {
     /// # Errors
     /// When the store fails, or what came of it cannot be sent.
     pub fn work(&self, worker: &Worker<'_>) -> Result<bool, ExecutionError> {
-        let reports = self.send_reports(&worker.store);
+        let reports = self.send_said(&worker.store);
         let is_done = worker.work(&self.action);
         // The thread ends when nobody can tell it to any more.
         drop(reports);
@@ -63,23 +64,21 @@ impl FarJob {
     }
 
     /// Sends now and then what the job says; until what it gives is dropped.
-    fn send_reports(&self, store: &Store) -> Sender<()> {
+    fn send_said(&self, store: &Arc<Store>) -> Sender<()> {
         let (open, closed) = channel::<()>();
-        let path = JobFolders::of(store).job(&self.action).join(REPORTS);
+        let store = Arc::clone(store);
         let (mailbox, action) = (self.mailbox.clone(), self.action);
         thread::spawn(move || {
-            let (mut sent, mut wait) = (0, BETWEEN_REPORTS);
+            let (mut sent, mut pause, mut wait) = (None, FIRST_REPORT, FIRST_REPORT);
             while matches!(closed.recv_timeout(wait), Err(RecvTimeoutError::Timeout)) {
-                let said = fs::read(&path).unwrap_or_default();
-                let length = said.len() as u64;
-                if length == sent {
-                    continue;
-                }
+                let said = Said::read(&store, &action, AT_WORK).encode();
+                let (digest, length) = (Digest::of(&said), said.len() as u64);
+                pause = (pause * 2).min(BETWEEN_REPORTS);
+                wait = pause + Duration::from_secs(length / BYTES_PER_SECOND);
                 // It is for the eye; the whole of it is sent with what came of the job.
-                if mailbox.send_reports(&action, said).is_ok() {
-                    sent = length;
+                if sent != Some(digest) && mailbox.send_said(&action, said).is_ok() {
+                    sent = Some(digest);
                 }
-                wait = BETWEEN_REPORTS + Duration::from_secs(length / BYTES_PER_SECOND);
             }
         });
         open

@@ -175,6 +175,9 @@ pub(crate) struct JobFile {
     pub(crate) program: String,
     /// Tells this try from others of the same.
     pub(crate) try_name: String,
+    /// Objects that are damaged on the remote by way of which what it makes comes: it sends them anew.
+    #[serde(default)]
+    pub(crate) damaged: Vec<Digest>,
 }
 
 impl JobFile {

@@ -3,7 +3,7 @@
 //! ```text
 //! coordinator                          remote                       job
 //! what the work reads, then `work` ->  objects, job/PLACE/work  ->  into a store of its own
-//! jobs/<action>/reports.jsonl      <-  job/PLACE/said           <-  now and then
+//! reports, stdout and stderr       <-  job/PLACE/said           <-  now and then
 //! outputs, then jobs/ended/<...>   <-  objects, job/PLACE/ended <-  outputs, then what came of it
 //! ```
 //!
@@ -22,9 +22,10 @@ use serde::de::DeserializeOwned;
 use super::ExecutionError;
 use super::job_cause::JobCause;
 use super::job_folder::{
-    JOB, JobFile, JobFolders, JobOutcome, OutcomeFile, REPORTS, VERSION, read_whole, write_whole,
+    JOB, JobFile, JobFolders, JobOutcome, OutcomeFile, VERSION, read_whole, write_whole,
 };
-use super::work_folder::store_source;
+use super::said::{AT_THE_END, Said};
+use super::work_folder::{self, store_source};
 use crate::stage_context::StageError;
 
 /// Why something did not go through.
@@ -74,6 +75,9 @@ impl From<StoreError> for MailError {
     }
 }
 
+/// Tells what is written over from what was there before: its size, and when it was written.
+pub(crate) type Edition = (u64, u64);
+
 /// The jobs of one store, on a remote.
 #[derive(Debug, Clone)]
 pub(crate) struct Mailbox {
@@ -109,7 +113,10 @@ impl Mailbox {
         for part in [JobPart::Ended, JobPart::Said] {
             self.remote.delete_job(&self.key(part, action))?;
         }
+        let work = store.work_folder(action);
+        work_folder::remove(&work).map_err(|error| StoreError::io(&work, error))?;
         self.remote.put_artifacts(store, &file.reads(), None)?;
+        file.damaged = self.remote.damaged();
         let text =
             serde_json::to_vec(&file).map_err(|error| StoreError::io(&path, error.into()))?;
         self.remote.put_job(&self.key(JobPart::Work, action), text)?;
@@ -146,12 +153,12 @@ impl Mailbox {
     }
 
     /// Sends what a job says so far.
-    pub(crate) fn send_reports(
+    pub(crate) fn send_said(
         &self,
         action: &ActionDigest,
-        reports: Vec<u8>,
+        said: Vec<u8>,
     ) -> Result<(), RemoteError> {
-        self.remote.put_job(&self.key(JobPart::Said, action), reports)
+        self.remote.put_job(&self.key(JobPart::Said, action), said)
     }
 
     /// Sends what came of a job, as the job's store has it: everything that it refers to, what the job said, and then that. Of a try that
@@ -169,13 +176,14 @@ impl Mailbox {
             return Ok(());
         }
         let (outputs, log) = refers_to(&outcome.outcome);
+        let work: Option<JobFile> = read_whole(&folders.job(action).join(JOB));
+        self.remote.distrust(work.into_iter().flat_map(|it| it.damaged));
         self.remote.put_artifacts(store, &outputs, log)?;
         // That takes time.
         if !self.is_waited_for(action, &outcome.try_name)? {
             return Ok(());
         }
-        let said = fs::read(folders.job(action).join(REPORTS)).unwrap_or_default();
-        self.send_reports(action, said)?;
+        self.send_said(action, Said::read(store, action, AT_THE_END).encode())?;
         let text =
             serde_json::to_vec(&outcome).map_err(|error| StoreError::io(&path, error.into()))?;
         self.remote.put_job(&self.key(JobPart::Ended, action), text)?;
@@ -212,21 +220,26 @@ impl Mailbox {
         Ok(self.list(JobPart::Ended)?.into_keys().collect())
     }
 
-    /// How much each job has said so far, bytes.
-    pub(crate) fn said(&self) -> Result<BTreeMap<ActionDigest, u64>, RemoteError> {
+    /// The newest that each job has said.
+    pub(crate) fn said(&self) -> Result<BTreeMap<ActionDigest, Edition>, RemoteError> {
         self.list(JobPart::Said)
     }
 
-    /// Brings what a job said into its folder.
-    pub(crate) fn receive_reports(
+    /// Brings what a job said to where whatever any job says is looked for.
+    pub(crate) fn receive_said(
         &self,
         store: &Store,
         action: &ActionDigest,
     ) -> Result<(), MailError> {
-        if let Some(said) = self.remote.job(&self.key(JobPart::Said, action))? {
-            store.write_file(&JobFolders::of(store).job(action).join(REPORTS), &said)?;
+        match self.remote.job(&self.key(JobPart::Said, action)) {
+            Ok(said) => {
+                let said = said.and_then(|bytes| Said::decode(&bytes));
+                Ok(said.map_or(Ok(()), |said| said.leave(store, action))?)
+            }
+            // It is for the eye.
+            Err(RemoteError::Damaged { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     /// Brings what came of a job into the store, what it refers to first, and takes everything of the job off the remote.
@@ -246,11 +259,15 @@ impl Mailbox {
         };
         if matches!(outcome.outcome, JobOutcome::Unreceived { .. }) {
             // The next try is sent all of it anew.
-            self.remote.distrust(store, &ours.reads());
+            self.remote.distrust_artifacts(store, &ours.reads());
         }
         let (outputs, log) = refers_to(&outcome.outcome);
         self.remote.fetch_artifacts(store, &outputs, log)?;
-        self.receive_reports(store, action)?;
+        self.receive_said(store, action)?;
+        if matches!(outcome.outcome, JobOutcome::Done { .. }) {
+            // All that it wrote is in the log. What stays is collected some time.
+            let _ = work_folder::remove(&store.work_folder(action));
+        }
         store.flush()?;
         store.sync()?;
         write_whole(store, &folders.outcome(action), &outcome)?;
@@ -266,11 +283,11 @@ impl Mailbox {
         }
     }
 
-    fn list(&self, part: JobPart) -> Result<BTreeMap<ActionDigest, u64>, RemoteError> {
+    fn list(&self, part: JobPart) -> Result<BTreeMap<ActionDigest, Edition>, RemoteError> {
         let listed = self.remote.jobs(&self.place, part)?.into_iter();
         Ok(listed
             .filter_map(|listed| match listed.key {
-                Key::Job(key) => Some((key.action, listed.size)),
+                Key::Job(key) => Some((key.action, (listed.size, listed.modified_unix_ms))),
                 _ => None,
             })
             .collect())

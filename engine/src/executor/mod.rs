@@ -15,6 +15,7 @@ pub(crate) mod job_maker;
 pub mod local;
 mod mailbox;
 pub mod poll;
+mod said;
 pub mod sandbox;
 pub mod slurm;
 pub mod watchdog;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use okapi_cache::{ActionDigest, Store};
@@ -13,7 +14,7 @@ use super::states::{Standing, explain, is_out_of_memory, standing, stuck};
 use crate::executor::ExecutionError;
 use crate::executor::job_cause::JobCause;
 use crate::executor::job_folder::{JobFolders, ReportReader};
-use crate::stage_context::Report;
+use crate::stage_context::{Report, WorkFolder};
 
 /// How long the result of a job that ended by itself may take to be seen here: other nodes' files are, on some networks, seen late.
 const UNTIL_SEEN: Duration = Duration::from_secs(120);
@@ -207,15 +208,17 @@ impl Queue {
         self.listen_to(action);
         let Some(ticket) = self.tickets.get_mut(action) else { return };
         let Some(end) = ticket.end.take() else { return };
+        // What is not there because it never began.
+        let by_mail = ticket.like.by_mail;
         let (id, log) = match &ticket.stand {
+            // What Slurm wrote is not seen here.
+            Stand::Submitted { id, .. } if by_mail => (id.clone(), said_last(&self.store, action)),
             Stand::Submitted { id, batch, index } => {
                 (id.clone(), log(&self.folders, batch, *index))
             }
             _ => (String::new(), Vec::new()),
         };
         let log_tail = log[log.len().saturating_sub(TAIL)..].to_vec();
-        // What is not there because it never began.
-        let by_mail = ticket.like.by_mail;
         let is_new = !ticket.has_begun && end.own.is_none();
         let cause = match end.standing {
             _ if is_out_of_memory(&log_tail) => JobCause::OutOfMemory,
@@ -223,7 +226,7 @@ impl Queue {
             _ if is_new && end.word == "FAILED" => JobCause::NeverBegan,
             _ => JobCause::Lost,
         };
-        if is_new {
+        if is_new && !by_mail {
             keep_log(&self.store, action, &log);
         }
         let error = match end.own {
@@ -259,7 +262,15 @@ fn until_seen(ticket: &Ticket, end: &End) -> Duration {
 
 /// What a job and Slurm wrote.
 fn log(folders: &JobFolders, batch: &str, index: usize) -> Vec<String> {
-    let path = folders.batch(batch).join(format!("log-{index}"));
+    lines(&folders.batch(batch).join(format!("log-{index}")))
+}
+
+/// What a job that does not see the store has sent of what its work wrote to stderr.
+fn said_last(store: &Store, action: &ActionDigest) -> Vec<String> {
+    lines(&WorkFolder::at(store.work_folder(action)).stderr)
+}
+
+fn lines(path: &Path) -> Vec<String> {
     let text = fs::read(path).unwrap_or_default();
     String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
 }

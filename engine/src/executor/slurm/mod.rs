@@ -21,6 +21,7 @@ mod submission;
 use std::path::PathBuf;
 use std::sync::mpsc::{SendError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use okapi_cache::{ActionDigest, Store, StoreError};
 use okapi_remote::Remote;
@@ -59,6 +60,8 @@ pub struct Mail {
     pub place: String,
     /// Variables by which the nodes reach it, with their values.
     pub env: Vec<(String, String)>,
+    /// How long a request to it may take that moves nothing.
+    pub timeout: Duration,
 }
 
 /// The name of a store among those that share a remote.

@@ -71,7 +71,7 @@ pub(super) struct Ticket {
     pub(super) like: Likeness,
     pub(super) cancel: Cancellation,
     pub(super) report: Box<dyn Fn(Report) + Send>,
-    done: Box<dyn FnOnce(Result<Execution, ExecutionError>) + Send>,
+    pub(super) done: Box<dyn FnOnce(Result<Execution, ExecutionError>) + Send>,
     pub(super) reader: ReportReader,
     pub(super) end: Option<End>,
     /// What was last said of why it waits.
@@ -238,6 +238,7 @@ impl Queue {
             hidden: self.settings.hidden.clone(),
             program: self.settings.program.clone(),
             try_name: format!("{}-{}-{}", unix_ms(), process_name(), self.tries),
+            damaged: Vec::new(),
             job,
         };
         self.tries += 1;
@@ -404,6 +405,9 @@ impl Queue {
         action: &ActionDigest,
         result: Result<Execution, ExecutionError>,
     ) {
+        if let Some(post) = &mut self.post {
+            post.finish(action);
+        }
         if let Some(ticket) = self.tickets.remove(action) {
             (ticket.done)(result);
         }

@@ -139,8 +139,9 @@ pub(super) fn script(
                 text.push_str(&format!("{index}) action={action} ;;\n"));
             }
             text.push_str(&format!(
-                "esac\nexec {okapi} worker --place '{}' --action \"$action\"\n",
-                mail.place
+                "esac\nexec {okapi} worker --place '{}' --action \"$action\" --remote-timeout {}\n",
+                mail.place,
+                mail.timeout.as_secs(),
             ));
         }
     }
@@ -150,6 +151,37 @@ pub(super) fn script(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_that_does_not_see_the_store_is_told_all_that_settings_say_of_the_remote() {
+        let folder = tempfile::tempdir().unwrap();
+        let named = folder.path().display().to_string();
+        let address = okapi_remote::Address::parse(&named, folder.path()).unwrap();
+        let remote = okapi_remote::Remote::open(&address, &okapi_remote::Options::default());
+        let mail = super::super::Mail {
+            remote: std::sync::Arc::new(remote.unwrap()),
+            place: "here".to_owned(),
+            env: vec![("OKAPI_REMOTE".to_owned(), named)],
+            timeout: std::time::Duration::from_secs(90),
+        };
+        let settings =
+            JobSettings { okapi: "/bin/okapi".into(), mail: Some(mail), ..JobSettings::default() };
+        let action = ActionDigest(okapi_cache::Digest::of(b"work"));
+        let mut like = Likeness {
+            node: "node".to_owned(),
+            options: Vec::new(),
+            setup: String::new(),
+            env: Vec::new(),
+            okapi: None,
+            by_mail: true,
+        };
+        let told = |like: &Likeness| script(like, "batch", &[action], &settings, Path::new("/s"));
+        let line =
+            "exec '/bin/okapi' worker --place 'here' --action \"$action\" --remote-timeout 90\n";
+        assert!(told(&like).ends_with(line), "{}", told(&like));
+        like.by_mail = false;
+        assert!(told(&like).contains("--store '/s'"), "{}", told(&like));
+    }
 
     #[test]
     fn resources_become_options() {
