@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use okapi_cache::{HashingFile, Written};
@@ -354,6 +354,7 @@ struct Received {
 
 /// The file a download goes to, hashed while it is written.
 struct Receiver {
+    path: PathBuf,
     file: HashingFile,
     hasher: PinHasher,
 }
@@ -363,7 +364,7 @@ impl Receiver {
     fn open(part: &Path, pin: &Pin) -> io::Result<Receiver> {
         let mut hasher = pin.hasher();
         let file = HashingFile::append(part, &mut |bytes| hasher.update(bytes))?;
-        Ok(Receiver { file, hasher })
+        Ok(Receiver { path: part.to_owned(), file, hasher })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -373,7 +374,7 @@ impl Receiver {
 
     fn finish(self) -> io::Result<Received> {
         let written = self.file.finish()?;
-        Ok(Received { found: self.hasher.finish(written), written })
+        Ok(Received { found: self.hasher.finish(&self.path, written)?, written })
     }
 }
 

@@ -261,7 +261,7 @@ impl Repository {
         let (pin, size) = match entry.lfs {
             Some(Lfs { oid, size }) if is_hex(&oid, 64) => (Pin::Sha256(oid), size),
             None if is_hex(&entry.oid, 40) => {
-                (Pin::GitBlob { oid: entry.oid, size: entry.size }, entry.size)
+                (Pin::GitBlob { oid: entry.oid, size: Some(entry.size) }, entry.size)
             }
             _ => return Err(format!("the hub gives no digest for `{name}`")),
         };
@@ -409,7 +409,7 @@ mod tests {
         let file = |pin, size| Some(HubFile { pin, size });
         assert_eq!(
             read(&bloom(Some("a")), small.clone()).unwrap(),
-            ("x".into(), file(Pin::GitBlob { oid: sha1.clone(), size: 3 }, 3))
+            ("x".into(), file(Pin::GitBlob { oid: sha1.clone(), size: Some(3) }, 3))
         );
         let large = serde_json::json!({"type": "file", "path": "w", "size": 130, "oid": sha1,
             "lfs": {"oid": sha256, "size": 130, "pointerSize": 128}});

@@ -46,7 +46,8 @@ a folder becomes a `tree`.
 `hf://datasets/OWNER/NAME@REVISION/FILE` (`hf://OWNER/NAME@REVISION/FILE` for a model repository).
 It must be pinned, so that the node means the same for everybody and for ever: by `digest`,
 `sha256:<64 hex digits>` or `blake3:<64 hex digits>`, or on the hub by a REVISION that is a commit, all 40 hex
-digits of it, for the hub lists the digest of each file that a commit has:
+digits of it, for the hub lists the digest of each file that a commit has. For a file of a repository elsewhere there is
+`git:<40 hex digits>`, which `git ls-tree -r COMMIT` tells without a download; it is a SHA-1, as sure as git is and no surer.
 
 ```yaml
 nodes:
@@ -91,7 +92,7 @@ static PARAMS: [Param; 9] = [
         ty: ParamType::String,
         default: ParamDefault::Absent,
         identity: true,
-        help: "what the content must be: `sha256:...` or `blake3:...`; required with a `url` that names no commit",
+        help: "what the content must be: `sha256:...`, `blake3:...` or `git:...`; required with a `url` that names no commit",
     },
     Param {
         name: "kind",
@@ -165,7 +166,8 @@ impl Stage for Import {
             (Some(_), None) => Ok(()),
             (None, Some(url)) if pin.is_none() && !url.starts_with("hf://") => {
                 crate::download::resolve(url, hub::DEFAULT)?;
-                Err("a `url` must be pinned by `digest: sha256:<hex>` or `blake3:<hex>`".to_owned())
+                Err("a `url` must be pinned by `digest: sha256:<hex>`, `blake3:<hex>` or `git:<hex>`"
+                    .to_owned())
             }
             (None, Some(url)) => {
                 if pin.is_none() {

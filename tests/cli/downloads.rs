@@ -52,28 +52,36 @@ fn pipeline(url: &str, digest: &str) -> String {
 const SHA256: &str = "sha256:b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9";
 const BLAKE3: &str = "blake3:d74981efa70a0c880b8d8c1985d075dbcbf679b99a5f9914e5aaf96b831a9e24";
 
+/// The same by `git hash-object --stdin`.
+const GIT: &str = "git:95d09f2b10159347eece71399a7e2e907ea3df4f";
+
 #[test]
 fn a_cut_download_is_continued_and_checked() {
-    let (url, ranges) = serve(vec![
-        respond("200 OK\r\nContent-Length: 11", "hello "),
-        respond("503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 0", ""),
-        respond("206 Partial Content\r\nContent-Length: 5", "world"),
-    ]);
-    let sandbox = Sandbox::new(&pipeline(&url, SHA256));
-    assert_eq!(sandbox.run(), names(&["data"]));
-    assert_eq!(sandbox.okapi(&["show", "p.yaml", "data"]).stdout, "hello world");
-    let ranges = ranges.lock().unwrap().clone();
-    let part = Some("bytes=6-".to_owned());
-    assert_eq!(ranges, [None, part.clone(), part]);
-    assert_eq!(sandbox.run(), names(&[]), "it is not downloaded twice");
+    for digest in [SHA256, BLAKE3, GIT] {
+        let (url, ranges) = serve(vec![
+            respond("200 OK\r\nContent-Length: 11", "hello "),
+            respond("503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 0", ""),
+            respond("206 Partial Content\r\nContent-Length: 5", "world"),
+        ]);
+        let sandbox = Sandbox::new(&pipeline(&url, digest));
+        assert_eq!(sandbox.run(), names(&["data"]));
+        assert_eq!(sandbox.okapi(&["show", "p.yaml", "data"]).stdout, "hello world");
+        let ranges = ranges.lock().unwrap().clone();
+        let part = Some("bytes=6-".to_owned());
+        assert_eq!(ranges, [None, part.clone(), part]);
+        assert_eq!(sandbox.run(), names(&[]), "it is not downloaded twice");
+    }
 }
 
 #[test]
 fn content_that_is_not_what_was_pinned_is_refused() {
-    let (url, _) = serve(vec![respond("200 OK\r\nContent-Length: 5", "other")]);
-    let said = Sandbox::new(&pipeline(&url, BLAKE3)).okapi(&["run", "p.yaml"]);
-    assert_eq!(said.code, Some(1));
-    assert!(said.stderr.contains("the file has changed, or `digest` is wrong"), "{}", said.stderr);
+    for digest in [SHA256, BLAKE3, GIT] {
+        let (url, _) = serve(vec![respond("200 OK\r\nContent-Length: 5", "other")]);
+        let said = Sandbox::new(&pipeline(&url, digest)).okapi(&["run", "p.yaml"]);
+        assert_eq!(said.code, Some(1));
+        let expected = "the file has changed, or `digest` is wrong";
+        assert!(said.stderr.contains(expected), "{}", said.stderr);
+    }
 }
 
 #[test]
