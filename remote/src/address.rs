@@ -13,7 +13,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::error::{RemoteError, scrub};
-use crate::remote::Options;
+use crate::options::Options;
 
 /// The variable with the value of the header `authorization` for WebDAV servers.
 pub const AUTHORIZATION: &str = "OKAPI_REMOTE_AUTHORIZATION";
