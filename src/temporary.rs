@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use okapi_cache::Digest;
+use okapi_engine::environment;
 use okapi_engine::executor::work_folder::remove;
 use okapi_engine::run::interrupts::Interrupts;
 use tokio::sync::oneshot;
@@ -23,8 +25,8 @@ pub(crate) struct TemporaryFolder {
     pub(crate) path: PathBuf,
     /// Whether what has that name may be removed: nothing had it before.
     is_ours: AtomicBool,
-    /// Locked for as long as somebody needs the folder.
-    held: OnceLock<File>,
+    /// A lock that is held for as long as somebody needs the folder, and where it is.
+    held: OnceLock<(File, PathBuf)>,
     /// The folders above that were not there, from the innermost.
     made_above: Vec<PathBuf>,
 }
@@ -34,7 +36,8 @@ impl TemporaryFolder {
     pub(crate) fn named(prefix: &str) -> TemporaryFolder {
         let folder = std::env::temp_dir();
         sweep(&folder, prefix);
-        TemporaryFolder::at(folder.join(format!("{prefix}-{}", lot())), Vec::new())
+        let name = format!("{prefix}-{}-{}", machine(), lot());
+        TemporaryFolder::at(folder.join(name), Vec::new())
     }
 
     /// One beside the name that it will get. Nothing is made.
@@ -57,14 +60,17 @@ impl TemporaryFolder {
         if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
             self.is_ours.store(false, Ordering::Release);
         }
-        made?;
-        // On some file systems a folder cannot be locked: there nobody takes another one's for left, either.
-        if let Ok(folder) = File::open(&self.path)
-            && folder.try_lock().is_ok()
-        {
-            let _ = self.held.set(folder);
-        }
-        Ok(())
+        made
+    }
+
+    /// The same for one among the temporary ones: as long as this process lives nobody takes it for left.
+    pub(crate) fn make_locked(&self) -> io::Result<()> {
+        let path = lock_of(&self.path);
+        let lock = File::options().create_new(true).append(true).open(&path)?;
+        // Where nothing can be locked nobody sweeps, either.
+        let _ = lock.try_lock();
+        let _ = self.held.set((lock, path));
+        self.make()
     }
 
     fn is_ours(&self) -> bool {
@@ -88,6 +94,12 @@ impl TemporaryFolder {
         is_held && is_gone
     }
 
+    fn remove_lock(&self) {
+        if let Some((_, path)) = self.held.get() {
+            let _ = fs::remove_file(path);
+        }
+    }
+
     fn remove_above(&self) {
         for folder in &self.made_above {
             // One that holds something is needed.
@@ -101,33 +113,53 @@ impl Drop for TemporaryFolder {
         if self.is_ours() {
             // One that was never made, or has got its name, is not there.
             let _ = remove(&self.path);
+            self.remove_lock();
         }
         self.remove_above();
     }
 }
 
-/// How long after it was made a folder may not be locked yet.
+/// How long after it was made a lock may not be held yet.
 const UNTIL_LOCKED: Duration = Duration::from_secs(60);
 
-/// Removes the folders whose names begin so and that nobody holds.
+/// The lock that says whether somebody needs a folder, beside it.
+fn lock_of(folder: &Path) -> PathBuf {
+    let mut path = folder.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
+}
+
+/// This machine, in eight digits: where machines share their temporary files, a lock may be seen by the one that holds it alone.
+fn machine() -> String {
+    Digest::of(environment::host().as_bytes()).to_string()[..8].to_owned()
+}
+
+/// Removes the folders of this machine whose names begin so and whose locks nobody holds.
 fn sweep(folder: &Path, prefix: &str) {
-    // Whoever sees nothing here sweeps nothing.
     let Ok(user) = fs::metadata("/proc/self").map(|it| it.uid()) else { return };
+    let prefix = format!("{prefix}-{}-", machine());
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let lot = name.to_str().and_then(|name| name.strip_prefix(prefix)?.strip_prefix('-'));
+        let lot = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(".lock"));
         let is_lot = |lot: &str| lot.len() == 16 && lot.bytes().all(|it| it.is_ascii_hexdigit());
         // Of the entry itself: a link leads elsewhere.
         let Ok(metadata) = entry.metadata() else { continue };
         let age = metadata.modified().ok().and_then(|it| it.elapsed().ok());
-        let is_left = metadata.is_dir()
+        let is_left = metadata.is_file()
             && metadata.uid() == user
             && lot.is_some_and(is_lot)
             && age.is_some_and(|age| age > UNTIL_LOCKED);
-        if is_left && File::open(entry.path()).is_ok_and(|it| it.try_lock().is_ok()) {
-            // What stays is swept another time.
-            let _ = remove(&entry.path());
+        if !is_left {
+            continue;
         }
+        let lock = File::options().append(true).open(entry.path());
+        let Some(lock) = lock.ok().filter(|lock| lock.try_lock().is_ok()) else { continue };
+        let left = entry.path().with_extension("");
+        // What stays is swept another time.
+        if left.symlink_metadata().is_err() || left.is_dir() && remove(&left).is_ok() {
+            let _ = fs::remove_file(entry.path());
+        }
+        drop(lock);
     }
 }
 
@@ -197,6 +229,7 @@ async fn remove_from_a_writer(folders: &[&TemporaryFolder], is_finished: oneshot
     let _ = tokio::time::timeout(PATIENCE, is_finished).await;
     for folder in folders.iter().filter(|folder| folder.is_ours()) {
         let _ = fs::remove_file(&folder.path);
+        folder.remove_lock();
         folder.remove_above();
     }
 }
@@ -236,35 +269,48 @@ mod tests {
     #[test]
     fn what_a_killed_process_has_left_is_swept_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let within = |name: &str| folder.path().join(name);
+        let here = machine();
+        let within = |name: &str| folder.path().join(name.replace("HERE", &here));
         let long_ago = std::time::SystemTime::now() - UNTIL_LOCKED * 2;
-        let age = |path: &Path| File::open(path).unwrap().set_modified(long_ago).unwrap();
-        let at_work = TemporaryFolder::at(within("x-00000000000000aa"), Vec::new());
-        at_work.make().unwrap();
-        age(&at_work.path);
-        let kept =
-            ["x-00000000000000bb", "y-00000000000000cc", "x-of-somebody", "x-00000000000000dd"];
-        for name in &kept[..3] {
-            fs::create_dir(within(name)).unwrap();
-        }
-        kept[1..3].iter().for_each(|name| age(&within(name)));
-        fs::write(within(kept[3]), "a file").unwrap();
-        age(&within(kept[3]));
-        let left = within("x-00000000000000ee");
-        fs::create_dir_all(left.join("a")).unwrap();
-        fs::write(left.join("a/b"), "x").unwrap();
-        age(&left);
-        std::os::unix::fs::symlink(within(kept[1]), within("x-00000000000000ff")).unwrap();
+        let make = |name: &str, is_old: bool| {
+            fs::create_dir_all(within(name).join("a")).unwrap();
+            fs::write(within(name).join("a/b"), "x").unwrap();
+            let lock = File::create(lock_of(&within(name))).unwrap();
+            if is_old {
+                lock.set_modified(long_ago).unwrap();
+            }
+        };
+        let at_work = TemporaryFolder::at(within("x-HERE-00000000000000aa"), Vec::new());
+        at_work.make_locked().unwrap();
+        let lock = lock_of(&at_work.path);
+        File::options().append(true).open(&lock).unwrap().set_modified(long_ago).unwrap();
+        // Of another machine, of another kind, of somebody else's making, and new.
+        let kept = ["x-00000000-00000000000000bb", "y-HERE-00000000000000cc", "x-HERE-of-somebody"];
+        kept.iter().for_each(|name| make(name, true));
+        make("x-HERE-00000000000000dd", false);
+        make("x-HERE-00000000000000ee", true);
+        // The lock of something that is a link is no reason to follow it.
+        std::os::unix::fs::symlink(within(kept[1]), within("x-HERE-00000000000000ff")).unwrap();
+        File::create(within("x-HERE-00000000000000ff.lock"))
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
         sweep(folder.path(), "x");
-        assert!(!left.exists());
-        assert!(at_work.path.exists() && kept.iter().all(|name| within(name).exists()));
-        assert!(within("x-00000000000000ff").is_symlink());
-        // The next one finds it when its process is no more.
+        assert!(!within("x-HERE-00000000000000ee").exists());
+        assert!(!within("x-HERE-00000000000000ee.lock").exists());
+        assert!(at_work.path.exists() && within("x-HERE-00000000000000dd").exists());
+        assert!(kept.iter().all(|name| within(name).join("a/b").exists()));
+        // The next one finds it when its process is no more; one that ends in order leaves nothing.
         let path = at_work.path.clone();
         at_work.is_ours.store(false, Ordering::Release);
         drop(at_work);
+        assert!(path.exists());
         sweep(folder.path(), "x");
-        assert!(!path.exists());
+        assert!(!path.exists() && !lock.exists());
+        let other = TemporaryFolder::at(within("x-HERE-00000000000000ab"), Vec::new());
+        other.make_locked().unwrap();
+        drop(other);
+        assert!(!within("x-HERE-00000000000000ab.lock").exists());
     }
 
     #[test]

@@ -269,15 +269,19 @@ impl Requests {
         key: &Key,
         longest: u64,
     ) -> Result<Option<Vec<u8>>, RemoteError> {
+        self.get_within(key, longest, longest.min(USUAL)).await
+    }
+
+    /// The same in the time that so many bytes take.
+    pub(crate) async fn get_within(
+        &self,
+        key: &Key,
+        longest: u64,
+        bytes: u64,
+    ) -> Result<Option<Vec<u8>>, RemoteError> {
         let key = key.to_string();
         let path = self.path(&key);
-        let wish = Wish {
-            side: Side::Read,
-            what: "read",
-            key: &key,
-            bytes: longest.min(USUAL),
-            memory: 0,
-        };
+        let wish = Wish { side: Side::Read, what: "read", key: &key, bytes, memory: 0 };
         let request = async {
             let got = self.store.get_opts(&path, GetOptions::default()).await?;
             let size = got.meta.size;

@@ -315,7 +315,7 @@ pub(crate) struct Checked {
 }
 
 fn audit_in(room: &TemporaryFolder, global: &Global, folder: &Path) -> Result<Checked, Failure> {
-    room.make().map_err(|error| {
+    room.make_locked().map_err(|error| {
         Failure::failed(format!("there is no room for its results: {error}"))
             .with_hint(TMPDIR.to_owned())
     })?;

@@ -1,21 +1,26 @@
 //! `okapi gc`.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use okapi_cache::gc::{GcRequest, gc as collect};
 use okapi_cache::{Access, ActionDigest, Durability, Store, StoreError};
 use okapi_engine::executor::slurm::leftovers::{self, Leftover, LeftoverState};
 use okapi_engine::run_record::{self, RunInfo};
+use okapi_remote::Remote;
 use serde_json::json;
 
-use crate::cli::{GcArgs, Global};
+use crate::cli::{GcArgs, Global, RemoteArgs};
+use crate::env_vars;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::project;
+use crate::sharing;
 use crate::ui::{format, output};
 
 /// What jobs of a killed run have made, or are about to read, no result refers to yet.
-fn look_after_jobs(store: &Store, forget_jobs: bool) -> Result<(), Failure> {
+fn look_after_jobs(store: &Store, root: &Path, forget_jobs: bool) -> Result<(), Failure> {
     let mut jobs = leftovers::look_at(store, &leftovers::forget_settled(store));
     if forget_jobs {
         // None of them is at work at this moment: a worker would keep the store to itself.
@@ -24,7 +29,12 @@ fn look_after_jobs(store: &Store, forget_jobs: bool) -> Result<(), Failure> {
         }
     }
     let is_gone = |it: &Leftover| forget_jobs || it.state == LeftoverState::Gone;
-    leftovers::forget(store, jobs.iter().filter(|it| is_gone(it)).map(|it| &it.action));
+    let gone = jobs.iter().filter(|it| is_gone(it));
+    let remote = match gone.clone().any(|it| it.by_mail) {
+        true => remote_of_jobs(root),
+        false => None,
+    };
+    leftovers::forget(store, remote.as_ref(), gone);
     jobs.retain(|it| !is_gone(it));
     let of_state = |state| jobs.iter().filter(|it| it.state == state).count() as u64;
     let told: Vec<String> =
@@ -38,11 +48,25 @@ fn look_after_jobs(store: &Store, forget_jobs: bool) -> Result<(), Failure> {
     }
     let jobs = format::count(jobs.len() as u64, "job");
     let message =
-        format!("there are {jobs} of a cluster from a run that was killed: {}", told.join(", "));
+        format!("a run that was killed has left {jobs} of a cluster: {}", told.join(", "));
     Err(Failure::unwritten(message).with_hint(
         "`okapi run` takes up what they make; `okapi gc --forget-jobs` cancels and forgets them"
             .to_owned(),
     ))
+}
+
+/// The remote on which there is something of jobs, if it is named as for a run.
+fn remote_of_jobs(root: &Path) -> Option<Arc<Remote>> {
+    match sharing::for_jobs(&RemoteArgs::default(), root) {
+        Ok(Some(named)) => Some(named.remote),
+        _ => {
+            output::note(&format!(
+                "warning: what jobs have on their remote stays there for `okapi gc --remote`: no remote is named by {} or the settings",
+                env_vars::OKAPI_REMOTE
+            ));
+            None
+        }
+    }
 }
 
 /// Removes what kept runs do not need.
@@ -58,7 +82,7 @@ pub(crate) fn gc(global: &Global, arguments: &GcArgs) -> Result<ExitCode, Failur
     let alone = if arguments.dry_run { None } else { Some(store.alone()?) };
     if alone.is_some() {
         store.refresh()?;
-        look_after_jobs(&store, arguments.forget_jobs)?;
+        look_after_jobs(&store, &root, arguments.forget_jobs)?;
     }
     store.refresh()?;
     let (kept, dropped) = split(run_record::list(&store)?, arguments.keep_runs);

@@ -1,5 +1,6 @@
 //! `okapi log`.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 
 use okapi_cache::{ActionDigest, Store};
@@ -45,7 +46,7 @@ pub(crate) fn log(global: &Global, arguments: &LogArgs) -> Result<ExitCode, Fail
     }
     let Some(action) = manifest.action(node).or(standing.map(Standing::action)) else {
         return Err(Failure::usage(format!("the run {} has no result of `{node}`", run.id))
-            .with_hint(similar(&manifest, node)));
+            .with_hint(similar(&manifest, &run_record::events(&store, &run.id)?, node)));
     };
     let stored = store
         .document(&action)?
@@ -132,13 +133,19 @@ fn events(store: &Store, run: &str, as_json: bool) -> Result<ExitCode, Failure> 
     Ok(ExitCode::Done)
 }
 
-fn similar(manifest: &Manifest, node: &str) -> Option<String> {
+fn similar(manifest: &Manifest, events: &[Event], node: &str) -> Option<String> {
     let start = format!("{node}[");
-    let instances = manifest.iter().map(|(name, _)| name).filter(|name| name.starts_with(&start));
+    // A run that has not ended has no manifest.
+    let begun = events.iter().filter_map(|event| match event {
+        Event::NodeStarted { node, .. } => Some(&**node),
+        _ => None,
+    });
+    let names: BTreeSet<&str> = manifest.iter().map(|(name, _)| name).chain(begun).collect();
+    let instances = names.iter().filter(|name| name.starts_with(&start));
     let instances: Vec<_> = instances.take(5).map(|name| format!("'{name}'")).collect();
     if !instances.is_empty() {
         return Some(format!("name an instance, such as {}", instances.join(", ")));
     }
-    let near = okapi_engine::suggest::nearest(node, manifest.iter().map(|(name, _)| name))?;
+    let near = okapi_engine::suggest::nearest(node, names)?;
     Some(format!("did you mean '{near}'?"))
 }

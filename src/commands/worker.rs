@@ -57,7 +57,7 @@ fn far(place: &str, action: &ActionDigest, timeout: Duration) -> Result<bool, Fa
 
 /// A store with all that the work reads. It is gone with the job: nothing in it has to last.
 fn prepare(job: &FarJob, folder: &TemporaryFolder) -> Result<Arc<Store>, ExecutionError> {
-    let made = folder.make();
+    let made = folder.make_locked();
     made.map_err(|source| ExecutionError::Io { path: folder.path.clone(), source })?;
     let store = Store::open(&folder.path, Access::ReadWrite, Durability::None)?;
     job.receive(&store)?;

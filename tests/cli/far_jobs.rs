@@ -222,7 +222,7 @@ nodes:
     // One ends by itself, the other is killed with all that belongs to it.
     fs::write(&go, "").unwrap();
     until("one job to end", || cluster.ask("squeue --noheader --array").lines().count() == 1);
-    let worker = format!("okapi worker --place {}", sandbox.read(".okapi/jobs/place"));
+    let worker = format!("okapi worker --place {}", place(&sandbox));
     let listed = Command::new("pgrep").args(["-f", &worker]).output().unwrap();
     let pid = String::from_utf8(listed.stdout).unwrap().trim().parse().unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
@@ -271,6 +271,47 @@ fn what_a_far_job_made_and_is_damaged_is_made_and_sent_again() {
     // Nobody finds anything damaged there any more.
     let said = sandbox.okapi(&["cache", "verify", &format!("--remote={}", remote.display())]);
     assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+}
+
+/// The name of a store on its remote.
+fn place(sandbox: &Sandbox) -> String {
+    let jobs = fs::read_dir(sandbox.path(".okapi/jobs")).unwrap().flatten();
+    let is_place = |it: &fs::DirEntry| it.file_name().to_string_lossy().starts_with("place-");
+    fs::read_to_string(jobs.into_iter().find(is_place).unwrap().path()).unwrap()
+}
+
+/// A remote that goes away here and comes back, as a folder does that is mounted: it looks like an empty one.
+#[test]
+fn what_a_far_job_made_is_waited_for_when_the_remote_goes_away() {
+    let (sandbox, outside) = (slow(0, "    slurm: {store: remote}"), outside());
+    sandbox.edit("p.yaml", "{n: [1, 2, 3]}", "{n: [1]}");
+    sandbox.edit("p.yaml", "sleep 0;", "echo the first line >&2; sleep 1; exit 4;");
+    let hidden = sandbox.path("").display().to_string();
+    let Some(cluster) = Cluster::start(&[("OKAPI_TEST_SLURM_HIDDEN", &hidden)]) else { return };
+    let (remote, mark) = (outside.path().join("remote"), outside.path().join("mark"));
+    let marks = || fs::read_to_string(&mark).unwrap().lines().count();
+    let arguments = ["--no-sandbox", "--remote", remote.to_str().unwrap()];
+    let child = cluster.command(&sandbox, &arguments).env("MARK", &mark).spawn().unwrap();
+    let coordinator = Pid::from_child(&child);
+    until("the job to begin", || marks() == 1);
+    kill_process(coordinator, Signal::STOP).unwrap();
+    until("the job to end", || cluster.ask("squeue --noheader").is_empty());
+    let away = outside.path().join("away");
+    fs::rename(&remote, &away).unwrap();
+    fs::create_dir(&remote).unwrap();
+    kill_process(coordinator, Signal::CONT).unwrap();
+    // Long enough for one that is gone to be given up.
+    std::thread::sleep(Duration::from_secs(20));
+    fs::remove_dir_all(&remote).unwrap();
+    fs::rename(&away, &remote).unwrap();
+    let said = end(child);
+    let failed = events(&said, "node_failed");
+    assert_eq!(failed.len(), 1, "{}\n{}", said.stdout, said.stderr);
+    assert!(text(&failed[0]["message"]).contains("status 4"), "{failed:?}");
+    assert!(said.stdout.contains("the remote fails, and is tried again"), "{}", said.stdout);
+    let said = sandbox.okapi(&["log", "last", "work[n=1]"]);
+    assert_eq!(said.stdout, "the first line\n", "{}", said.stderr);
+    assert_eq!(files_in(&remote.join("okapi/v1/job")), 0);
 }
 
 /// Changes all objects of a remote; they are as long as before. Gives how many there are.

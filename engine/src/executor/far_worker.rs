@@ -56,19 +56,19 @@ impl FarJob {
     pub fn work(&self, worker: &Worker<'_>) -> Result<bool, ExecutionError> {
         let reports = self.send_said(&worker.store);
         let is_done = worker.work(&self.action);
-        // The thread ends when nobody can tell it to any more.
-        drop(reports);
+        // What it is sending must not come later than what it said last.
+        reports.end();
         let is_done = is_done?;
         patiently(|| self.mailbox.send_outcome(&worker.store, &self.action))?;
         Ok(is_done)
     }
 
-    /// Sends now and then what the job says; until what it gives is dropped.
-    fn send_said(&self, store: &Arc<Store>) -> Sender<()> {
+    /// Sends now and then what the job says, until that is ended.
+    fn send_said(&self, store: &Arc<Store>) -> Sending {
         let (open, closed) = channel::<()>();
         let store = Arc::clone(store);
         let (mailbox, action) = (self.mailbox.clone(), self.action);
-        thread::spawn(move || {
+        let thread = thread::spawn(move || {
             let (mut sent, mut pause, mut wait) = (None, FIRST_REPORT, FIRST_REPORT);
             while matches!(closed.recv_timeout(wait), Err(RecvTimeoutError::Timeout)) {
                 let said = Said::read(&store, &action, AT_WORK).encode();
@@ -81,7 +81,22 @@ impl FarJob {
                 }
             }
         });
-        open
+        Sending { open, thread }
+    }
+}
+
+/// A thread that sends what a job says.
+struct Sending {
+    open: Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Sending {
+    /// Waits until nothing more is sent.
+    fn end(self) {
+        drop(self.open);
+        // It has nothing to panic about, and is for the eye.
+        let _ = self.thread.join();
     }
 }
 

@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use okapi_cache::{ActionDigest, Artifact, Digest, Store, StoreError, process_name};
@@ -87,19 +88,21 @@ impl JobFolders {
         let _ = fs::rename(from, to);
     }
 
-    /// The name of the store among those that share a remote.
+    /// The name of the store among those that share a remote. A copy of the store has another one: what comes for the one would be lost
+    /// to the other.
     pub(crate) fn place(&self, store: &Store) -> Result<String, StoreError> {
-        let path = self.root.join(PLACE);
+        let made = fs::create_dir_all(&self.root).and_then(|()| fs::metadata(&self.root));
+        let folder = made.map_err(|error| StoreError::io(&self.root, error))?;
+        let path = self.root.join(format!("{PLACE}-{}", folder.ino()));
         let io = |error| StoreError::io(&path, error);
         let known = || fs::read_to_string(&path).map(|text| text.trim().to_owned());
         match known() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => return other.map_err(io),
         }
-        fs::create_dir_all(&self.root).map_err(io)?;
         let name = Digest::of(format!("{}-{}", process_name(), unix_ms()).as_bytes()).to_string();
         let name = &name[..16];
-        let new = self.root.join(format!("{PLACE}-{name}"));
+        let new = self.root.join(format!("new-{name}"));
         store.write_file(&new, name.as_bytes())?;
         // Whoever is the first gives the name.
         let linked = fs::hard_link(&new, &path);
@@ -411,7 +414,7 @@ pub(crate) const LIST: &str = "list";
 /// Where the cluster's name for a job is written.
 pub(crate) const SUBMITTED: &str = "submitted.json";
 
-/// The name of the store among those that share a remote.
+/// The name of the store among those that share a remote; behind it stands the number of the folder.
 const PLACE: &str = "place";
 
 /// What is read of a job's reports in one look.

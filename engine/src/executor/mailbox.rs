@@ -10,7 +10,7 @@
 //! At both ends the files are those of `job_folder`, so whoever reads them need not know how they came. `PLACE` is the name of the
 //! coordinator's store: several may share a remote.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::sync::Arc;
@@ -216,8 +216,13 @@ impl Mailbox {
     }
 
     /// The jobs that have ended.
-    pub(crate) fn ended(&self) -> Result<Vec<ActionDigest>, RemoteError> {
+    pub(crate) fn ended(&self) -> Result<BTreeSet<ActionDigest>, RemoteError> {
         Ok(self.list(JobPart::Ended)?.into_keys().collect())
+    }
+
+    /// The jobs that were sent what they are to do.
+    pub(crate) fn work(&self) -> Result<BTreeSet<ActionDigest>, RemoteError> {
+        Ok(self.list(JobPart::Work)?.into_keys().collect())
     }
 
     /// The newest that each job has said.
@@ -234,6 +239,11 @@ impl Mailbox {
         match self.remote.job(&self.key(JobPart::Said, action)) {
             Ok(said) => {
                 let said = said.and_then(|bytes| Said::decode(&bytes));
+                let ours: Option<JobFile> =
+                    read_whole(&JobFolders::of(store).job(action).join(JOB));
+                // One that was given up may still have something to say.
+                let is_ours = |said: &Said| ours.is_some_and(|ours| ours.try_name == said.try_name);
+                let said = said.filter(is_ours);
                 Ok(said.map_or(Ok(()), |said| said.leave(store, action))?)
             }
             // It is for the eye.
@@ -263,10 +273,14 @@ impl Mailbox {
         }
         let (outputs, log) = refers_to(&outcome.outcome);
         self.remote.fetch_artifacts(store, &outputs, log)?;
-        self.receive_said(store, action)?;
-        if matches!(outcome.outcome, JobOutcome::Done { .. }) {
-            // All that it wrote is in the log. What stays is collected some time.
-            let _ = work_folder::remove(&store.work_folder(action));
+        let said = self.receive_said(store, action);
+        match outcome.outcome {
+            JobOutcome::Done { .. } => {
+                // All that it wrote is in the log. What stays is collected some time.
+                let _ = work_folder::remove(&store.work_folder(action));
+            }
+            // It says why.
+            _ => said?,
         }
         store.flush()?;
         store.sync()?;

@@ -2,7 +2,7 @@
 //! remote. At both ends they lie where those of any job would, so that whoever shows them need not know how they came.
 //!
 //! ```text
-//! {"okapi_said":1,"reports":120,"stdout":5,"stderr":80}     how many bytes of each follow
+//! {"okapi_said":1,"try_name":"...","reports":120,"stdout":5,"stderr":80}     how many bytes of each follow
 //! ...
 //! ```
 
@@ -13,7 +13,7 @@ use std::path::Path;
 use okapi_cache::{ActionDigest, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
-use super::job_folder::{JobFolders, REPORTS};
+use super::job_folder::{JOB, JobFile, JobFolders, REPORTS, read_whole};
 use crate::stage_context::WorkFolder;
 
 /// The version of the file.
@@ -27,6 +27,8 @@ pub(crate) const AT_THE_END: u64 = 8 << 20;
 /// What a job has said so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Said {
+    /// Of which try of the same.
+    pub(crate) try_name: String,
     reports: Vec<u8>,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -35,6 +37,7 @@ pub(crate) struct Said {
 #[derive(Serialize, Deserialize)]
 struct Head {
     okapi_said: u32,
+    try_name: String,
     reports: usize,
     stdout: usize,
     stderr: usize,
@@ -44,9 +47,12 @@ impl Said {
     /// As the store has it in which the job works, with so many bytes of each stream at most.
     pub(crate) fn read(store: &Store, action: &ActionDigest, most: u64) -> Said {
         let work = WorkFolder::at(store.work_folder(action));
-        let reports = fs::read(JobFolders::of(store).job(action).join(REPORTS));
+        let folder = JobFolders::of(store).job(action);
+        let reports = fs::read(folder.join(REPORTS));
+        let file: Option<JobFile> = read_whole(&folder.join(JOB));
         // What is not there has not been said.
         Said {
+            try_name: file.map(|file| file.try_name).unwrap_or_default(),
             reports: reports.unwrap_or_default(),
             stdout: end_of(&work.stdout, most).unwrap_or_default(),
             stderr: end_of(&work.stderr, most).unwrap_or_default(),
@@ -66,14 +72,15 @@ impl Said {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let Said { reports, stdout, stderr } = self;
+        let Said { try_name, reports, stdout, stderr } = self;
         let head = Head {
             okapi_said: VERSION,
+            try_name: try_name.clone(),
             reports: reports.len(),
             stdout: stdout.len(),
             stderr: stderr.len(),
         };
-        // Four numbers can always be written.
+        // A text and numbers can always be written.
         let head = serde_json::to_vec(&head).unwrap_or_default();
         [&head, &b"\n"[..], reports, stdout, stderr].concat()
     }
@@ -86,13 +93,20 @@ impl Said {
         let (reports, rest) = rest.split_at_checked(head.reports)?;
         let (stdout, rest) = rest.split_at_checked(head.stdout)?;
         let is_whole = head.okapi_said == VERSION && rest.len() == head.stderr;
-        let said =
-            || Said { reports: reports.to_vec(), stdout: stdout.to_vec(), stderr: rest.to_vec() };
+        let said = || Said {
+            try_name: head.try_name.clone(),
+            reports: reports.to_vec(),
+            stdout: stdout.to_vec(),
+            stderr: rest.to_vec(),
+        };
         is_whole.then(said)
     }
 }
 
-/// The end of a file, from the beginning of a line on; what is left out before it is said.
+/// How far the beginning of a line is looked for.
+const NEAR: usize = 4 << 10;
+
+/// The end of a file, from the beginning of a line on if there is one near; what is left out before it is said.
 fn end_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
@@ -104,7 +118,13 @@ fn end_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     if left_out == 0 {
         return Ok(end);
     }
-    let cut = end.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let near = &end[..end.len().min(NEAR)];
+    // A line may be long: that of a progress bar, say.
+    let cut = near.iter().position(|byte| *byte == b'\n').map_or_else(
+        || near.iter().take_while(|byte| **byte & 0b1100_0000 == 0b1000_0000).count(),
+        |at| at + 1,
+    );
+    let cut = if cut == end.len() { 0 } else { cut };
     let left_out = left_out + cut as u64;
     let told = format!("[the first {left_out} bytes stayed on the node]\n");
     Ok([told.as_bytes(), &end[cut..]].concat())
@@ -138,6 +158,21 @@ mod tests {
         // The end of what is long, by whole lines.
         let end = Said::read(&there, &action, 8).stderr;
         assert_eq!(end, b"[the first 10 bytes stayed on the node]\nthree\n");
+        // And of what has no lines, from a character on.
+        for (written, end) in [
+            ("x".repeat(NEAR + 10) + "\n", "x".repeat(NEAR + 4) + "\n"),
+            ("one line that ends\n".to_owned(), "that ends\n"[5..].to_owned()),
+            ("é".repeat(9), "éé".to_owned()),
+        ] {
+            fs::write(&work.stderr, &written).unwrap();
+            let said = end_of(&work.stderr, end.len() as u64).unwrap();
+            let told =
+                format!("[the first {} bytes stayed on the node]\n", written.len() - end.len());
+            assert_eq!(String::from_utf8(said).unwrap(), told + &end);
+        }
+        fs::write(&work.stderr, "ééé").unwrap();
+        let said = end_of(&work.stderr, 3).unwrap();
+        assert_eq!(said, "[the first 4 bytes stayed on the node]\né".as_bytes());
     }
 
     #[test]
@@ -149,7 +184,7 @@ mod tests {
         }
         assert_eq!(Said::decode(&[&bytes[..], b"x"].concat()), None);
         assert_eq!(Said::decode(b"{\"log\":\"of an older version\"}\n"), None);
-        let head = br#"{"okapi_said":1,"reports":18446744073709551615,"stdout":1,"stderr":0}"#;
+        let head = br#"{"okapi_said":1,"try_name":"","reports":18446744073709551615,"stdout":1,"stderr":0}"#;
         assert_eq!(Said::decode(&[&head[..], b"\nx"].concat()), None);
     }
 }

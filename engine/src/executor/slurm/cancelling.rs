@@ -71,8 +71,8 @@ impl Queue {
             let state = states.map(|all| all.iter().find(|state| state.id == id));
             let is_back = match state {
                 Ok(Some(state)) => standing(&state.state) == Standing::Killed(JobCause::Cancelled),
-                // It has left the queue, one way or the other.
-                Ok(None) => true,
+                // It has left the queue, one way or the other: what it has made may be on the remote.
+                Ok(None) => self.tickets.get(&action).is_none_or(|it| !it.like.by_mail),
                 // Nobody knows.
                 Err(_) => false,
             };

@@ -234,7 +234,7 @@ impl Queue {
             Some(own) if cause == JobCause::Lost => own,
             _ => {
                 let (message, mut hint) = explain(cause, &id, &end.word);
-                if by_mail && cause == JobCause::NeverBegan {
+                if by_mail && matches!(cause, JobCause::NeverBegan | JobCause::Lost) {
                     hint = Some(FAR.to_owned());
                 }
                 ExecutionError::Job { cause, message, hint, log_tail }
@@ -247,7 +247,7 @@ impl Queue {
 }
 
 /// What may be wrong with a job of which nothing came by way of the remote.
-const FAR: &str = "does this program lie there (`slurm: {okapi: ...}`), did a line of `setup` fail, has TMPDIR room, and does the node reach the remote?";
+const FAR: &str = "was it killed, does this program lie there (`slurm: {okapi: ...}`), did a line of `setup` fail, has TMPDIR room, and does the node reach the remote?";
 
 /// How long after its end the result of a job may still be seen.
 fn until_seen(ticket: &Ticket, end: &End) -> Duration {

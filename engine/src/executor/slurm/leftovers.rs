@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::Arc;
 
 use okapi_cache::{ActionDigest, Store};
+use okapi_remote::Remote;
 
 use super::client::{Cluster, Programs};
 use super::states::{Standing, standing};
@@ -11,6 +13,7 @@ use crate::executor::action_lock::ActionLock;
 use crate::executor::job_folder::{
     JobFolders, JobOutcome, OUTCOME, OutcomeFile, SUBMITTED, Submitted, read_whole,
 };
+use crate::executor::mailbox::Mailbox;
 
 /// A job of a killed run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct Leftover {
     pub job: Option<String>,
     /// How it stands.
     pub state: LeftoverState,
+    /// Whether there is something of it on a remote.
+    pub by_mail: bool,
 }
 
 /// How a job of a killed run stands.
@@ -62,20 +67,19 @@ pub fn look_at(store: &Store, actions: &[ActionDigest]) -> Vec<Leftover> {
         let submitted: Option<Submitted> = read_whole(&folders.job(action).join(SUBMITTED));
         let places = [folders.outcome(action), folders.job(action).join(OUTCOME)];
         let outcome = places.iter().find_map(|path| read_whole::<OutcomeFile>(path));
-        let is_at_work = match (&states, &submitted) {
-            (Ok(states), Some(submitted)) => states.iter().any(|state| {
-                let is_it = match &submitted.job {
-                    Some(job) => state.id == *job,
-                    None => true,
-                };
-                is_it
-                    && state.batch == submitted.batch
-                    && matches!(standing(&state.state), Standing::Queued | Standing::Working)
-            }),
-            // Who cannot be asked may have it.
-            (Err(_), _) => true,
-            (Ok(_), None) => false,
-        };
+        let known = submitted.as_ref().and_then(|it| it.job.as_deref());
+        let at_work =
+            states.as_ref().ok().zip(submitted.as_ref()).and_then(|(states, submitted)| {
+                states.iter().find(|state| {
+                    // Of one whose submission had no answer, the name is that in its batch.
+                    known.is_none_or(|job| state.id == job)
+                        && (known.is_some() || place_in_array(&state.id) == submitted.index)
+                        && state.batch == submitted.batch
+                        && matches!(standing(&state.state), Standing::Queued | Standing::Working)
+                })
+            });
+        // Who cannot be asked may have it.
+        let is_at_work = at_work.is_some() || states.is_err();
         // What it may have made is on a remote, where nobody has looked.
         let is_away = submitted.as_ref().is_some_and(|it| it.by_mail);
         let state = match outcome.map(|it| it.outcome) {
@@ -84,16 +88,37 @@ pub fn look_at(store: &Store, actions: &[ActionDigest]) -> Vec<Leftover> {
             None if is_away => LeftoverState::HasResult,
             _ => LeftoverState::Gone,
         };
-        Leftover { action: *action, job: submitted.and_then(|it| it.job), state }
+        let by_mail = is_away;
+        let job = at_work.map(|it| it.id.clone()).or_else(|| submitted.and_then(|it| it.job));
+        Leftover { action: *action, job, state, by_mail }
     };
     actions.iter().map(stands).collect()
 }
 
-/// Forgets jobs, and what they have made.
-pub fn forget<'a>(store: &Store, actions: impl Iterator<Item = &'a ActionDigest>) {
+/// Forgets jobs, and what they have made, here and on the remote by which it comes, if there is one.
+pub fn forget<'a>(
+    store: &Store,
+    remote: Option<&Arc<Remote>>,
+    leftovers: impl Iterator<Item = &'a Leftover>,
+) {
     let folders = JobFolders::of(store);
-    actions.for_each(|action| folders.remove(action));
+    let open = |remote: &Arc<Remote>| {
+        let place = folders.place(store).ok()?;
+        Some(Mailbox::open(Arc::clone(remote), place))
+    };
+    let mailbox = remote.and_then(open);
+    for left in leftovers {
+        if let Some(mailbox) = mailbox.as_ref().filter(|_| left.by_mail) {
+            mailbox.forget(&left.action);
+        }
+        folders.remove(&left.action);
+    }
     folders.sweep_batches();
+}
+
+/// The place of a job in its array; the first for one that is in none.
+fn place_in_array(id: &str) -> usize {
+    id.split_once('_').and_then(|(_, index)| index.parse().ok()).unwrap_or(0)
 }
 
 /// Cancels jobs that are at work.

@@ -21,7 +21,8 @@ mod submission;
 use std::path::PathBuf;
 use std::sync::mpsc::{SendError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use okapi_cache::{ActionDigest, Store, StoreError};
 use okapi_remote::Remote;
@@ -97,6 +98,7 @@ pub struct Order {
 /// The jobs of a run.
 pub struct Slurm {
     queue: Mutex<Sender<Message>>,
+    thread: Option<JoinHandle<()>>,
     store: Arc<Store>,
 }
 
@@ -112,8 +114,8 @@ impl Slurm {
             Post::open(&mailbox, &store, &sender)
         });
         let queue = Queue::new(desk, post, store, settings);
-        std::thread::spawn(move || queue.serve(&receiver));
-        Slurm { queue: Mutex::new(sender), store: for_later }
+        let thread = Some(std::thread::spawn(move || queue.serve(&receiver)));
+        Slurm { queue: Mutex::new(sender), thread, store: for_later }
     }
 
     /// Hands over a job.
@@ -141,5 +143,12 @@ impl Drop for Slurm {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         // One that has gone already need not be told.
         let _ = queue.send(Message::NoMore);
+        drop(queue);
+        // What has served and is left on a remote costs others a look.
+        let until = Instant::now() + post::UNTIL_CLOSED;
+        let is_at_work = || self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        while is_at_work() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }

@@ -11,6 +11,8 @@ use okapi_cache::{ActionDigest, Store};
 use okapi_remote::RemoteError;
 
 use super::queue::{Message, PATIENCE, Queue, Stand, Ticket};
+use crate::executor::ExecutionError;
+use crate::executor::job_cause::JobCause;
 use crate::executor::mailbox::{Edition, MailError, Mailbox};
 use crate::stage_context::{Report, StageError};
 
@@ -25,13 +27,15 @@ const BETWEEN_REPORTS: Duration = Duration::from_secs(15);
 const REPORTS_AT_ONCE: usize = 32;
 /// How often what came of a job is fetched before it counts as damaged.
 const TRIES_TO_BRING: u32 = 8;
+/// How long what is left to be carried is waited for when nothing else is.
+pub(super) const UNTIL_CLOSED: Duration = Duration::from_secs(5);
 /// The wait after something that may succeed later.
 const WAIT: Duration = Duration::from_secs(30);
 
 /// What is to be carried.
 enum Errand {
     Send(ActionDigest),
-    Look { began: Instant, with_said: bool },
+    Look { began: Instant, with_said: bool, with_work: bool },
     Bring(ActionDigest),
     BringSaid(ActionDigest),
     Forget(ActionDigest),
@@ -47,14 +51,18 @@ pub(super) enum Delivery {
 
 /// What there is on the remote.
 pub(super) struct Found {
-    ended: Vec<ActionDigest>,
-    said: BTreeMap<ActionDigest, Edition>,
+    ended: BTreeSet<ActionDigest>,
+    /// If that was asked.
+    said: Option<BTreeMap<ActionDigest, Edition>>,
+    /// What jobs were sent to do, if that was asked.
+    work: Option<BTreeSet<ActionDigest>>,
 }
 
 /// The way to and from the remote.
 pub(super) struct Post {
-    /// One for each carrier; those of one action go to one, so that they are done in their order.
+    /// One for each carrier; those of one action go to one, so that they are done in their order. The last one looks.
     errands: Vec<Sender<Errand>>,
+    threads: Vec<thread::JoinHandle<()>>,
     look_at: Instant,
     wait: Duration,
     reports_at: Instant,
@@ -68,6 +76,10 @@ pub(super) struct Post {
     /// What is on its way here.
     bringing: BTreeSet<ActionDigest>,
     bringing_said: BTreeSet<ActionDigest>,
+    /// What the last look found of jobs that have ended, and has not been brought.
+    found: BTreeSet<ActionDigest>,
+    /// Jobs that have ended, as far as is known, and of which the last look did not even find what they were sent.
+    missing: BTreeSet<ActionDigest>,
     /// How often what came of a job could not be brought as it is damaged, or not all there.
     damaged: BTreeMap<ActionDigest, u32>,
     /// What has been brought, or is, of what jobs say.
@@ -81,16 +93,17 @@ impl Post {
         store: &Arc<Store>,
         deliveries: &Sender<Message>,
     ) -> Post {
-        let errands = (0..CARRIERS).map(|_| {
+        let carriers = (0..=CARRIERS).map(|_| {
             let (errands, receiver) = channel();
             let (mailbox, store) = (mailbox.clone(), Arc::clone(store));
             let deliveries = deliveries.clone();
-            thread::spawn(move || carry(&mailbox, &store, &receiver, &deliveries));
-            errands
+            let thread = thread::spawn(move || carry(&mailbox, &store, &receiver, &deliveries));
+            (errands, thread)
         });
-        let errands = errands.collect();
+        let (errands, threads) = carriers.unzip();
         Post {
             errands,
+            threads,
             look_at: Instant::now(),
             wait: SOON,
             reports_at: Instant::now(),
@@ -100,6 +113,8 @@ impl Post {
             failing_since: BTreeMap::new(),
             bringing: BTreeSet::new(),
             bringing_said: BTreeSet::new(),
+            found: BTreeSet::new(),
+            missing: BTreeSet::new(),
             damaged: BTreeMap::new(),
             said: BTreeMap::new(),
         }
@@ -107,7 +122,7 @@ impl Post {
 
     fn go(&self, errand: Errand) {
         let carrier = match &errand {
-            Errand::Look { .. } => 0,
+            Errand::Look { .. } => CARRIERS,
             Errand::Send(action)
             | Errand::Bring(action)
             | Errand::BringSaid(action)
@@ -119,8 +134,10 @@ impl Post {
 
     /// Whether everything that a job may have sent before this moment is here.
     pub(super) fn has_all_of(&self, action: &ActionDigest, moment: Instant) -> bool {
-        let is_under_way = self.bringing.contains(action) || self.bringing_said.contains(action);
-        self.seen.is_some_and(|seen| seen > moment) && !is_under_way
+        let is_to_come = [&self.bringing, &self.bringing_said, &self.found, &self.missing]
+            .into_iter()
+            .any(|of| of.contains(action));
+        self.seen.is_some_and(|seen| seen > moment) && !is_to_come
     }
 
     /// A job has come to its end.
@@ -128,6 +145,17 @@ impl Post {
         self.failing_since.remove(action);
         self.damaged.remove(action);
         self.said.remove(action);
+        self.found.remove(action);
+        self.missing.remove(action);
+    }
+
+    /// Lets the carriers end what they were given, for a while.
+    pub(super) fn close(self) {
+        drop(self.errands);
+        let until = Instant::now() + UNTIL_CLOSED;
+        while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -141,8 +169,8 @@ fn carry(
     for errand in errands {
         let delivery = match errand {
             Errand::Send(action) => Delivery::Sent(action, mailbox.send_work(store, &action)),
-            Errand::Look { began, with_said } => {
-                Delivery::Looked { began, found: look(mailbox, with_said) }
+            Errand::Look { began, with_said, with_work } => {
+                Delivery::Looked { began, found: look(mailbox, with_said, with_work) }
             }
             Errand::Bring(action) => {
                 Delivery::Brought(action, mailbox.receive_outcome(store, &action))
@@ -163,9 +191,12 @@ fn carry(
     }
 }
 
-fn look(mailbox: &Mailbox, with_said: bool) -> Result<Found, RemoteError> {
-    let said = if with_said { mailbox.said()? } else { BTreeMap::new() };
-    Ok(Found { ended: mailbox.ended()?, said })
+fn look(mailbox: &Mailbox, with_said: bool, with_work: bool) -> Result<Found, RemoteError> {
+    let said = if with_said { Some(mailbox.said()?) } else { None };
+    let ended = mailbox.ended()?;
+    // Asked last: a job that ends meanwhile is not missing.
+    let work = if with_work { Some(mailbox.work()?) } else { None };
+    Ok(Found { ended, said, work })
 }
 
 impl Queue {
@@ -218,7 +249,7 @@ impl Queue {
             if with_said {
                 post.reports_at = now + BETWEEN_REPORTS;
             }
-            post.go(Errand::Look { began: now, with_said });
+            post.go(Errand::Look { began: now, with_said, with_work: has_ended });
             return None;
         }
         Some(post.look_at)
@@ -237,7 +268,11 @@ impl Queue {
                 if let Some(post) = &mut self.post {
                     post.failing_since.remove(&action);
                 }
-                if let Some(ticket) = self.tickets.get_mut(&action) {
+                let ticket = self.tickets.get_mut(&action);
+                // What a ticket before it sent says nothing of this one.
+                if let Some(ticket) = ticket
+                    && matches!(ticket.stand, Stand::Unsent { again: None })
+                {
                     ticket.stand = Stand::Waiting;
                     self.wait_for_others(now);
                 }
@@ -257,12 +292,9 @@ impl Queue {
                 post.is_looking = false;
                 match found {
                     Ok(found) => {
-                        let is_new = !found.ended.is_empty();
-                        post.wait = if is_new { SOON } else { (post.wait * 2).min(LATE) };
-                        post.look_at = now + post.wait;
                         post.seen = Some(began);
                         post.blind_since = None;
-                        self.fetch(found);
+                        self.fetch(found, now);
                     }
                     Err(error) => {
                         post.look_at = now + WAIT;
@@ -284,6 +316,10 @@ impl Queue {
                     Ok(()) => drop(self.take_outcome(&action, now)),
                     // The next look finds it again.
                     Err(MailError::Later(error)) => self.cannot_carry(action, &error, now),
+                    // What is wrong is here, or with the way there: what the job has made waits for the next run.
+                    Err(MailError::Never(error)) if !is_damaged(&error) => {
+                        self.finish(&action, Err(error));
+                    }
                     Err(MailError::Never(error)) => {
                         let Some(post) = &mut self.post else { return };
                         let damaged = post.damaged.entry(action).or_default();
@@ -302,18 +338,21 @@ impl Queue {
     }
 
     /// Brings what has ended, and what some of the others say.
-    fn fetch(&mut self, found: Found) {
+    fn fetch(&mut self, found: Found, now: Instant) {
         let Some(post) = &mut self.post else { return };
         let is_ours = |action: &ActionDigest| {
             self.tickets.get(action).is_some_and(|it| it.like.by_mail && it.stand.is_with_cluster())
         };
-        for action in found.ended.into_iter().filter(is_ours) {
+        post.found = found.ended.into_iter().filter(is_ours).collect();
+        post.wait = if post.found.is_empty() { (post.wait * 2).min(LATE) } else { SOON };
+        post.look_at = now + post.wait;
+        for action in post.found.clone() {
             if post.bringing.insert(action) {
                 post.go(Errand::Bring(action));
             }
         }
         let mut room = REPORTS_AT_ONCE;
-        for (action, edition) in found.said {
+        for (action, edition) in found.said.unwrap_or_default() {
             let is_new = post.said.get(&action) != Some(&edition);
             if !is_new || !is_ours(&action) || post.bringing.contains(&action) {
                 continue;
@@ -326,6 +365,23 @@ impl Queue {
             post.said.insert(action, edition);
             post.bringing_said.insert(action);
             post.go(Errand::BringSaid(action));
+        }
+        let Some(work) = found.work else { return };
+        let has_ended =
+            |it: &Ticket| it.like.by_mail && it.stand.is_with_cluster() && it.end.is_some();
+        let ended = self.tickets.iter().filter(|(_, it)| has_ended(it));
+        let missing = ended.map(|(action, _)| *action);
+        post.missing =
+            missing.filter(|it| !work.contains(it) && !post.found.contains(it)).collect();
+        for action in post.missing.clone() {
+            // A folder that is not mounted looks like an empty one.
+            let error = RemoteError::Request {
+                what: "find",
+                key: action.to_string(),
+                message: "what the job was sent is not there any more".to_owned(),
+                forbidden: false,
+            };
+            self.cannot_carry(action, &error, now);
         }
     }
 
@@ -372,13 +428,18 @@ impl Queue {
     }
 }
 
+/// Whether something did not arrive as it was: sent again it may.
+fn is_damaged(error: &ExecutionError) -> bool {
+    matches!(error, ExecutionError::Job { cause: JobCause::Mail, .. })
+}
+
 const FAILS: &str = "the remote fails, and is tried again";
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
 
-    use okapi_cache::{Access, Digest, Durability};
+    use okapi_cache::{Access, Digest, Durability, StoreError};
     use okapi_remote::{Address, Options, Remote};
 
     use super::*;
@@ -386,7 +447,9 @@ mod tests {
     use crate::executor::slurm::JobSettings;
     use crate::executor::slurm::client::Programs;
     use crate::executor::slurm::desk::Desk;
+    use crate::executor::slurm::endings::End;
     use crate::executor::slurm::script::Likeness;
+    use crate::executor::slurm::states::Standing;
     use crate::stage_context::Cancellation;
 
     fn action(name: &str) -> ActionDigest {
@@ -449,7 +512,7 @@ mod tests {
         let (ended, hear) = channel();
         let mut queue = queue(folder.path(), &ended);
         let later = || Err(MailError::Later(RemoteError::SetAside));
-        let found = || Ok(Found { ended: Vec::new(), said: BTreeMap::new() });
+        let found = || Ok(Found { ended: BTreeSet::new(), said: None, work: None });
         let start = Instant::now();
         let soon = start + PATIENCE / 2;
         let late = start + PATIENCE + Duration::from_secs(1);
@@ -472,5 +535,59 @@ mod tests {
         let mut expected = vec![action("one"), action("two")];
         expected.sort();
         assert_eq!(all, expected);
+    }
+
+    /// A listing that has something of ours, or has less than it must, is no reason to give a job up.
+    #[test]
+    fn what_has_ended_and_cannot_be_brought_is_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ended, hear) = channel();
+        let mut queue = queue(folder.path(), &ended);
+        let start = Instant::now();
+        for name in ["one", "two"] {
+            let end = End::new(start, Standing::Ended, "COMPLETED", None);
+            queue.tickets.get_mut(&action(name)).unwrap().end = Some(end);
+        }
+        let looked = |began, ended: &[&str], work: &[&str]| {
+            let all = |names: &[&str]| names.iter().map(|name| action(name)).collect();
+            let found = Found { ended: all(ended), said: None, work: Some(all(work)) };
+            Delivery::Looked { began, found: Ok(found) }
+        };
+        let later = start + Duration::from_secs(600);
+        // What came of one is there and cannot be brought; of the other not even what it was sent is.
+        queue.take_delivery(looked(later, &["one"], &["one"]), later);
+        let failed = || Err(MailError::Later(RemoteError::SetAside));
+        queue.take_delivery(Delivery::Brought(action("one"), failed()), later);
+        let has_all =
+            |queue: &Queue, name| queue.post.as_ref().unwrap().has_all_of(&action(name), start);
+        assert!(!has_all(&queue, "one") && !has_all(&queue, "two"));
+        queue.give_up_what_is_lost(later);
+        assert!(hear.try_recv().is_err());
+        // Where what it was sent is there, and nothing came of it, nothing will.
+        queue.take_delivery(looked(later, &["one"], &["one", "two"]), later);
+        assert!(!has_all(&queue, "one") && has_all(&queue, "two"));
+    }
+
+    #[test]
+    fn what_cannot_be_taken_here_stays_for_the_next_run_and_what_is_damaged_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ended, hear) = channel();
+        let mut queue = queue(folder.path(), &ended);
+        let path = |queue: &Queue, name| queue.folders.job(&action(name));
+        for name in ["one", "two"] {
+            std::fs::create_dir_all(path(&queue, name)).unwrap();
+        }
+        let now = Instant::now();
+        let full = StoreError::Full { path: folder.path().to_owned() };
+        let result = Err(MailError::Never(full.into()));
+        queue.take_delivery(Delivery::Brought(action("one"), result), now);
+        assert_eq!(hear.try_iter().collect::<Vec<_>>(), [action("one")]);
+        assert!(path(&queue, "one").exists());
+        for time in 1..=TRIES_TO_BRING {
+            let error = RemoteError::Damaged { key: "x".to_owned(), message: "cut".to_owned() };
+            queue.take_delivery(Delivery::Brought(action("two"), Err(error.into())), now);
+            assert_eq!(hear.try_iter().count(), usize::from(time == TRIES_TO_BRING), "{time}");
+        }
+        assert!(!path(&queue, "two").exists());
     }
 }

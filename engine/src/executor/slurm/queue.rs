@@ -163,6 +163,9 @@ impl Queue {
                 next = messages.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }
         }
+        if let Some(post) = self.post {
+            post.close();
+        }
     }
 
     /// Does what is due. Gives how long nothing will be.
@@ -330,7 +333,8 @@ impl Queue {
             return false;
         };
         let is_current = match &ticket.stand {
-            Stand::Submitted { id, .. } => *id == job,
+            // By mail only this try comes, and one that was submitted twice has worked in two places.
+            Stand::Submitted { id, .. } => *id == job || ticket.like.by_mail,
             // A job of a run before this one.
             Stand::Unsent { .. } | Stand::Waiting | Stand::Unknown { .. } => true,
         };

@@ -25,7 +25,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How long it is looked for a submission without an answer before it is made again. One that comes through later still finds that
-/// nobody waits for it.
+/// nobody waits for it; or, where it does not see the store, works in one of its own, and the first that ends is taken.
 const UNTIL_KNOWN: Duration = Duration::from_secs(20);
 const FULL: &str = "the cluster takes no more jobs for now (`--cluster-jobs N` keeps fewer there)";
 
