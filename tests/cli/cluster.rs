@@ -2,6 +2,7 @@
 //! tests say so and end.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -81,6 +82,25 @@ impl Cluster {
         command
     }
 
+    /// The same with another program in the place of `sbatch`, in which `$HERE` is its folder.
+    pub(crate) fn command_with_sbatch(
+        &self,
+        sandbox: &Sandbox,
+        more: &[&str],
+        script: &str,
+    ) -> Command {
+        let here = sandbox.path("bin");
+        let script = script.replace("$HERE", &here.display().to_string());
+        sandbox.write("bin/sbatch", &format!("#!/bin/sh\n{script}"));
+        let mut mode = fs::metadata(here.join("sbatch")).unwrap().permissions();
+        mode.set_mode(0o755);
+        fs::set_permissions(here.join("sbatch"), mode).unwrap();
+        let mut command = self.command(sandbox, more);
+        let path = format!("{}:{}", here.display(), std::env::var("PATH").unwrap());
+        command.env("PATH", path);
+        command
+    }
+
     pub(crate) fn run(&self, sandbox: &Sandbox, more: &[&str]) -> Said {
         Said::of(self.command(sandbox, more).output().unwrap())
     }
@@ -125,6 +145,16 @@ pub(crate) fn files_in(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|it| if it.path().is_dir() { files_in(&it.path()) } else { 1 }).sum()
 }
+
+/// An `sbatch` whose first call has no answer, and comes through after `LATE` seconds.
+pub(crate) const LATE: &str = "cat > $HERE/script
+if [ ! -e $HERE/called ]; then
+  touch $HERE/called
+  (sleep ${LATE:-25}; /usr/bin/sbatch \"$@\" < $HERE/script) > /dev/null 2>&1 &
+  echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1
+fi
+exec /usr/bin/sbatch \"$@\" < $HERE/script
+";
 
 /// Nodes that write a line when they run, and take a while.
 pub(crate) fn slow(seconds: u32, more: &str) -> Sandbox {

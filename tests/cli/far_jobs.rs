@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cluster::{Cluster, end, events, files_in, many, outside, slow, text, until};
+use crate::cluster::{Cluster, LATE, end, events, files_in, many, outside, slow, text, until};
 use crate::moto::Moto;
 use crate::proxy::{Fault, Proxy};
 use crate::sandbox::{Said, Sandbox};
@@ -311,6 +311,53 @@ fn what_a_far_job_made_is_waited_for_when_the_remote_goes_away() {
     assert!(said.stdout.contains("the remote fails, and is tried again"), "{}", said.stdout);
     let said = sandbox.okapi(&["log", "last", "work[n=1]"]);
     assert_eq!(said.stdout, "the first line\n", "{}", said.stderr);
+    assert_eq!(files_in(&remote.join("okapi/v1/job")), 0);
+}
+
+/// Both jobs of a submission that was made twice work, each in a store of its own: whichever ends first is taken.
+#[test]
+fn a_far_job_that_was_submitted_twice_has_one_result() {
+    let (sandbox, outside) = (slow(20, "    slurm: {store: remote}"), outside());
+    sandbox.edit("p.yaml", "{n: [1, 2, 3]}", "{n: [1]}");
+    let hidden = sandbox.path("").display().to_string();
+    let Some(cluster) = Cluster::start(&[("OKAPI_TEST_SLURM_HIDDEN", &hidden)]) else { return };
+    let (remote, mark) = (outside.path().join("remote"), outside.path().join("mark"));
+    let arguments = ["--no-sandbox", "--remote", remote.to_str().unwrap()];
+    let mut command = cluster.command_with_sbatch(&sandbox, &arguments, LATE);
+    // So late that it is made again, and so early that the other is at work still.
+    let said = Said::of(command.env("MARK", &mark).env("LATE", "45").output().unwrap());
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    assert!(events(&said, "node_retrying").is_empty(), "{}", said.stdout);
+    assert_eq!(fs::read_to_string(&mark).unwrap(), "1\n1\n");
+    until("the queue to be empty", || cluster.ask("squeue --noheader").is_empty());
+    assert_eq!(files_in(&remote.join("okapi/v1/job")), 0);
+}
+
+/// A coordinator that is killed while it submits does not know the job's name.
+#[test]
+fn a_far_job_without_a_known_name_is_cancelled_and_forgotten() {
+    let (sandbox, outside) = (slow(300, "    slurm: {store: remote}"), outside());
+    sandbox.edit("p.yaml", "{n: [1, 2, 3]}", "{n: [1, 2]}");
+    let hidden = sandbox.path("").display().to_string();
+    let Some(cluster) = Cluster::start(&[("OKAPI_TEST_SLURM_HIDDEN", &hidden)]) else { return };
+    let (remote, mark) = (outside.path().join("remote"), outside.path().join("mark"));
+    let arguments = ["--no-sandbox", "--remote", remote.to_str().unwrap()];
+    let never_ends = "/usr/bin/sbatch \"$@\" > /dev/null; exec sleep 30\n";
+    let mut command = cluster.command_with_sbatch(&sandbox, &arguments, never_ends);
+    let mut child = command.env("MARK", &mark).spawn().unwrap();
+    until("the jobs to begin", || fs::read_to_string(&mark).unwrap().lines().count() == 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let gc = |more: &[&str]| {
+        let mut command = sandbox.command(&[&["gc"][..], more].concat());
+        command.env("SLURM_CONF", cluster.conf()).env("OKAPI_REMOTE", &remote);
+        Said::of(command.output().unwrap())
+    };
+    let said = gc(&[]);
+    assert!(said.code == Some(3) && said.stderr.contains("2 at work"), "{}", said.stderr);
+    let said = gc(&["--forget-jobs"]);
+    assert_eq!((said.code, &*said.stderr), (Some(0), ""), "{}", said.stdout);
+    until("the queue to be empty", || cluster.ask("squeue --noheader").is_empty());
     assert_eq!(files_in(&remote.join("okapi/v1/job")), 0);
 }
 

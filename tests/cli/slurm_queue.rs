@@ -1,13 +1,12 @@
 //! What a real cluster does to jobs: takes them or does not, ends them, loses its node, or does not answer.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use crate::cluster::{Cluster, end, events, marks, slow, start, text, until};
+use crate::cluster::{Cluster, LATE, end, events, marks, slow, start, text, until};
 use crate::sandbox::{Said, Sandbox};
 
 #[test]
@@ -33,22 +32,15 @@ fn a_submission_without_an_answer_is_looked_for_before_it_is_made_again() {
         let sandbox = slow(1, "");
         // The first call is answered by nothing, whether or not it was heard.
         let first = if submits { "/usr/bin/sbatch \"$@\" > /dev/null;" } else { "" };
-        let calls = sandbox.path("calls").display().to_string();
         let script = format!(
-            "#!/bin/sh\necho x >> {calls}\nif [ \"$(wc -l < {calls})\" = 1 ]; then {first} {lie}; fi\nexec /usr/bin/sbatch \"$@\"\n"
+            "echo x >> $HERE/calls\nif [ \"$(wc -l < $HERE/calls)\" = 1 ]; then {first} {lie}; fi\nexec /usr/bin/sbatch \"$@\"\n"
         );
-        sandbox.write("bin/sbatch", &script);
-        let mut mode = fs::metadata(sandbox.path("bin/sbatch")).unwrap().permissions();
-        std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o755);
-        fs::set_permissions(sandbox.path("bin/sbatch"), mode).unwrap();
-        let mut command = cluster.command(&sandbox, &["--no-sandbox"]);
-        let path = format!("{}:{}", sandbox.path("bin").display(), std::env::var("PATH").unwrap());
-        command.env("PATH", path).env("MARK", sandbox.path("mark"));
-        let said = Said::of(command.output().unwrap());
+        let mut command = cluster.command_with_sbatch(&sandbox, &["--no-sandbox"], &script);
+        let said = Said::of(command.env("MARK", sandbox.path("mark")).output().unwrap());
         assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
         assert_eq!(marks(&sandbox), ["1", "2", "3"]);
         let expected = if submits { 1 } else { 2 };
-        assert_eq!(sandbox.read("calls").lines().count(), expected);
+        assert_eq!(sandbox.read("bin/calls").lines().count(), expected);
     }
 }
 
@@ -188,22 +180,8 @@ fn a_job_that_somebody_cancels_is_not_submitted_again() {
 fn a_submission_that_comes_through_late_is_not_worked_on_twice() {
     let Some(cluster) = Cluster::start(&[]) else { return };
     let sandbox = slow(1, "");
-    let script = "#!/bin/sh\ncat > /tmp/.okapi-late-$PPID\nif [ ! -e \"$CALLED\" ]; then touch \"$CALLED\"\n\
-        (sleep 25; /usr/bin/sbatch \"$@\" < /tmp/.okapi-late-$PPID) > /dev/null 2>&1 &\n\
-        echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1\nfi\n\
-        exec /usr/bin/sbatch \"$@\" < /tmp/.okapi-late-$PPID\n";
-    let script =
-        script.replace("/tmp/.okapi-late-$PPID", &sandbox.path("script").display().to_string());
-    sandbox.write(
-        "bin/sbatch",
-        &script.replace("$CALLED", &sandbox.path("called").display().to_string()),
-    );
-    let mut mode = fs::metadata(sandbox.path("bin/sbatch")).unwrap().permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o755);
-    fs::set_permissions(sandbox.path("bin/sbatch"), mode).unwrap();
-    let mut command = cluster.command(&sandbox, &["--no-sandbox"]);
-    let path = format!("{}:{}", sandbox.path("bin").display(), std::env::var("PATH").unwrap());
-    command.env("PATH", path).env("MARK", sandbox.path("mark"));
+    let mut command = cluster.command_with_sbatch(&sandbox, &["--no-sandbox"], LATE);
+    command.env("MARK", sandbox.path("mark"));
     let said = Said::of(command.output().unwrap());
     assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
     std::thread::sleep(Duration::from_secs(6));
