@@ -49,6 +49,14 @@ impl Remote {
         self.requests().unusable.objects()
     }
 
+    /// Whether the remote has an object; waits.
+    ///
+    /// # Errors
+    /// When the remote fails.
+    pub fn has_object(&self, object: &Digest) -> Result<bool, RemoteError> {
+        Ok(self.wait(self.requests().size(&Key::Object(*object)))?.is_some())
+    }
+
     /// Brings artifacts into the store, and what was written for people if it is there; waits.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use crate::ui::{format, output};
 fn look_after_jobs(store: &Store, root: &Path, forget_jobs: bool) -> Result<(), Failure> {
     let mut jobs = leftovers::look_at(store, &leftovers::forget_settled(store));
     if forget_jobs {
-        // None of them is at work at this moment: a worker would keep the store to itself.
+        // Of those that see the store none is at work at this moment: it would keep the store to itself.
         if let Err(said) = leftovers::cancel(&jobs) {
             output::note(&format!("warning: the jobs were forgotten, and not cancelled: {said}"));
         }
@@ -57,16 +57,20 @@ fn look_after_jobs(store: &Store, root: &Path, forget_jobs: bool) -> Result<(), 
 
 /// The remote on which there is something of jobs, if it is named as for a run.
 fn remote_of_jobs(root: &Path) -> Option<Arc<Remote>> {
-    match sharing::for_jobs(&RemoteArgs::default(), root) {
-        Ok(Some(named)) => Some(named.remote),
-        _ => {
-            output::note(&format!(
-                "warning: what jobs have on their remote stays there for `okapi gc --remote`: no remote is named by {} or the settings",
+    let why = match sharing::for_jobs(&RemoteArgs::default(), root) {
+        Ok(Some(named)) => return Some(named.remote),
+        Ok(None) => {
+            format!(
+                "none that may be written is named by {} or the settings",
                 env_vars::OKAPI_REMOTE
-            ));
-            None
+            )
         }
-    }
+        Err(failure) => failure.message().to_owned(),
+    };
+    output::note(&format!(
+        "warning: what jobs have on their remote stays there for `okapi gc --remote`: {why}"
+    ));
+    None
 }
 
 /// Removes what kept runs do not need.

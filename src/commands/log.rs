@@ -41,7 +41,10 @@ pub(crate) fn log(global: &Global, arguments: &LogArgs) -> Result<ExitCode, Fail
         .and_then(|end| run_record::manifest(&store, &end.manifest?))
         .unwrap_or_default();
     let standing = standing(&store, &run.id, node)?;
-    if let Some(Standing::AtWork(action)) = standing {
+    if let Some(Standing::AtWork(action)) = standing
+        // The run after one that was killed may have taken up what it made.
+        && store.document(&action)?.is_none()
+    {
         return at_work(&store, &action, node);
     }
     let Some(action) = manifest.action(node).or(standing.map(Standing::action)) else {

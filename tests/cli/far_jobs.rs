@@ -333,6 +333,26 @@ fn a_far_job_that_was_submitted_twice_has_one_result() {
     assert_eq!(files_in(&remote.join("okapi/v1/job")), 0);
 }
 
+/// What a job says of its own end comes by way of the remote, and then nothing of it is there any more.
+#[test]
+fn a_far_job_that_somebody_cancels_is_named_at_once() {
+    let (sandbox, outside) = (slow(300, "    slurm: {store: remote}"), outside());
+    sandbox.edit("p.yaml", "{n: [1, 2, 3]}", "{n: [1]}");
+    let hidden = sandbox.path("").display().to_string();
+    let Some(cluster) = Cluster::start(&[("OKAPI_TEST_SLURM_HIDDEN", &hidden)]) else { return };
+    let (remote, mark) = (outside.path().join("remote"), outside.path().join("mark"));
+    let arguments = ["--no-sandbox", "--remote", remote.to_str().unwrap()];
+    let child = cluster.command(&sandbox, &arguments).env("MARK", &mark).spawn().unwrap();
+    until("the job to begin", || fs::read_to_string(&mark).unwrap() == "1\n");
+    cluster.ask("scancel --me");
+    let said = end(child);
+    assert_eq!(said.code, Some(1), "{}\n{}", said.stdout, said.stderr);
+    let failed = events(&said, "node_failed");
+    assert!(text(&failed[0]["message"]).contains("was cancelled"), "{failed:?}");
+    assert!(!said.stdout.contains("the remote fails"), "{}", said.stdout);
+    assert_eq!(files_in(&remote.join("okapi/v1/job")), 0);
+}
+
 /// A coordinator that is killed while it submits does not know the job's name.
 #[test]
 fn a_far_job_without_a_known_name_is_cancelled_and_forgotten() {
@@ -357,8 +377,10 @@ fn a_far_job_without_a_known_name_is_cancelled_and_forgotten() {
     assert!(said.code == Some(3) && said.stderr.contains("2 at work"), "{}", said.stderr);
     let said = gc(&["--forget-jobs"]);
     assert_eq!((said.code, &*said.stderr), (Some(0), ""), "{}", said.stdout);
-    until("the queue to be empty", || cluster.ask("squeue --noheader").is_empty());
-    assert_eq!(files_in(&remote.join("okapi/v1/job")), 0);
+    // A job that ends takes back what it said meanwhile.
+    until("nothing to be left", || {
+        cluster.ask("squeue --noheader").is_empty() && files_in(&remote.join("okapi/v1/job")) == 0
+    });
 }
 
 /// Changes all objects of a remote; they are as long as before. Gives how many there are.

@@ -14,13 +14,17 @@ use super::said::{AT_WORK, Said};
 use super::worker::Worker;
 use crate::stage_context::StageError;
 
-/// How long a remote that fails is tried again, and how often: what was computed is worth some patience.
+/// How long a remote that fails is tried again after that: what was computed is worth some patience.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How often at least, however long each time takes.
+const FEW_TRIES: u32 = 4;
 const BETWEEN_TRIES: Duration = Duration::from_secs(10);
 /// When what a job says is sent for the first time: that it has begun. Then it takes twice as long each time, up to the last, and longer
 /// where it is long.
 const FIRST_REPORT: Duration = Duration::from_secs(1);
 const BETWEEN_REPORTS: Duration = Duration::from_secs(15);
+/// How long what is being sent is waited for at the end.
+const UNTIL_SENT: Duration = Duration::from_secs(5);
 const BYTES_PER_SECOND: u64 = 32 << 10;
 
 /// A job of the store that goes by some name on a remote.
@@ -92,27 +96,34 @@ struct Sending {
 }
 
 impl Sending {
-    /// Waits until nothing more is sent.
+    /// Waits until nothing more is sent, for a while.
     fn end(self) {
         drop(self.open);
-        // It has nothing to panic about, and is for the eye.
-        let _ = self.thread.join();
+        // Whoever was told to end has no time to lose.
+        let until = Instant::now() + UNTIL_SENT;
+        while !self.thread.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
 /// Tries for some time what may succeed later.
 fn patiently(mut send: impl FnMut() -> Result<(), MailError>) -> Result<(), ExecutionError> {
-    let until = Instant::now() + PATIENCE;
+    let (mut until, mut tries) = (None, 0);
     loop {
-        match send() {
+        let error = match send() {
             Ok(()) => return Ok(()),
             Err(MailError::Never(error)) => return Err(error),
-            Err(MailError::Later(error)) if Instant::now() > until => {
-                let message = format!("the remote: {error}");
-                let hint = error.hint().map(str::to_owned);
-                return Err(StageError::Failed { message, hint, transient: true }.into());
-            }
-            Err(MailError::Later(_)) => thread::sleep(BETWEEN_TRIES),
+            Err(MailError::Later(error)) => error,
+        };
+        // What is large may take longer than that by itself.
+        tries += 1;
+        let until = *until.get_or_insert_with(|| Instant::now() + PATIENCE);
+        if Instant::now() > until && tries >= FEW_TRIES {
+            let message = format!("the remote: {error}");
+            let hint = error.hint().map(str::to_owned);
+            return Err(StageError::Failed { message, hint, transient: true }.into());
         }
+        thread::sleep(BETWEEN_TRIES);
     }
 }

@@ -7,7 +7,7 @@
 //! jobs/batches/<name>/                 what was submitted at once: the script, a line for each job, what the jobs wrote
 //! jobs/ended/<action digest>.json      what came of it, until the coordinator has seen it
 //! jobs/locks/<action digest>           locked by whoever works on it (`action_lock`)
-//! jobs/place                           the store's name on a remote, if jobs come and go by way of one (`mailbox`)
+//! jobs/place-<number of the folder>    the store's name on a remote, if jobs come and go by way of one (`mailbox`)
 //! ```
 //!
 //! A file of `ended/` is whole when it has its name, and what it refers to is in the store before it: it is the truth of what came
@@ -88,7 +88,7 @@ impl JobFolders {
         let _ = fs::rename(from, to);
     }
 
-    /// The name of the store among those that share a remote. A copy of the store has another one: what comes for the one would be lost
+    /// The name of the store among those that share a remote. A copy of its files has another one, for what comes for the one would be lost
     /// to the other.
     pub(crate) fn place(&self, store: &Store) -> Result<String, StoreError> {
         let made = fs::create_dir_all(&self.root).and_then(|()| fs::metadata(&self.root));
@@ -201,9 +201,9 @@ pub(crate) struct Submitted {
     pub(crate) batch: String,
     /// Its place in it.
     pub(crate) index: usize,
-    /// Whether what it makes comes by way of a remote.
+    /// The store's name on the remote by way of which what it makes comes, if it does.
     #[serde(default)]
-    pub(crate) by_mail: bool,
+    pub(crate) place: Option<String>,
 }
 
 /// What came of a job.
@@ -423,6 +423,31 @@ const MOST_AT_ONCE: u64 = 1 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_of_a_store_has_another_name_on_a_remote() {
+        use okapi_cache::{Access, Durability};
+
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            Store::open(&folder.path().join(name), Access::ReadWrite, Durability::None).unwrap()
+        };
+        let place = |name: &str| {
+            let store = open(name);
+            JobFolders::of(&store).place(&store).unwrap()
+        };
+        let first = place("store");
+        assert_eq!(place("store"), first);
+        let copy = open("copy").jobs_folder();
+        fs::create_dir_all(&copy).unwrap();
+        for entry in fs::read_dir(folder.path().join("store/jobs")).unwrap().flatten() {
+            fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+        }
+        assert_ne!(place("copy"), first);
+        // Wherever it is moved to, it keeps its own.
+        fs::rename(folder.path().join("store"), folder.path().join("moved")).unwrap();
+        assert_eq!(place("moved"), first);
+    }
 
     #[test]
     fn reports_are_read_once_and_only_whole_lines() {

@@ -172,15 +172,17 @@ impl Mailbox {
         let path = folders.outcome(action);
         let outcome: OutcomeFile = read_whole(&path)
             .ok_or_else(|| StoreError::io(&path, io::Error::other("it cannot be read")))?;
-        if !self.is_waited_for(action, &outcome.try_name)? {
+        let path = folders.job(action).join(JOB);
+        let work: JobFile = read_whole(&path)
+            .ok_or_else(|| StoreError::io(&path, io::Error::other("it cannot be read")))?;
+        if !self.is_waited_for(action, &work, &outcome)? {
             return Ok(());
         }
         let (outputs, log) = refers_to(&outcome.outcome);
-        let work: Option<JobFile> = read_whole(&folders.job(action).join(JOB));
-        self.remote.distrust(work.into_iter().flat_map(|it| it.damaged));
+        self.remote.distrust(work.damaged.iter().copied());
         self.remote.put_artifacts(store, &outputs, log)?;
         // That takes time.
-        if !self.is_waited_for(action, &outcome.try_name)? {
+        if !self.is_waited_for(action, &work, &outcome)? {
             return Ok(());
         }
         self.send_said(action, Said::read(store, action, AT_THE_END).encode())?;
@@ -190,10 +192,42 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Whether this try is the one that is waited for: another may have taken its place.
-    fn is_waited_for(&self, action: &ActionDigest, try_name: &str) -> Result<bool, MailError> {
-        let work = self.read::<JobFile>(JobPart::Work, action)?;
-        Ok(work.is_some_and(|work| work.try_name == try_name))
+    /// Whether somebody waits for what came of this try: another may have taken its place, or a job that was submitted twice may have
+    /// ended elsewhere.
+    fn is_waited_for(
+        &self,
+        action: &ActionDigest,
+        work: &JobFile,
+        outcome: &OutcomeFile,
+    ) -> Result<bool, MailError> {
+        if let Some(there) = self.read::<JobFile>(JobPart::Work, action)? {
+            return Ok(there.try_name == outcome.try_name && !self.has_better(action, outcome)?);
+        }
+        // A folder that is not mounted looks like an empty one.
+        if let Some(input) = work.reads().first()
+            && !self.remote.has_object(&input.digest)?
+        {
+            return Err(MailError::Later(RemoteError::Request {
+                what: "find",
+                key: Key::Object(input.digest).to_string(),
+                message: "it was there when the job began".to_owned(),
+                forbidden: false,
+            }));
+        }
+        // Nobody listens any more.
+        let _ = self.remote.delete_job(&self.key(JobPart::Said, action));
+        Ok(false)
+    }
+
+    /// Whether there is an outcome of the same try that is worth as much.
+    fn has_better(&self, action: &ActionDigest, ours: &OutcomeFile) -> Result<bool, MailError> {
+        let is_done = |outcome: &OutcomeFile| matches!(outcome.outcome, JobOutcome::Done { .. });
+        let there = match self.read::<OutcomeFile>(JobPart::Ended, action) {
+            // One that cannot be read is worth nothing.
+            Err(MailError::Never(_)) => None,
+            other => other?.filter(|there| there.try_name == ours.try_name),
+        };
+        Ok(there.is_some_and(|there| is_done(&there) || !is_done(ours)))
     }
 
     /// Says that nothing came of a job, and why, if anybody waits for it.
@@ -207,6 +241,9 @@ impl Mailbox {
         let outcome = JobOutcome::failed(error);
         let (try_name, job) = (work.try_name, job.to_owned());
         let file = OutcomeFile { okapi_outcome: VERSION, try_name, job, outcome };
+        if self.has_better(action, &file)? {
+            return Ok(());
+        }
         let key = self.key(JobPart::Ended, action);
         let text = serde_json::to_vec(&file).map_err(|error| RemoteError::Damaged {
             key: Key::Job(key.clone()).to_string(),
@@ -262,7 +299,12 @@ impl Mailbox {
             return Ok(());
         };
         let folders = JobFolders::of(store);
-        let ours: Option<JobFile> = read_whole(&folders.job(action).join(JOB));
+        let path = folders.job(action).join(JOB);
+        let ours: Option<JobFile> = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(StoreError::io(&path, error).into()),
+            Ok(text) => serde_json::from_slice(&text).ok(),
+        };
         let Some(ours) = ours.filter(|ours| ours.try_name == outcome.try_name) else {
             // Of a try that was given up.
             return Ok(self.remote.delete_job(&self.key(JobPart::Ended, action))?);

@@ -152,6 +152,12 @@ impl Queue {
             if self.take_outcome(&action, now) {
                 continue;
             }
+            let is_silent = self.tickets.get(&action).is_some_and(|it| {
+                it.like.by_mail && it.end.as_ref().is_some_and(|end| end.own.is_none())
+            });
+            if is_silent && self.post.as_mut().is_some_and(|post| post.ask_for(&action)) {
+                continue;
+            }
             let Some(ticket) = self.tickets.get_mut(&action) else { continue };
             if std::mem::take(&mut ticket.is_adopted) {
                 // Of the job of an earlier run nobody is to be told.
@@ -159,6 +165,9 @@ impl Queue {
                 ticket.end = None;
                 ticket.reader = ReportReader::default();
                 let by_mail = ticket.like.by_mail;
+                if let Some(post) = &mut self.post {
+                    post.finish(&action);
+                }
                 self.folders.forget_try(&action);
                 match by_mail {
                     true => self.send_work(action),

@@ -62,9 +62,12 @@ pub fn look_at(store: &Store, actions: &[ActionDigest]) -> Vec<Leftover> {
         return Vec::new();
     }
     let folders = JobFolders::of(store);
+    let place = folders.place(store).ok();
     let states = Programs.states();
     let stands = |action: &ActionDigest| {
         let submitted: Option<Submitted> = read_whole(&folders.job(action).join(SUBMITTED));
+        // One of another store, of which this is a copy, is that one's business.
+        let submitted = submitted.filter(|it| it.place.is_none() || it.place == place);
         let places = [folders.outcome(action), folders.job(action).join(OUTCOME)];
         let outcome = places.iter().find_map(|path| read_whole::<OutcomeFile>(path));
         let known = submitted.as_ref().and_then(|it| it.job.as_deref());
@@ -79,9 +82,9 @@ pub fn look_at(store: &Store, actions: &[ActionDigest]) -> Vec<Leftover> {
                 })
             });
         // Who cannot be asked may have it.
-        let is_at_work = at_work.is_some() || states.is_err();
+        let is_at_work = at_work.is_some() || states.is_err() && submitted.is_some();
         // What it may have made is on a remote, where nobody has looked.
-        let is_away = submitted.as_ref().is_some_and(|it| it.by_mail);
+        let is_away = submitted.as_ref().is_some_and(|it| it.place.is_some());
         let state = match outcome.map(|it| it.outcome) {
             Some(JobOutcome::Done { .. }) => LeftoverState::HasResult,
             _ if is_at_work => LeftoverState::AtWork,

@@ -25,6 +25,8 @@ const LATE: Duration = Duration::from_secs(16);
 const BETWEEN_REPORTS: Duration = Duration::from_secs(15);
 /// Of how many jobs at most what they say is fetched at once.
 const REPORTS_AT_ONCE: usize = 32;
+/// How often the things of a job are carried, however long each time takes, before that counts as failing for long.
+const FEW_TRIES: u32 = 4;
 /// How often what came of a job is fetched before it counts as damaged.
 const TRIES_TO_BRING: u32 = 8;
 /// How long what is left to be carried is waited for when nothing else is.
@@ -71,8 +73,8 @@ pub(super) struct Post {
     seen: Option<Instant>,
     /// Since when nobody could look.
     blind_since: Option<Instant>,
-    /// Since when the things of a job could not be carried.
-    failing_since: BTreeMap<ActionDigest, Instant>,
+    /// Since when the things of a job could not be carried, and how often they were tried.
+    failing_since: BTreeMap<ActionDigest, (Instant, u32)>,
     /// What is on its way here.
     bringing: BTreeSet<ActionDigest>,
     bringing_said: BTreeSet<ActionDigest>,
@@ -80,6 +82,8 @@ pub(super) struct Post {
     found: BTreeSet<ActionDigest>,
     /// Jobs that have ended, as far as is known, and of which the last look did not even find what they were sent.
     missing: BTreeSet<ActionDigest>,
+    /// Jobs that seem lost, and whose outcome was asked for by its name.
+    asked: BTreeSet<ActionDigest>,
     /// How often what came of a job could not be brought as it is damaged, or not all there.
     damaged: BTreeMap<ActionDigest, u32>,
     /// What has been brought, or is, of what jobs say.
@@ -115,6 +119,7 @@ impl Post {
             bringing_said: BTreeSet::new(),
             found: BTreeSet::new(),
             missing: BTreeSet::new(),
+            asked: BTreeSet::new(),
             damaged: BTreeMap::new(),
             said: BTreeMap::new(),
         }
@@ -147,6 +152,16 @@ impl Post {
         self.said.remove(action);
         self.found.remove(action);
         self.missing.remove(action);
+        self.asked.remove(action);
+    }
+
+    /// Asks for what came of a job by its name, if that was not done: a listing may be older than what it lists. Gives whether it is.
+    pub(super) fn ask_for(&mut self, action: &ActionDigest) -> bool {
+        let is_asked = self.asked.insert(*action);
+        if is_asked && self.bringing.insert(*action) {
+            self.go(Errand::Bring(*action));
+        }
+        is_asked
     }
 
     /// Lets the carriers end what they were given, for a while.
@@ -239,7 +254,12 @@ impl Queue {
         let is_away = away.clone().next().is_some();
         // Of one that says no more it matters what it said last.
         let has_ended = away.any(|it| it.end.is_some());
-        let post = self.post.as_mut().filter(|_| is_away)?;
+        let post = self.post.as_mut()?;
+        if !is_away {
+            // Whoever does not look is not blind.
+            post.blind_since = None;
+            return None;
+        }
         if post.is_looking {
             return None;
         }
@@ -314,8 +334,14 @@ impl Queue {
                 }
                 match result {
                     Ok(()) => drop(self.take_outcome(&action, now)),
-                    // The next look finds it again.
-                    Err(MailError::Later(error)) => self.cannot_carry(action, &error, now),
+                    Err(MailError::Later(error)) => {
+                        if let Some(post) = &mut self.post {
+                            // The next look finds it again, or it is asked for again after that.
+                            post.found.insert(action);
+                            post.asked.remove(&action);
+                        }
+                        self.cannot_carry(action, &error, now);
+                    }
                     // What is wrong is here, or with the way there: what the job has made waits for the next run.
                     Err(MailError::Never(error)) if !is_damaged(&error) => {
                         self.finish(&action, Err(error));
@@ -367,12 +393,20 @@ impl Queue {
             post.go(Errand::BringSaid(action));
         }
         let Some(work) = found.work else { return };
-        let has_ended =
-            |it: &Ticket| it.like.by_mail && it.stand.is_with_cluster() && it.end.is_some();
+        // One of an earlier run is begun anew.
+        let has_ended = |it: &Ticket| {
+            it.like.by_mail && it.stand.is_with_cluster() && it.end.is_some() && !it.is_adopted
+        };
         let ended = self.tickets.iter().filter(|(_, it)| has_ended(it));
         let missing = ended.map(|(action, _)| *action);
-        post.missing =
-            missing.filter(|it| !work.contains(it) && !post.found.contains(it)).collect();
+        // One that is being brought, or is here, may be there no more.
+        let is_seen = |it: &ActionDigest| {
+            work.contains(it)
+                || post.found.contains(it)
+                || post.bringing.contains(it)
+                || self.folders.outcome(it).exists()
+        };
+        post.missing = missing.filter(|it| !is_seen(it)).collect();
         for action in post.missing.clone() {
             // A folder that is not mounted looks like an empty one.
             let error = RemoteError::Request {
@@ -398,7 +432,10 @@ impl Queue {
     /// The remote does not take, or give, the things of a job.
     fn cannot_carry(&mut self, action: ActionDigest, error: &RemoteError, now: Instant) {
         let Some(post) = &mut self.post else { return };
-        let since = *post.failing_since.entry(action).or_insert(now);
+        let (since, tries) = post.failing_since.entry(action).or_insert((now, 0));
+        *tries += 1;
+        // What is large may take longer than any patience.
+        let since = if *tries < FEW_TRIES { now } else { *since };
         self.remote_fails(vec![action], since, error, now);
     }
 
@@ -521,7 +558,10 @@ mod tests {
         queue.take_delivery(Delivery::Looked { began: start, found: found() }, start);
         queue.take_delivery(Delivery::Brought(action("one"), later()), soon);
         assert!(hear.try_recv().is_err());
-        queue.take_delivery(Delivery::Sent(action("unsent"), later()), late);
+        for _ in 1..FEW_TRIES {
+            assert!(hear.try_recv().is_err());
+            queue.take_delivery(Delivery::Sent(action("unsent"), later()), late);
+        }
         assert_eq!(hear.try_iter().collect::<Vec<_>>(), [action("unsent")]);
         // Nobody can look; a look that sees something begins the time anew.
         let blind = |began| Delivery::Looked { began, found: Err(RemoteError::SetAside) };
@@ -563,9 +603,27 @@ mod tests {
         assert!(!has_all(&queue, "one") && !has_all(&queue, "two"));
         queue.give_up_what_is_lost(later);
         assert!(hear.try_recv().is_err());
+        // What is here need not be there.
+        let outcome = queue.folders.outcome(&action("two"));
+        queue.folders.create().unwrap();
+        std::fs::write(&outcome, "").unwrap();
+        queue.take_delivery(looked(later, &["one"], &["one"]), later);
+        assert!(has_all(&queue, "two"));
+        std::fs::remove_file(&outcome).unwrap();
+        queue.take_delivery(looked(later, &["one"], &["one"]), later);
+        assert!(!has_all(&queue, "two"));
         // Where what it was sent is there, and nothing came of it, nothing will.
         queue.take_delivery(looked(later, &["one"], &["one", "two"]), later);
         assert!(!has_all(&queue, "one") && has_all(&queue, "two"));
+        // It is asked for once more, by its name.
+        let post = queue.post.as_mut().unwrap();
+        assert!(post.ask_for(&action("two")) && !post.ask_for(&action("two")));
+        assert!(!has_all(&queue, "two"));
+        // Where nobody answers it is asked again after the next look.
+        queue.take_delivery(Delivery::Brought(action("two"), failed()), later);
+        assert!(!has_all(&queue, "two"));
+        queue.take_delivery(looked(later, &["one"], &["one", "two"]), later);
+        assert!(has_all(&queue, "two") && queue.post.as_mut().unwrap().ask_for(&action("two")));
     }
 
     #[test]

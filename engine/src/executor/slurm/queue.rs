@@ -222,7 +222,10 @@ impl Queue {
         if is_forced && self.folders.outcome(&action).exists() {
             self.folders.remove(&action);
         }
-        let stand = match read_whole(&self.folders.job(&action).join(SUBMITTED)) {
+        let place = self.place(by_mail);
+        let submitted: Option<Submitted> = read_whole(&self.folders.job(&action).join(SUBMITTED));
+        // What one of another store makes, of which this may be a copy, never comes here.
+        let stand = match submitted.filter(|it| it.place == place) {
             Some(Submitted { job: Some(id), batch, index, .. }) => {
                 report(Report::OnCluster { job: id.clone(), host: None });
                 Stand::Submitted { id, batch, index }
@@ -273,6 +276,11 @@ impl Queue {
         if by_mail && is_new {
             self.send_work(action);
         }
+    }
+
+    /// The store's name on the remote, for jobs that come and go by way of one.
+    pub(super) fn place(&self, by_mail: bool) -> Option<String> {
+        self.settings.mail.as_ref().filter(|_| by_mail).map(|mail| mail.place.clone())
     }
 
     /// Others that are ready at about the same time are submitted together with what is ready now.

@@ -103,7 +103,8 @@ impl Queue {
         self.store.write_file(&folder.join(LIST), lines.as_bytes())?;
         for (index, action) in batch.actions.iter().enumerate() {
             let by_mail = self.tickets.get(action).is_some_and(|it| it.like.by_mail);
-            let submitted = Submitted { job: None, batch: batch.name.clone(), index, by_mail };
+            let place = self.place(by_mail);
+            let submitted = Submitted { job: None, batch: batch.name.clone(), index, place };
             write_whole(&self.store, &self.folders.job(action).join(SUBMITTED), &submitted)?;
         }
         Ok(())
@@ -178,9 +179,9 @@ impl Queue {
     /// Writes down the cluster's name for a job.
     fn name_job(&mut self, action: &ActionDigest, id: String, batch: &str, index: usize) {
         let Some(ticket) = self.tickets.get_mut(action) else { return };
-        let by_mail = ticket.like.by_mail;
-        let submitted =
-            Submitted { job: Some(id.clone()), batch: batch.to_owned(), index, by_mail };
+        let place = self.settings.mail.as_ref().filter(|_| ticket.like.by_mail);
+        let place = place.map(|mail| mail.place.clone());
+        let submitted = Submitted { job: Some(id.clone()), batch: batch.to_owned(), index, place };
         // Without it the job is found by its batch.
         let _ = write_whole(&self.store, &self.folders.job(action).join(SUBMITTED), &submitted);
         (ticket.report)(Report::OnCluster { job: id.clone(), host: None });
@@ -212,10 +213,14 @@ impl Queue {
                 // A busy controller may work through it yet.
                 None if now.duration_since(since) < UNTIL_KNOWN => {}
                 None => {
-                    if let Some(ticket) = self.tickets.get_mut(&action) {
+                    let Some(ticket) = self.tickets.get_mut(&action) else { continue };
+                    // What was sent for an earlier run may be there no more.
+                    if ticket.is_adopted && ticket.like.by_mail {
+                        self.send_work(action);
+                    } else {
                         ticket.stand = Stand::Waiting;
+                        self.pace.at.get_or_insert(now);
                     }
-                    self.pace.at.get_or_insert(now);
                 }
             }
         }
