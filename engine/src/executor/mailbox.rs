@@ -22,7 +22,8 @@ use serde::de::DeserializeOwned;
 use super::ExecutionError;
 use super::job_cause::JobCause;
 use super::job_folder::{
-    JOB, JobFile, JobFolders, JobOutcome, OutcomeFile, VERSION, read_whole, write_whole,
+    JOB, JobFile, JobFolders, JobOutcome, OutcomeFile, SUBMITTED, Submitted, VERSION, read_whole,
+    write_whole,
 };
 use super::said::{AT_THE_END, Said};
 use super::work_folder::{self, store_source};
@@ -203,20 +204,30 @@ impl Mailbox {
         if let Some(there) = self.read::<JobFile>(JobPart::Work, action)? {
             return Ok(there.try_name == outcome.try_name && !self.has_better(action, outcome)?);
         }
-        // A folder that is not mounted looks like an empty one.
-        if let Some(input) = work.reads().first()
-            && !self.remote.has_object(&input.digest)?
-        {
-            return Err(MailError::Later(RemoteError::Request {
-                what: "find",
-                key: Key::Object(input.digest).to_string(),
-                message: "it was there when the job began".to_owned(),
-                forbidden: false,
-            }));
+        if self.has_inputs(work)? == Some(false) {
+            return Err(MailError::Later(self.is_gone(action)));
         }
         // Nobody listens any more.
         let _ = self.remote.delete_job(&self.key(JobPart::Said, action));
         Ok(false)
+    }
+
+    /// Whether the remote still has something that a job reads: a folder that is not mounted looks like an empty one. `None` for one that
+    /// reads nothing.
+    fn has_inputs(&self, work: &JobFile) -> Result<Option<bool>, RemoteError> {
+        let reads = work.reads();
+        reads.first().map(|input| self.remote.has_object(&input.digest)).transpose()
+    }
+
+    /// What there is to say where all that was there of a job is gone.
+    fn is_gone(&self, action: &ActionDigest) -> RemoteError {
+        RemoteError::Request {
+            what: "find",
+            key: Key::Job(self.key(JobPart::Work, action)).to_string(),
+            message: "it was there when the job was submitted (if it is gone for good: `okapi gc --forget-jobs`)"
+                .to_owned(),
+            forbidden: false,
+        }
     }
 
     /// Whether there is an outcome of the same try that is worth as much.
@@ -227,7 +238,9 @@ impl Mailbox {
             Err(MailError::Never(_)) => None,
             other => other?.filter(|there| there.try_name == ours.try_name),
         };
-        Ok(there.is_some_and(|there| is_done(&there) || !is_done(ours)))
+        // One of two jobs that fails says nothing of the other.
+        let is_as_good = |there: &OutcomeFile| !is_done(ours) && there.job == ours.job;
+        Ok(there.is_some_and(|there| is_done(&there) || is_as_good(&there)))
     }
 
     /// Says that nothing came of a job, and why, if anybody waits for it.
@@ -295,9 +308,6 @@ impl Mailbox {
         store: &Store,
         action: &ActionDigest,
     ) -> Result<(), MailError> {
-        let Some(outcome) = self.read::<OutcomeFile>(JobPart::Ended, action)? else {
-            return Ok(());
-        };
         let folders = JobFolders::of(store);
         let path = folders.job(action).join(JOB);
         let ours: Option<JobFile> = match fs::read(&path) {
@@ -305,8 +315,22 @@ impl Mailbox {
             Err(error) => return Err(StoreError::io(&path, error).into()),
             Ok(text) => serde_json::from_slice(&text).ok(),
         };
-        let Some(ours) = ours.filter(|ours| ours.try_name == outcome.try_name) else {
-            // Of a try that was given up.
+        let Some(outcome) = self.read::<OutcomeFile>(JobPart::Ended, action)? else {
+            let work = self.read::<JobFile>(JobPart::Work, action)?;
+            return match ours.filter(|_| work.is_none()) {
+                Some(ours) if self.has_inputs(&ours)? == Some(false) => {
+                    Err(MailError::Later(self.is_gone(action)))
+                }
+                _ => Ok(()),
+            };
+        };
+        let submitted: Option<Submitted> = read_whole(&folders.job(action).join(SUBMITTED));
+        let ours = ours.filter(|ours| ours.try_name == outcome.try_name);
+        // Of two jobs of one try the one that is not waited for may end badly, and the other work on.
+        let is_other = submitted.and_then(|it| it.job).is_some_and(|job| job != outcome.job);
+        let is_done = matches!(outcome.outcome, JobOutcome::Done { .. });
+        let Some(ours) = ours.filter(|_| is_done || !is_other) else {
+            // Of a try that was given up, or of that other job.
             return Ok(self.remote.delete_job(&self.key(JobPart::Ended, action))?);
         };
         if matches!(outcome.outcome, JobOutcome::Unreceived { .. }) {

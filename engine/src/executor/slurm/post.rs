@@ -348,6 +348,8 @@ impl Queue {
                     }
                     Err(MailError::Never(error)) => {
                         let Some(post) = &mut self.post else { return };
+                        post.found.insert(action);
+                        post.asked.remove(&action);
                         let damaged = post.damaged.entry(action).or_default();
                         *damaged += 1;
                         // What was cut off on its way comes whole another time.

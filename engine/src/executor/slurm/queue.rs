@@ -224,8 +224,9 @@ impl Queue {
         }
         let place = self.place(by_mail);
         let submitted: Option<Submitted> = read_whole(&self.folders.job(&action).join(SUBMITTED));
-        // What one of another store makes, of which this may be a copy, never comes here.
-        let stand = match submitted.filter(|it| it.place == place) {
+        // What one of another store makes, of which this may be a copy, never comes here; what has come is as good as any.
+        let is_here = self.folders.outcome(&action).exists();
+        let stand = match submitted.filter(|it| is_here || it.place == place) {
             Some(Submitted { job: Some(id), batch, index, .. }) => {
                 report(Report::OnCluster { job: id.clone(), host: None });
                 Stand::Submitted { id, batch, index }

@@ -8,9 +8,10 @@ use okapi_cache::{ActionDigest, StoreError};
 
 use super::client::{ClientError, JobState};
 use super::desk::{Batch, Question};
+use super::endings::End;
 use super::queue::{PATIENCE, Queue, Stand};
 use super::script::{Likeness, env_of_batch, options_of_batch, script};
-use super::states::{Refusal, refusal};
+use super::states::{Refusal, Standing, refusal};
 use crate::clock::unix_ms;
 use crate::executor::ExecutionError;
 use crate::executor::job_cause::JobCause;
@@ -214,10 +215,13 @@ impl Queue {
                 None if now.duration_since(since) < UNTIL_KNOWN => {}
                 None => {
                     let Some(ticket) = self.tickets.get_mut(&action) else { continue };
-                    // What was sent for an earlier run may be there no more.
                     if ticket.is_adopted && ticket.like.by_mail {
-                        self.send_work(action);
-                    } else {
+                        // It may have come and gone, and what it has made be on the remote.
+                        let word = "Slurm knows nothing of it any more";
+                        ticket
+                            .end
+                            .get_or_insert_with(|| End::new(now, Standing::Ended, word, None));
+                    } else if ticket.end.is_none() {
                         ticket.stand = Stand::Waiting;
                         self.pace.at.get_or_insert(now);
                     }
