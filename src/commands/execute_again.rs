@@ -1,12 +1,14 @@
 //! Executing recorded nodes again, for `audit --reexecute` and `run --check-determinism`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use okapi_cache::{Store, StoreError};
 use okapi_engine::audit::reexecute::{Again, Ended, Reexecution, reexecute, scratch_store};
 use okapi_engine::audit::{AuditQuestion, Recorded};
 use okapi_engine::executor::ExecutionError;
+use okapi_engine::executor::work_folder::remove;
 use okapi_engine::graph::InstanceId;
 use okapi_engine::machine::{Machine, free_disk};
 use okapi_engine::manifest::Manifest;
@@ -59,11 +61,11 @@ impl ExecuteAgain<'_> {
         ids: &[InstanceId],
         each: &mut dyn FnMut(InstanceId, Again),
     ) -> Result<(Ended, Vec<AskedAnew>), Failure> {
-        let folder =
-            tempfile::Builder::new().prefix("okapi-again-").tempdir().map_err(|error| {
-                Failure::failed(format!("there is no room for a store of its own: {error}"))
-                    .with_hint(TMPDIR.to_owned())
-            })?;
+        let made = tempfile::Builder::new().prefix("okapi-again-").tempdir();
+        let folder = Room(made.map_err(|error| {
+            Failure::failed(format!("there is no room for a store of its own: {error}"))
+                .with_hint(TMPDIR.to_owned())
+        })?);
         // What helps a store that is full does not help one that lasts for a moment.
         let of_scratch = |error: StoreError| match error {
             StoreError::Full { path } if path.starts_with(folder.path()) => {
@@ -110,6 +112,29 @@ impl ExecuteAgain<'_> {
         Ok((ended, asked))
     }
 }
+
+/// A folder that is removed at the end, also where work that was given up is writing into it at that moment.
+struct Room(tempfile::TempDir);
+
+impl Room {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        for _ in 0..TRIES {
+            if remove(self.path()).is_ok() {
+                return;
+            }
+            std::thread::sleep(BETWEEN_TRIES);
+        }
+    }
+}
+
+const TRIES: usize = 50;
+const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
 /// What to do where there is no room for temporary files.
 pub(crate) const TMPDIR: &str = "set TMPDIR to a folder with room";
